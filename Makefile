@@ -1,0 +1,39 @@
+# make test, make demo: each creates .venv, installs into it once, and does its job.
+PYTHON ?= python3
+# any version from 2.6 on; a wheel that pip finds, so that the build needs no other
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo-run
+DEMO_OPTIONS ?=
+
+.PHONY: install test test-slow style demo clean
+
+install: $(VENV)/.installed
+
+# fairseq-fixed is built here, against the torch and numpy of this environment: pip's isolated
+# build would download a torch of its own
+$(VENV)/.installed: setup.py Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install $(TORCH) numpy cython setuptools wheel
+	$(BIN)/python -m pip install --no-build-isolation fairseq-fixed==0.12.3.1
+	$(BIN)/python -m pip install --no-build-isolation -e ".[test]"
+	touch $@
+
+test: install
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -q -m slow
+
+style: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# make demo DATA=folder runs on train.de, train.en, valid.*, test.* of that folder
+demo: install
+	$(BIN)/difformer demo --out $(OUT) $(if $(DATA),--data $(DATA)) $(DEMO_OPTIONS)
+
+clean:
+	rm -rf $(VENV) $(OUT)

@@ -1,0 +1,30 @@
+"""`difformer convert`: a checkpoint of the authors' implementation becomes one of ours."""
+
+import os
+
+
+def add_parser(subparsers):
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "convert", help="turn a checkpoint of the authors' implementation into one of this one"
+    )
+    parser.add_argument("input", metavar="IN", help="their checkpoint")
+    parser.add_argument("output", metavar="OUT", help="where to write ours")
+    parser.set_defaults(run=run)
+
+
+def run(args):
+    """Convert, without running code from the checkpoint, and write atomically."""
+    import torch
+
+    from difformer_plugin import register
+
+    register()
+    from difformer_plugin.models.conversion import convert_checkpoint
+
+    checkpoint = convert_checkpoint(args.input)
+    temporary = f"{args.output}.tmp"
+    torch.save(checkpoint, temporary)
+    os.replace(temporary, args.output)
+    print(f"{args.output}: {len(checkpoint['model'])} weights converted")
+    return 0

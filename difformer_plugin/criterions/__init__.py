@@ -1,0 +1,1 @@
+"""Which objective? What a prediction of z_0 costs."""

@@ -1,0 +1,121 @@
+"""Difformer's objective: VLB mean squared error + anchor loss + length (Eq. 2, Sec. 3.3)."""
+
+from dataclasses import dataclass
+
+import torch
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from torch.nn import functional as F
+
+from difformer_plugin.diffusion.embeddings import anisotropy
+from difformer_plugin.errors import UserError
+from difformer_plugin.models.config import option
+
+TERMS = ("mse", "anchor", "anchor_nll", "length")
+
+
+@dataclass
+class DifformerLossConfig(FairseqDataclass):
+    label_smoothing: float = option(0.0, "epsilon of the label smoothing of the anchor loss")
+    length_loss_factor: float = option(0.1, "weight of the length predictor's loss")
+    rounding_loss: bool = option(
+        False, "round z_0 and not its prediction: the loss of earlier work (Table 1, L_text)"
+    )
+    mse_loss_only: bool = option(
+        False, "no anchor or rounding loss, so that embeddings collapse (Table 1, L_vlb)"
+    )
+
+
+def smoothed_nll(logits, targets, epsilon):
+    """Mean negative log-likelihood, with and without label smoothing.
+
+    Smoothing spreads epsilon evenly over the whole vocabulary.
+
+    Args:
+        logits: (N, V); targets: (N,).
+    Returns:
+        two float32 scalars, in nats.
+    """
+    log_probs = F.log_softmax(logits.float(), dim=-1)
+    nll = F.nll_loss(log_probs, targets)
+    return (1 - epsilon) * nll - epsilon * log_probs.mean(), nll
+
+
+@register_criterion("difformer_loss", dataclass=DifformerLossConfig)
+class DifformerLoss(FairseqCriterion):
+    """Each term is a mean over the batch; a batch weighs as many times as it has target tokens.
+
+    So one batch gives the paper's loss, and several (gradient accumulation, several processes)
+    that of their union. All terms are logged in nats.
+    """
+
+    def __init__(self, cfg, task):
+        super().__init__(task)
+        if not 0 <= cfg.label_smoothing < 1:
+            raise UserError(f"--label-smoothing must be in [0, 1), not {cfg.label_smoothing:g}")
+        if cfg.rounding_loss and cfg.mse_loss_only:
+            raise UserError("--rounding-loss and --mse-loss-only exclude each other: choose one")
+        self.cfg = cfg
+
+    def forward(self, model, sample, reduce=True):
+        """The loss of a batch, summed over its target tokens, their number, and what to log."""
+        output = model(target=sample["target"], **sample["net_input"])
+        denoiser = getattr(model, "module", model).denoiser
+        losses = self.terms(denoiser.output_projection, output, sample["target"])
+        loss = losses["mse"] + losses["anchor"] + losses["length"]
+        tokens = int(output.mask.sum())
+        logged = {name: losses[name].detach() * tokens for name in TERMS}
+        logged |= {
+            "loss": loss.detach() * tokens,
+            "ntokens": tokens,
+            "nsentences": len(output.mask),
+            "sample_size": tokens,
+        }
+        if not model.training:
+            types = torch.arange(denoiser.embed_tokens.num_embeddings, device=output.mask.device)
+            embeddings = denoiser.embed(types[types != denoiser.pad])
+            logged |= {"ani": anisotropy(embeddings), "ani_count": 1}
+        return loss * tokens, tokens, logged
+
+    def terms(self, output_projection, output, target):
+        """The terms of Eq. 2 and the length's loss, as float32 scalars.
+
+        Args:
+            output_projection: latents (N, D) -> logits (N, V).
+            output: a DiffusionOutput; target: (B, L).
+        """
+        z_0, z_0_hat = output.z_0[output.mask].float(), output.z_0_hat[output.mask]
+        mse = (z_0_hat.float() - z_0).square().mean()
+        if self.cfg.mse_loss_only:
+            anchor = nll = torch.zeros_like(mse)
+        else:
+            rounded = output.z_0[output.mask] if self.cfg.rounding_loss else z_0_hat
+            anchor, nll = smoothed_nll(
+                output_projection(rounded), target[output.mask], self.cfg.label_smoothing
+            )
+        length = F.cross_entropy(output.length_logits.float(), output.length_classes)
+        return {
+            "mse": mse,
+            "anchor": anchor,
+            "anchor_nll": nll,
+            "length": length * self.cfg.length_loss_factor,
+        }
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs):
+        """Average over tokens what the processes logged."""
+
+        def total(key):
+            return sum(log.get(key, 0) for log in logging_outputs)
+
+        tokens = total("sample_size")
+        for name in ("loss", *TERMS):
+            metrics.log_scalar(name, total(name) / tokens, tokens, round=4)
+        if total("ani_count"):
+            metrics.log_scalar("ani", total("ani") / total("ani_count"), round=4)
+
+    @staticmethod
+    def logging_outputs_can_be_summed():
+        """All that is logged is a sum."""
+        return True

@@ -1,0 +1,1 @@
+"""Where text comes from: corpora, clean pairs, subwords, data-bins."""

@@ -1,0 +1,75 @@
+"""Checks of a data-bin before fairseq reads it."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from difformer_plugin.errors import UserError
+
+_MAGIC = b"MMIDIDX\x00\x00"
+_DTYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 4, 7: 8, 8: 2, 9: 4, 10: 8}  # code -> bytes a token
+
+
+def check_folder(folder, source, target):
+    """A data-bin must exist and hold a dictionary for each named language."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such data folder; fairseq-preprocess makes one")
+    dictionaries = sorted(p.name for p in folder.glob("dict.*.txt"))
+    for language in filter(None, (source, target)):
+        if f"dict.{language}.txt" not in dictionaries:
+            raise UserError(
+                f"{folder}: no dict.{language}.txt (there: {', '.join(dictionaries) or 'none'}); "
+                "is --source-lang/--target-lang right, and is this fairseq-preprocess's --destdir?"
+            )
+    if not dictionaries:
+        raise UserError(f"{folder}: no dict.*.txt; is this fairseq-preprocess's --destdir?")
+
+
+def check_dataset(folder, split, source, target):
+    """The files of a split must be there, whole, not empty, and of the same number of lines."""
+    folder, counts = Path(folder), {}
+    pairs = [f"{source}-{target}", f"{target}-{source}"]
+    for language in (source, target):
+        stems = [folder / f"{split}.{pair}.{language}" for pair in pairs]
+        stem = next((s for s in stems if Path(f"{s}.idx").is_file()), None)
+        if stem is None:
+            if language == target and counts:
+                return  # sources alone can be translated
+            raise UserError(
+                f"{stems[0]}.idx: no such file; binarise this split with fairseq-preprocess "
+                f"(--{split}pref)"
+            )
+        counts[language] = _check_file(stem)
+    if len(set(counts.values())) > 1:
+        raise UserError(f"{folder}: {split} has unequal numbers of lines: {counts}")
+
+
+def _check_file(stem):
+    """Check one .idx and .bin against each other; returns the number of sentences."""
+    index, binary = Path(f"{stem}.idx"), Path(f"{stem}.bin")
+    remedy = "binarise it again with fairseq-preprocess"
+    data = index.read_bytes()
+    if not data.startswith(_MAGIC):
+        return _count_unchecked(data, index, remedy)
+    if len(data) < 26:
+        raise UserError(f"{index} is truncated ({len(data)} bytes): {remedy}")
+    _, code, count = struct.unpack_from("<QBQ", data, 9)
+    if count == 0:
+        raise UserError(f"{index} holds no sentences: {remedy}, from files that are not empty")
+    if len(data) < 26 + 12 * count or code not in _DTYPES:
+        raise UserError(f"{index} is truncated or damaged ({len(data)} bytes): {remedy}")
+    sizes = np.frombuffer(data, dtype=np.int32, count=count, offset=26)
+    needed = int(sizes.sum(dtype=np.int64)) * _DTYPES[code]
+    found = binary.stat().st_size if binary.is_file() else 0
+    if found < needed:
+        raise UserError(f"{binary} has {found} of {needed} bytes: {remedy}")
+    return count
+
+
+def _count_unchecked(data, index, remedy):
+    """Other formats of fairseq are left to fairseq, but no file is empty."""
+    if not data:
+        raise UserError(f"{index} is empty: {remedy}")
+    return None

@@ -1,0 +1,1 @@
+"""How is a sentence drawn? Candidates (length x noise), the reverse process, and the choice."""

@@ -1,0 +1,40 @@
+"""Which lengths to try: a beam from the predictor, a window around its best, or a forced one."""
+
+import torch
+
+FRAME = 2  # a target's BOS and EOS, which lengths count
+
+
+def length_beam(logits, lengths, size, longest, window=False):
+    """Target lengths to try for each sentence, the likeliest first unless `window`.
+
+    Args:
+        logits: (B, C), the length predictor's.
+        lengths: (B, C), the length that each class stands for.
+        size: b1.
+        longest: the longest length that the model can have.
+        window: take b1 consecutive lengths around the likeliest.
+    Returns:
+        int64 (B, b1), between 2 and `longest`. Distinct, but for a window at its ends.
+    """
+    possible = (lengths >= FRAME) & (lengths <= longest)
+    logits = logits.float().masked_fill(~possible, -torch.inf)
+    # a stable sort: of equal logits the smaller class, in whatever batch
+    order = logits.argsort(dim=-1, descending=True, stable=True)
+    if window:
+        around = torch.arange(size, device=lengths.device) - size // 2
+        return (lengths.gather(1, order[:, :1]) + around).clamp(FRAME, longest)
+    return lengths.gather(1, order[:, :size]).clamp(FRAME, longest)
+
+
+def forced_lengths(source_lengths, options, longest):
+    """The length that --force-length or --force-length-ratio wants, int64 (B, 1).
+
+    Args:
+        source_lengths: (B,), with BOS and EOS.
+    """
+    if options.force_length is not None:
+        subwords = torch.full_like(source_lengths, options.force_length)
+    else:
+        subwords = ((source_lengths - FRAME) * options.force_length_ratio).round().long()
+    return (subwords.clamp(min=1) + FRAME).clamp(max=longest)[:, None]

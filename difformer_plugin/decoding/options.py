@@ -1,0 +1,96 @@
+"""The options of decoding, and their checks. Nothing here depends on the model's weights."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from fairseq.dataclass import FairseqDataclass
+
+from difformer_plugin.diffusion.gaussian import check_factor
+from difformer_plugin.diffusion.schedules import SCHEDULES, get_schedule
+from difformer_plugin.errors import UserError
+from difformer_plugin.models.config import option
+from difformer_plugin.models.encoder import LENGTH_CLASSES
+
+
+@dataclass
+class DecodingOptions(FairseqDataclass):
+    decoding_steps: int = option(20, "K, the number of steps of the reverse process")
+    decoding_early_stopping: int = option(0, "E, leave out the last E of these steps (Sec. 4.3)")
+    decoding_fixed_t: Optional[float] = option(
+        None, "tell the denoiser this time, in [0, 1), at every step (a probe, Fig. 2a)"
+    )
+    decoding_noise_schedule: Optional[str] = option(
+        None, f"noise schedule in decoding, if not that of training: {', '.join(SCHEDULES)}"
+    )
+    decoding_rescaling_factor: float = option(
+        1.0, "F in decoding; the paper finds that it harms (App. C.7)"
+    )
+    decoding_vp_rf: bool = option(False, "apply that F in its variance-preserving form (Eq. 8)")
+    clamping: bool = option(False, "replace z_0-hat by the nearest embeddings after every step")
+    length_beam_size: int = option(1, "b1, the number of lengths tried for a sentence (Sec. 3.3)")
+    length_beam_window: bool = option(
+        False, "take b1 consecutive lengths around the likeliest, not the b1 likeliest lengths"
+    )
+    noise_beam_size: int = option(1, "b2, the number of noises tried for each length (Sec. 3.3)")
+    force_length: Optional[int] = option(None, "translate to exactly this many subwords (App. C.9)")
+    force_length_ratio: Optional[float] = option(
+        None, "translate to this many subwords for each subword of the source (App. C.9)"
+    )
+    bleu_mbr: bool = option(
+        False, "choose the candidate with the highest mean sentence BLEU against the others"
+    )
+    ppl_mbr: bool = option(
+        False, "choose the candidate likeliest to a teacher (--path difformer.pt:teacher.pt)"
+    )
+    mbr_remove_bpe: str = option(
+        "@@ ", "how --bleu-mbr joins subwords to words, as fairseq's --post-process"
+    )
+    retain_z_0_hat: bool = option(
+        False, "with --retain-iter-history, the history holds z_0-hat (Fig. 4) and not z_t"
+    )
+
+    @property
+    def beam_size(self):
+        """b = b1 x b2, the candidates of a sentence."""
+        return self.length_beam_size * self.noise_beam_size
+
+    @property
+    def forces_length(self):
+        """Whether the length predictor is overruled."""
+        return self.force_length is not None or self.force_length_ratio is not None
+
+
+def check_options(options):
+    """Raise a UserError for options that contradict each other or that no decoding can have.
+
+    That K is at most T is checked where the steps are spaced, since T belongs to the model.
+    """
+    if options.decoding_steps < 1:
+        raise UserError(f"--decoding-steps must be at least 1, not {options.decoding_steps}")
+    if not 0 <= options.decoding_early_stopping < options.decoding_steps:
+        raise UserError(
+            f"--decoding-early-stopping must lie between 0 and {options.decoding_steps - 1}, "
+            f"below --decoding-steps, not {options.decoding_early_stopping}"
+        )
+    if options.decoding_fixed_t is not None and not 0 <= options.decoding_fixed_t < 1:
+        raise UserError(f"--decoding-fixed-t must be in [0, 1), not {options.decoding_fixed_t:g}")
+    if options.decoding_noise_schedule is not None:
+        get_schedule(options.decoding_noise_schedule)
+    check_factor(options.decoding_rescaling_factor, "--decoding-rescaling-factor")
+    for name in ("length_beam_size", "noise_beam_size"):
+        if getattr(options, name) < 1:
+            raise UserError(
+                f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}"
+            )
+    if options.length_beam_size > LENGTH_CLASSES:
+        raise UserError(f"--length-beam-size must be at most {LENGTH_CLASSES}, the known lengths")
+    if options.bleu_mbr and options.ppl_mbr:
+        raise UserError("--bleu-mbr and --ppl-mbr exclude each other: choose one")
+    if options.force_length is not None and options.force_length_ratio is not None:
+        raise UserError("--force-length and --force-length-ratio exclude each other: choose one")
+    if options.force_length is not None and options.force_length < 1:
+        raise UserError(f"--force-length must be at least 1, not {options.force_length}")
+    if options.force_length_ratio is not None and not options.force_length_ratio > 0:
+        raise UserError(f"--force-length-ratio must be above 0, not {options.force_length_ratio:g}")
+    if options.forces_length and options.length_beam_size > 1:
+        raise UserError("a forced length leaves no choice of lengths: set --length-beam-size 1")

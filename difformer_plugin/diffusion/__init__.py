@@ -1,0 +1,1 @@
+"""Which noise? Schedules, the Gaussian process and its noise, without fairseq."""

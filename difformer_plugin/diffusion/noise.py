@@ -1,0 +1,123 @@
+"""Standard normal noise that depends on the sentence, the candidate and the step alone.
+
+A sentence's noise must not depend on the batch that it happens to be in. So each (seed, sentence,
+candidate, step) has a SplitMix64 stream of its own (Steele et al., 2014), of which element n is a
+pure function of the stream's start and n: any part of it can be computed anywhere, in any order.
+Its bits choose two quantiles of the normal distribution, whose sum is scaled to unit variance. A
+look-up, an addition and a multiplication round alike on every device: the noise is the same to the
+last bit on CPU and GPU.
+"""
+
+import hashlib
+import statistics
+from functools import cache
+
+import torch
+
+_INCREMENT = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+_TABLE_BITS = 16
+
+
+def _signed(value):
+    """The 64-bit pattern of `value` as the two's-complement integer that int64 tensors hold."""
+    value &= 2**64 - 1
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _shift_right(x, bits):
+    """Logical shift: torch's shift of int64 copies the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(z):
+    """SplitMix64's output function, on int64 tensors taken as 64-bit patterns."""
+    z = (z ^ _shift_right(z, 30)) * _signed(_MIX_1)
+    z = (z ^ _shift_right(z, 27)) * _signed(_MIX_2)
+    return z ^ _shift_right(z, 31)
+
+
+def splitmix64(start, count):
+    """Outputs 0 .. count - 1 of the SplitMix64 streams that begin at `start`.
+
+    Args:
+        start: int64 tensor (...).
+    Returns:
+        int64 tensor (..., count), to be read as 64-bit patterns.
+    """
+    n = torch.arange(1, count + 1, device=start.device)
+    return _mix(start[..., None] + n * _signed(_INCREMENT))
+
+
+def sentence_keys(src_tokens, pad, seed):
+    """One 64-bit key a sentence, from the seed and its tokens without padding.
+
+    Args:
+        src_tokens: int64 (B, S).
+        pad: index of the padding symbol.
+        seed: any integer.
+    Returns:
+        int64 (B,) on the device of `src_tokens`.
+    """
+    keys = []
+    for row in src_tokens.tolist():
+        text = " ".join(str(token) for token in [seed, *(t for t in row if t != pad)])
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        keys.append(_signed(int.from_bytes(digest, "little")))
+    return torch.tensor(keys, dtype=torch.int64, device=src_tokens.device)
+
+
+@cache
+def _quantiles(device):
+    """Midpoint quantiles of N(0, 1), rescaled so that a sum of two of them has unit variance."""
+    count = 2**_TABLE_BITS
+    inverse = statistics.NormalDist().inv_cdf
+    half = [inverse((i + 0.5) / count) for i in range(count // 2)]
+    table = torch.tensor(half + [-q for q in reversed(half)], dtype=torch.float64)
+    return (table / (2 * table.square().mean()).sqrt()).float().to(device)
+
+
+def normal(streams, shape):
+    """Standard normal noise from streams.
+
+    Args:
+        streams: int64 (B,), the start of each row's stream.
+        shape: (L, D). Row b holds the first L x D values of its stream, so that a shorter sentence
+            sees a prefix of the same noise.
+    Returns:
+        float32 (B, L, D).
+    """
+    length, dim = shape
+    bits = splitmix64(streams, length * dim)
+    table, last = _quantiles(streams.device), 2**_TABLE_BITS - 1
+    noise = table[bits & last] + table[_shift_right(bits, 32) & last]
+    return noise.view(-1, length, dim)
+
+
+def uniform(streams, count):
+    """Uniform numbers in [0, 1), float32 (B, count), from streams (B,)."""
+    return _shift_right(splitmix64(streams, count), 40).float() / 2**24
+
+
+class SentenceNoise:
+    """The noise of a batch of candidates: a function of the step.
+
+    Args:
+        keys: int64 (N,), from `sentence_keys`, one for each candidate's sentence.
+        candidates: int64 (N,), the candidate's index within its sentence.
+    """
+
+    def __init__(self, keys, candidates):
+        self.streams = _mix(keys + _mix((candidates + 1) * _signed(_INCREMENT)))
+
+    def __call__(self, step, shape):
+        """float32 (N, L, D) for `shape` = (L, D). Steps are 0 .. K - 1, K is the prior."""
+        offset = _mix(torch.tensor(_signed((step + 1) * _MIX_2), device=self.streams.device))
+        return normal(_mix(self.streams ^ offset), shape)
+
+    def select(self, rows):
+        """The noise of some of the candidates only."""
+        chosen = object.__new__(SentenceNoise)
+        chosen.streams = self.streams[rows]
+        return chosen

@@ -1,0 +1,136 @@
+"""Recompute what another implementation of Difformer recorded, and compare.
+
+A reference folder holds `checkpoint.pt` of the authors' implementation, the `settings.json` that
+matter, a `data-bin`, and `expected.npz`: every array of one batch, from the embeddings to a whole
+reverse process, with the noise that went in.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from fairseq.data import Dictionary
+
+from difformer_plugin.criterions.difformer_loss import DifformerLoss
+from difformer_plugin.decoding.candidates import length_beam
+from difformer_plugin.decoding.reverse import predictor, reverse_process
+from difformer_plugin.errors import UserError
+from difformer_plugin.models.conversion import convert_options, convert_weights, load_original
+from difformer_plugin.models.difformer import Difformer, DiffusionOutput
+
+FILES = ("checkpoint.pt", "settings.json", "expected.npz", "data-bin")
+
+
+def load_reference(folder):
+    """A reference folder's model (in evaluation mode), criterion, decoding options and arrays."""
+    folder = Path(folder)
+    for name in FILES:
+        if not (folder / name).exists():
+            raise UserError(f"{folder / name}: missing from this reference folder")
+    args, state = load_original(folder / "checkpoint.pt")
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    for name, value in settings.items():
+        if getattr(args, name, value) not in (value, None):
+            raise UserError(
+                f"{folder}: settings.json has {name} {value}, checkpoint.pt {getattr(args, name)}"
+            )
+        setattr(args, name, value)
+    options = convert_options(args)
+    task = SimpleNamespace(
+        source_dictionary=Dictionary.load(
+            str(folder / "data-bin" / f"dict.{args.source_lang}.txt")
+        ),
+        target_dictionary=Dictionary.load(
+            str(folder / "data-bin" / f"dict.{args.target_lang}.txt")
+        ),
+    )
+    model = Difformer.build_model(options.model, task)
+    model.load_state_dict(convert_weights(state, options.model), strict=True)
+    with np.load(folder / "expected.npz", allow_pickle=False) as arrays:
+        expected = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return model.eval(), DifformerLoss(options.criterion, task), options.task, expected
+
+
+@torch.no_grad()
+def recompute(model, criterion, options, expected):
+    """Every array of `expected` that is not an input, by our implementation, under its name."""
+    denoiser, target = model.denoiser, expected["target"]
+    mask = target.ne(denoiser.pad)
+    ours = {}
+
+    memory = model.encoder(expected["src_tokens"])
+    ours["encoder_out"] = memory.states
+    ours["encoder_padding_mask"] = ~memory.mask
+    ours["length_logits"] = model.length_predictor(memory)
+    ours["length_target"] = model.length_predictor.classes(mask.sum(1), memory)
+    ours["predicted_length"] = length_beam(
+        ours["length_logits"], model.length_predictor.lengths(memory), 1, model.max_positions()[1]
+    )[:, 0]
+
+    t = expected["t"]
+    ours["z_0"] = denoiser.embed(target)
+    ours["z_t"] = model.process.q_sample(ours["z_0"], t, expected["noise"])
+    zeros = torch.zeros_like(ours["z_0"])
+    first = denoiser(ours["z_t"], t, mask, memory, zeros)
+    ours["z_0_hat_no_selfcond"] = first
+    ours["z_0_hat_selfcond"] = denoiser(ours["z_t"], t, mask, memory, first)
+    ours["logits"] = denoiser.output_projection(ours["z_0_hat_selfcond"])
+    terms = criterion.terms(
+        denoiser.output_projection,
+        DiffusionOutput(ours["z_0"], first, mask, ours["length_logits"], ours["length_target"]),
+        target,
+    )
+    total = terms["mse"] + terms["anchor"] + terms["length"]
+    parts = [terms[name] for name in ("mse", "anchor", "anchor_nll", "length")]
+    ours["losses"] = torch.stack([*parts, total])
+    ours["train_alphas_cumprod"] = torch.from_numpy(model.process.alphas_cumprod)
+    return ours | _decode(model, memory, mask, options, expected)
+
+
+def _decode(model, memory, mask, options, expected):
+    """The recorded reverse process, with the recorded noise and the true lengths."""
+    steps = len(expected["decode_noise"])
+    process = model.decoding_process(replace(options, decoding_steps=steps))
+    xi, lam, log_variance = process.posterior_coefficients
+    seen = {"decode_z": [], "decode_z_0_hat": [], "decode_tokens": []}
+
+    def noise(k, shape):
+        return expected["decode_z_T"] if k == steps else expected["decode_noise"][k]
+
+    def observe(k, z, z_0_hat):
+        seen["decode_z"].append(z)
+        seen["decode_z_0_hat"].append(z_0_hat)
+        # recorded at all positions, those beyond a sentence's end too
+        seen["decode_tokens"].append(model.round(z_0_hat, torch.ones_like(mask))[0])
+
+    predict = predictor(model, options, memory, mask)
+    reverse_process(process, predict, noise, model.latent_shape(mask.shape[1]), observe=observe)
+    return {
+        "decode_timestep_map": torch.from_numpy(process.timesteps),
+        "decode_alphas_cumprod": torch.from_numpy(process.alphas_cumprod),
+        "posterior_mean_coef_z0": torch.from_numpy(xi),
+        "posterior_mean_coef_zt": torch.from_numpy(lam),
+        "posterior_log_variance_clipped": torch.from_numpy(log_variance),
+    } | {name: torch.stack(values) for name, values in seen.items()}
+
+
+def compare(ours, expected, tolerance=1e-4):
+    """A row for each array: name, shape, largest absolute difference, whether it passes.
+
+    Whole numbers must be equal; the others may differ by `tolerance`.
+    """
+    rows = []
+    for name, value in ours.items():
+        theirs = expected[name]
+        if value.shape != theirs.shape:
+            rows.append((name, tuple(theirs.shape), float("inf"), False))
+            continue
+        difference = (value.double() - theirs.double()).abs().max().item()
+        whole = not theirs.dtype.is_floating_point
+        rows.append(
+            (name, tuple(theirs.shape), difference, difference <= (0 if whole else tolerance))
+        )
+    return rows

@@ -1,0 +1,144 @@
+"""Guards around fairseq's reading and writing of checkpoints, and one line for a user's error.
+
+fairseq reads a checkpoint with `torch.load`, which since torch 2.6 unpickles weights only. A
+checkpoint of fairseq needs one class beyond that, `argparse.Namespace`; it is allowed here, and
+nothing else is.
+"""
+
+import argparse
+import os
+import pickle
+import sys
+from functools import wraps
+from pathlib import Path
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.file_io import PathManager
+
+from difformer_plugin.errors import UserError
+
+
+def refusal(path, error):
+    """What to tell a user about a file that could not be loaded as a checkpoint."""
+    text = str(error)
+    if "difformer.modules" in text:
+        return UserError(
+            f"{path} is a checkpoint of the authors' implementation: convert it first with "
+            "`difformer convert IN OUT`"
+        )
+    if "nsupported" in text or "GLOBAL" in text:
+        reason = next((line.strip() for line in text.splitlines() if "GLOBAL" in line), "")
+        return UserError(
+            f"{path} is refused: its pickle asks for code that a checkpoint does not need. "
+            f"{reason[:200]} Only load checkpoints whose weights can be read without running code"
+        )
+    return UserError(
+        f"{path} is not a readable checkpoint (truncated, or of another kind): copy it again or "
+        f"use another one ({text.splitlines()[0][:120] if text else type(error).__name__})"
+    )
+
+
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+)
+
+
+def load_weights_only(path):
+    """`torch.load` without running code; a UserError says what is wrong with the file."""
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise refusal(path, error) from error
+
+
+def _guard_load(original):
+    @wraps(original)
+    def load_checkpoint_to_cpu(path, *args, **kwargs):
+        if not os.path.isfile(path):
+            raise UserError(f"{path}: no such checkpoint")
+        try:
+            state = original(path, *args, **kwargs)
+        except UNREADABLE as error:
+            raise refusal(path, error) from error
+        if "model" not in state or not (state.get("args") or state.get("cfg")):
+            raise UserError(f"{path} holds no fairseq model (no 'model' with its 'cfg' or 'args')")
+        return state
+
+    return load_checkpoint_to_cpu
+
+
+def _guard_save(original):
+    @wraps(original)
+    def torch_persistent_save(obj, filename, *args, **kwargs):
+        try:
+            return original(obj, filename, *args, **kwargs)
+        except (OSError, RuntimeError) as error:
+            Path(f"{filename}.tmp").unlink(missing_ok=True)
+            raise UserError(
+                f"{filename} could not be written ({_cause(error)}): free some space and run the "
+                "same command again, which resumes from the last whole checkpoint"
+            ) from error
+
+    return torch_persistent_save
+
+
+def _guard_copy(original):
+    def copy(src_path, dst_path, overwrite=False):
+        """Copy under a temporary name, so that a full disk leaves the old file whole."""
+        temporary = f"{dst_path}.tmp"
+        try:
+            original(src_path, temporary, overwrite=True)
+            os.replace(temporary, dst_path)
+        except OSError as error:
+            Path(temporary).unlink(missing_ok=True)
+            raise UserError(f"{dst_path} could not be written ({error.strerror})") from error
+        return True
+
+    return staticmethod(copy)
+
+
+def _cause(error):
+    """The first line of the OSError behind an error, or of the error itself."""
+    while error.__context__ is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+
+
+def _find(error, kind):
+    """The error of this kind in a chain of causes, or None."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _guard_hook(original):
+    def excepthook(kind, error, traceback):
+        shown = _find(error, UserError) or (error if isinstance(error, OSError) else None)
+        if shown is None:
+            original(kind, error, traceback)
+        else:
+            print(f"error: {shown}", file=sys.stderr)
+
+    return excepthook
+
+
+def install():
+    """Put the guards in place, once."""
+    if hasattr(checkpoint_utils, "_difformer_guarded"):
+        return
+    checkpoint_utils._difformer_guarded = True
+    torch.serialization.add_safe_globals([argparse.Namespace])
+    checkpoint_utils.load_checkpoint_to_cpu = _guard_load(checkpoint_utils.load_checkpoint_to_cpu)
+    checkpoint_utils.torch_persistent_save = _guard_save(checkpoint_utils.torch_persistent_save)
+    PathManager.copy = _guard_copy(PathManager.copy)
+    sys.excepthook = _guard_hook(sys.excepthook)

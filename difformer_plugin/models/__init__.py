@@ -1,0 +1,1 @@
+"""Which network? Encoder, denoiser and length predictor, their configuration and named sizes."""

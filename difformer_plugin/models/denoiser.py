@@ -1,0 +1,108 @@
+"""The target side: embeddings z_0, the denoiser that predicts them from z_t, and their rounding."""
+
+import math
+
+import torch
+from fairseq.modules import PositionalEmbedding
+from torch import nn
+
+from difformer_plugin.models.layers import TransformerLayer, feed_forward, timestep_embedding
+
+ROUNDING_CHUNK = 4096  # positions whose logits over the vocabulary are held at a time
+
+
+class Denoiser(nn.Module):
+    """z_0-hat(z_t, x, t), with the embedding step before and the rounding step after it."""
+
+    def __init__(self, cfg, embed_tokens, project_in_dim, project_out_dim, output_projection):
+        super().__init__()
+        self.embed_tokens, self.project_in_dim = embed_tokens, project_in_dim
+        self.project_out_dim, self.output_projection = project_out_dim, output_projection
+        self.pad = embed_tokens.padding_idx
+        self.model_dim = cfg.model_dim
+        self.embed_scale = 1.0 if cfg.no_scale_embedding else math.sqrt(cfg.latent_dim)
+        self.time_scale = 1000.0 / cfg.diffusion_steps if cfg.rescale_timesteps else 1.0
+        self.embed_positions = PositionalEmbedding(
+            cfg.max_target_positions, cfg.model_dim, self.pad, learned=cfg.decoder_learned_pos
+        )
+        self.embed_time = feed_forward(
+            cfg.model_dim, cfg.model_dim * 4, cfg.model_dim, cfg.activation_fn
+        )
+        norm_dim = cfg.latent_dim if cfg.embed_norm_before_proj else cfg.model_dim
+        norm = (
+            nn.LayerNorm(norm_dim, elementwise_affine=cfg.embed_norm_affine)
+            if cfg.embed_norm
+            else nn.Identity()
+        )
+        self.norm_z_0 = norm if cfg.embed_norm_before_proj else nn.Identity()
+        self.norm_hidden = nn.Identity() if cfg.embed_norm_before_proj else norm
+        self.self_cond, self.self_cond_before_proj = cfg.self_cond, cfg.self_cond_before_proj
+        if cfg.self_cond:
+            dim = cfg.latent_dim if cfg.self_cond_before_proj else cfg.model_dim
+            self.self_cond_proj = feed_forward(2 * dim, dim, dim, cfg.activation_fn, cfg.dropout)
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.layers = nn.ModuleList(
+            TransformerLayer(cfg, "decoder", cross_attention=True)
+            for _ in range(cfg.decoder_layers)
+        )
+        self.layer_norm = (
+            nn.LayerNorm(cfg.model_dim) if cfg.decoder_normalize_before else nn.Identity()
+        )
+
+    def embed(self, tokens):
+        """z_0 = e(y): tokens (B, L) -> (B, L, D)."""
+        return self.norm_z_0(self.embed_scale * self.embed_tokens(tokens))
+
+    def forward(self, z_t, t, mask, memory, z_0_hat):
+        """Predict z_0.
+
+        Args:
+            z_t: (B, L, D).
+            t: (B,), training time steps, possibly fractional.
+            mask: (B, L), True at real positions.
+            memory: the encoder's Memory.
+            z_0_hat: (B, L, D), the previous prediction (zeros where there is none); read only with
+                self-conditioning.
+        Returns:
+            (B, L, D).
+        """
+        hidden = self._project(z_t, z_0_hat)
+        time = timestep_embedding(t * self.time_scale, self.model_dim).type_as(hidden)
+        hidden = hidden + self.embed_time(time)[:, None]
+        hidden = hidden + self.embed_positions(mask.long() + self.pad)
+        hidden = self.dropout(self.norm_hidden(hidden))
+        for layer in self.layers:
+            hidden = layer(hidden, mask, memory)
+        return self.project_out_dim(self.layer_norm(hidden))
+
+    def _project(self, z_t, z_0_hat):
+        """Latents to the model dimension, joined with the self-condition before or after."""
+        if not self.self_cond:
+            return self.project_in_dim(z_t)
+        if self.self_cond_before_proj:
+            return self.project_in_dim(self.self_cond_proj(torch.cat([z_t, z_0_hat], dim=-1)))
+        both = torch.cat([self.project_in_dim(z_t), self.project_in_dim(z_0_hat)], dim=-1)
+        return self.self_cond_proj(both)
+
+    def round(self, z, mask):
+        """The rounding step: the likeliest token at each real position.
+
+        Args:
+            z: (B, L, D).
+            mask: (B, L), True at real positions.
+        Returns:
+            tokens (B, L), padding where there is no real position, and their float32
+            log-probabilities (B, L), 0 there.
+        """
+        tokens = torch.full_like(mask, self.pad, dtype=torch.long)
+        scores = torch.zeros_like(mask, dtype=torch.float32)
+        best = [
+            self.output_projection(chunk.type_as(self.output_projection.weight))
+            .float()
+            .log_softmax(-1)
+            .max(-1)
+            for chunk in z[mask].split(ROUNDING_CHUNK)
+        ]
+        tokens[mask] = torch.cat([b.indices for b in best])
+        scores[mask] = torch.cat([b.values for b in best])
+        return tokens, scores

@@ -1,0 +1,238 @@
+"""Difformer, registered with fairseq: encoder, length predictor and denoiser under one process."""
+
+from typing import NamedTuple
+
+import torch
+from fairseq import utils
+from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
+from torch import nn
+
+from difformer_plugin.diffusion.gaussian import GaussianProcess
+from difformer_plugin.diffusion.noise import SentenceNoise, sentence_keys, uniform
+from difformer_plugin.errors import UserError
+from difformer_plugin.models.config import ARCHITECTURES, DifformerConfig, check_config
+from difformer_plugin.models.denoiser import Denoiser
+from difformer_plugin.models.encoder import Encoder, LengthPredictor
+from difformer_plugin.models.fingerprint import check_dictionaries, fingerprint
+from difformer_plugin.models.layers import init_bert
+
+SELF_COND_PROBABILITY = 0.5
+VALIDATION_SEED = 0
+
+
+class DiffusionOutput(NamedTuple):
+    """What the objective needs of one training step."""
+
+    z_0: torch.Tensor  # (B, L, D)
+    z_0_hat: torch.Tensor  # (B, L, D)
+    mask: torch.Tensor  # (B, L), True at real positions
+    length_logits: torch.Tensor  # (B, 256)
+    length_classes: torch.Tensor  # (B,)
+
+
+@register_model("difformer", dataclass=DifformerConfig)
+class Difformer(BaseFairseqModel):
+    """Gaussian diffusion on learned embeddings with an encoder-decoder Transformer (Sec. 3.3)."""
+
+    def __init__(self, cfg, encoder, denoiser, length_predictor, dictionaries):
+        super().__init__()
+        self.cfg = cfg
+        self.encoder, self.denoiser = encoder, denoiser
+        self.length_predictor = length_predictor
+        self.process = GaussianProcess.create(
+            cfg.noise_schedule, cfg.diffusion_steps, cfg.rescaling_factor, cfg.vp_rf
+        )
+        self.register_buffer(
+            "dictionary_fingerprint", torch.tensor([fingerprint(d) for d in dictionaries])
+        )
+
+    @classmethod
+    def build_model(cls, cfg, task):
+        """Build a model for the task's dictionaries."""
+        check_config(cfg)
+        src_dict, tgt_dict = task.source_dictionary, task.target_dictionary
+        source_table = build_embedding(cfg, src_dict, cfg.encoder_embed_path)
+        if cfg.share_all_embeddings:
+            if src_dict != tgt_dict:
+                raise UserError(
+                    "--share-all-embeddings needs one dictionary for both languages, but source "
+                    f"({len(src_dict)} types) and target ({len(tgt_dict)} types) differ: run "
+                    "fairseq-preprocess with --joined-dictionary, or leave the option out"
+                )
+            if cfg.decoder_embed_path not in (None, cfg.encoder_embed_path):
+                raise UserError(
+                    "--share-all-embeddings takes its embeddings from --encoder-embed-path: leave "
+                    "--decoder-embed-path out"
+                )
+            target_table = source_table
+        else:
+            target_table = build_embedding(cfg, tgt_dict, cfg.decoder_embed_path)
+
+        source_in = build_projection(cfg, cfg.latent_dim, cfg.model_dim)
+        target_in = (
+            source_in
+            if cfg.share_project_in_dim
+            else build_projection(cfg, cfg.latent_dim, cfg.model_dim)
+        )
+        target_out = build_projection(cfg, cfg.model_dim, cfg.latent_dim)
+        rounding = nn.Linear(cfg.latent_dim, len(tgt_dict), bias=False)
+        tied = cfg.share_all_embeddings or cfg.share_decoder_input_output_embed
+        if tied:
+            rounding.weight = target_table.weight
+        else:
+            nn.init.normal_(rounding.weight, std=cfg.latent_dim**-0.5)
+
+        encoder = Encoder(cfg, source_table, source_in)
+        denoiser = Denoiser(cfg, target_table, target_in, target_out, rounding)
+        length_predictor = LengthPredictor(cfg)
+        if cfg.apply_bert_init:
+            target_path = (
+                cfg.encoder_embed_path if cfg.share_all_embeddings else cfg.decoder_embed_path
+            )
+            kept = [target_table] * bool(target_path) + [rounding] * tied
+            for module in denoiser.modules():
+                if not any(module is k for k in kept):
+                    init_bert(module)
+            init_bert(length_predictor.embed_length)
+        return cls(cfg, encoder, denoiser, length_predictor, (src_dict, tgt_dict))
+
+    def forward(self, src_tokens, target, **unused):
+        """One step of training: corrupt the target at a random time and predict it back.
+
+        In evaluation mode time and noise are functions of the source sentence, so that validation
+        losses can be compared from one epoch to the next and do not depend on the batches.
+
+        Args:
+            src_tokens: (B, S); target: (B, L), padded on the right.
+        Returns:
+            DiffusionOutput.
+        """
+        mask = target.ne(self.denoiser.pad)
+        memory = self.encoder(src_tokens)
+        z_0 = self.denoiser.embed(target)
+        t, noise, conditioned = self._draw(src_tokens, z_0)
+        z_t = self.process.q_sample(z_0, t, noise)
+
+        previous = torch.zeros_like(z_0)
+        if self.cfg.self_cond and conditioned.any():
+            with torch.no_grad():
+                previous[conditioned] = self.denoiser(
+                    z_t[conditioned],
+                    t[conditioned],
+                    mask[conditioned],
+                    memory.select(conditioned),
+                    previous[conditioned],
+                )
+        z_0_hat = self.denoiser(z_t, t, mask, memory, previous)
+        return DiffusionOutput(
+            z_0,
+            z_0_hat,
+            mask,
+            self.length_predictor(memory),
+            self.length_predictor.classes(mask.sum(1), memory),
+        )
+
+    def _draw(self, src_tokens, z_0):
+        """Time steps (B,), standard normal noise (B, L, D), and who is self-conditioned (B,)."""
+        if self.training:
+            u = torch.rand(2, len(z_0), device=z_0.device)
+            noise = torch.randn_like(z_0)
+        else:
+            keys = sentence_keys(src_tokens, self.encoder.pad, VALIDATION_SEED)
+            u = uniform(keys, 2).T
+            noise = SentenceNoise(keys, torch.zeros_like(keys))(0, z_0.shape[1:]).to(z_0)
+        t = (u[0] * len(self.process)).long()
+        return t, noise, u[1] < SELF_COND_PROBABILITY
+
+    def decoding_process(self, options):
+        """The process that decoding steps through: K steps, with a schedule and F of its own."""
+        return GaussianProcess.create(
+            options.decoding_noise_schedule or self.cfg.noise_schedule,
+            self.cfg.diffusion_steps,
+            options.decoding_rescaling_factor,
+            options.decoding_vp_rf,
+        ).spaced(options.decoding_steps)
+
+    @property
+    def diffusion_steps(self):
+        """T."""
+        return len(self.process)
+
+    def latent_shape(self, length):
+        """The shape of a latent for a target of this length."""
+        return length, self.cfg.latent_dim
+
+    def predict(self, z_t, timestep, mask, memory, previous):
+        """z_0-hat (B, L, D) in float32, whatever the model's precision.
+
+        Args:
+            z_t: (B, L, D).
+            timestep: a training time step, the same for the batch.
+            previous: the last z_0-hat, or None at the first step.
+        """
+        if previous is None:
+            previous = torch.zeros_like(z_t)
+        t = torch.full((len(z_t),), timestep, device=z_t.device, dtype=torch.float32)
+        states = memory.states
+        return self.denoiser(z_t.type_as(states), t, mask, memory, previous.type_as(states)).float()
+
+    def round(self, z, mask):
+        """The likeliest tokens (B, L) of latents (B, L, D) and their log-probabilities (B, L)."""
+        return self.denoiser.round(z, mask)
+
+    def clamp(self, z_0_hat, mask):
+        """The clamping trick of Li et al. (2022): the embeddings of the likeliest tokens."""
+        return self.denoiser.embed(self.round(z_0_hat, mask)[0]).float()
+
+    def max_positions(self):
+        """The longest source and target, in tokens."""
+        return self.cfg.max_source_positions, self.cfg.max_target_positions
+
+    def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
+        """Load weights, having checked that they belong to these dictionaries."""
+        state_dict = check_dictionaries(self, state_dict)
+        return super().load_state_dict(state_dict, strict, model_cfg, args)
+
+    @classmethod
+    def hub_models(cls):
+        """No checkpoints are published under a name: `from_pretrained` takes a folder."""
+        return {}
+
+
+def build_embedding(cfg, dictionary, path):
+    """An embedding table (V, D) for a dictionary, from a file of vectors if `path` names one."""
+    table = nn.Embedding(len(dictionary), cfg.latent_dim, dictionary.pad())
+    nn.init.normal_(table.weight, std=cfg.latent_dim**-0.5)
+    nn.init.zeros_(table.weight[dictionary.pad()])
+    if path:
+        vectors = utils.parse_embedding(path)
+        dims = {len(vector) for vector in vectors.values()}
+        if dims != {cfg.latent_dim}:
+            raise UserError(
+                f"{path}: vectors of dimension {', '.join(map(str, sorted(dims)))}, but "
+                f"--latent-dim is {cfg.latent_dim}"
+            )
+        utils.load_embedding(vectors, dictionary, table)
+    table.weight.requires_grad = not cfg.freeze_embeddings
+    return table
+
+
+def build_projection(cfg, in_dim, out_dim):
+    """A linear map without bias, or nothing where latent and model dimension are one."""
+    if cfg.latent_dim == cfg.model_dim:
+        return nn.Identity()
+    return nn.Linear(in_dim, out_dim, bias=False)
+
+
+def _register_architecture(name, sizes):
+    def fill(args):
+        for option, value in sizes.items():
+            if not hasattr(args, option):
+                setattr(args, option, value)
+
+    register_model_architecture("difformer", name)(fill)
+
+
+for _name, _sizes in ARCHITECTURES.items():
+    if _name != "difformer":  # registering the model has registered this one, with the defaults
+        _register_architecture(_name, _sizes)

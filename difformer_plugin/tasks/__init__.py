@@ -1,0 +1,1 @@
+"""What does fairseq see? The task that ties data, model, criterion and generator together."""

@@ -1,0 +1,132 @@
+"""The fairseq task: parallel data framed by BOS and EOS, and decoding by diffusion."""
+
+import logging
+from dataclasses import dataclass, fields
+
+from fairseq import utils
+from fairseq.data import LanguagePairDataset
+from fairseq.tasks import register_task
+from fairseq.tasks.translation import TranslationConfig, TranslationTask, load_langpair_dataset
+from omegaconf import II
+
+from difformer_plugin import guards
+from difformer_plugin.criterions import difformer_loss  # noqa: F401  (fairseq imports no criterions)
+from difformer_plugin.data.binarised import check_dataset, check_folder
+from difformer_plugin.decoding.generator import DiffusionGenerator
+from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.errors import UserError
+from difformer_plugin.models.fingerprint import check_table_sizes
+
+logger = logging.getLogger(__name__)
+guards.install()
+
+
+@dataclass
+class DiffusionTranslationConfig(DecodingOptions, TranslationConfig):
+    seed: int = II("common.seed")
+
+
+@register_task("diffusion_translation", dataclass=DiffusionTranslationConfig)
+class DiffusionTranslationTask(TranslationTask):
+    """Translation by a diffusion model.
+
+    It differs from fairseq's `translation` in that sources and targets begin with BOS, that
+    decoding has its own generator, and that no sentence is ever left out.
+    """
+
+    cfg: DiffusionTranslationConfig
+
+    @classmethod
+    def setup_task(cls, cfg, **kwargs):
+        """Load the dictionaries of the (first) data folder."""
+        check_folder(utils.split_paths(cfg.data)[0], cfg.source_lang, cfg.target_lang)
+        return super().setup_task(cfg, **kwargs)
+
+    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        """Load a split; of several data folders, training takes one an epoch in turn."""
+        paths = utils.split_paths(self.cfg.data)
+        path = paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
+        cfg, source, target = self.cfg, self.cfg.source_lang, self.cfg.target_lang
+        check_dataset(path, split, source, target)
+        self.datasets[split] = load_langpair_dataset(
+            path,
+            split,
+            source,
+            self.src_dict,
+            target,
+            self.tgt_dict,
+            combine=combine,
+            dataset_impl=cfg.dataset_impl,
+            upsample_primary=cfg.upsample_primary,
+            left_pad_source=cfg.left_pad_source,
+            left_pad_target=cfg.left_pad_target,
+            max_source_positions=cfg.max_source_positions,
+            max_target_positions=cfg.max_target_positions,
+            truncate_source=cfg.truncate_source,
+            num_buckets=cfg.num_batch_buckets,
+            shuffle=split != "test",
+            pad_to_multiple=cfg.required_seq_len_multiple,
+            prepend_bos=True,
+        )
+
+    def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None):
+        """Sources as the model knows them: with BOS."""
+        if constraints is not None:
+            raise UserError("--constraints: diffusion decoding has no lexical constraints")
+        return LanguagePairDataset(
+            src_tokens, src_lengths, self.src_dict, tgt_dict=self.tgt_dict, append_bos=True
+        )
+
+    def build_model(self, cfg, from_checkpoint=False):
+        """Build a model; a teacher loaded beside it must have the same dictionaries."""
+        model = super().build_model(cfg, from_checkpoint)
+        model.register_load_state_dict_pre_hook(
+            lambda module, state, *unused: check_table_sizes(
+                state, len(self.src_dict), len(self.tgt_dict)
+            )
+        )
+        return model
+
+    def build_generator(self, models, args, **unused):
+        """The generator, with this task's decoding options.
+
+        `args` may override them: the JSON of --eval-bleu-args and the keyword arguments of
+        `from_pretrained(...).translate` end up there.
+        """
+        options = DecodingOptions(
+            **{
+                f.name: getattr(args, f.name, getattr(self.cfg, f.name))
+                for f in fields(DecodingOptions)
+                if f.name != "_name"
+            }
+        )
+        history = getattr(args, "retain_iter_history", False)
+        generator = DiffusionGenerator(self.tgt_dict, options, self.cfg.seed, history)
+        generator.check_models(models)
+        return generator
+
+    def get_batch_iterator(self, dataset, *args, **kwargs):
+        """fairseq's, without its loss of the last batch of sizes that are no multiple of 8."""
+        kwargs["required_batch_size_multiple"] = 1
+        return super().get_batch_iterator(dataset, *args, **kwargs)
+
+    def filter_indices_by_size(
+        self, indices, dataset, max_positions=None, ignore_invalid_inputs=False
+    ):
+        """Refuse sentences longer than the position tables, or skip them if the user says so."""
+        kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
+        if len(ignored) == 0:
+            return kept
+        if not ignore_invalid_inputs:
+            first = ignored[0]
+            raise UserError(
+                f"sentence {first} (counted from 0) has {dataset.size(first)} tokens (source, "
+                f"target), more than the position tables hold, {max_positions}; {len(ignored)} "
+                "such sentences: shorten them, train with greater --max-source-positions and "
+                "--max-target-positions, or skip them with --skip-invalid-size-inputs-valid-test"
+            )
+        logger.warning(
+            f"{len(ignored):,} sentences longer than {max_positions} are skipped; the first: "
+            f"{list(ignored[:10])}"
+        )
+        return kept

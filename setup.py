@@ -1,0 +1,36 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+version = next(
+    line.split('"')[1]
+    for line in Path("difformer_plugin/__init__.py").read_text(encoding="utf-8").splitlines()
+    if line.startswith("__version__")
+)
+
+setup(
+    name="difformer-plugin",
+    version=version,
+    description="Diffusion translation for fairseq: Difformer, with its training and decoding",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["difformer_plugin", "difformer_plugin.*"]),
+    install_requires=[
+        # fairseq 0.12 for Python 3.11 and later, imported as `fairseq`
+        "fairseq-fixed==0.12.3.1",
+        # the first version that unpickles weights only unless told otherwise
+        "torch>=2.6",
+        "numpy>=1.26",
+        "sacrebleu>=2.3",
+        "sacremoses>=0.1",
+        "subword-nmt>=0.3.8",
+        "tqdm",
+    ],
+    extras_require={
+        "tensorboard": ["tensorboard", "tensorboardX"],
+        "test": ["pytest", "ruff", "tensorboard", "tensorboardX"],
+    },
+    entry_points={"console_scripts": ["difformer=difformer_plugin.cli.main:main"]},
+)
