@@ -1,19 +1,21 @@
 """Guards around fairseq's reading and writing of checkpoints, and one line for a user's error.
 
-fairseq reads a checkpoint with `torch.load`, which since torch 2.6 unpickles weights only. A
-checkpoint of fairseq needs one class beyond that, `argparse.Namespace`; it is allowed here, and
-nothing else is.
+fairseq reads a checkpoint with `torch.load`, which since torch 2.6 unpickles weights only. Beyond
+tensors a checkpoint of fairseq needs `argparse.Namespace` and the numbers and arrays of NumPy in
+which its meters count. These are allowed here, and nothing else is.
 """
 
 import argparse
+import importlib.util
 import os
 import pickle
 import sys
 from functools import wraps
 from pathlib import Path
 
+import numpy as np
 import torch
-from fairseq import checkpoint_utils
+from fairseq import checkpoint_utils, options
 from fairseq.file_io import PathManager
 
 from difformer_plugin.errors import UserError
@@ -37,6 +39,13 @@ def refusal(path, error):
         f"{path} is not a readable checkpoint (truncated, or of another kind): copy it again or "
         f"use another one ({text.splitlines()[0][:120] if text else type(error).__name__})"
     )
+
+
+def _harmless():
+    """Classes and functions that build plain data and nothing else."""
+    array, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
+    dtypes = {type(np.dtype(kind)) for kind in (np.int32, np.int64, np.float32, np.float64)}
+    return [argparse.Namespace, np.ndarray, np.dtype, array, scalar, *dtypes]
 
 
 UNREADABLE = (
@@ -107,6 +116,19 @@ def _guard_copy(original):
     return staticmethod(copy)
 
 
+def _guard_parse(original):
+    @wraps(original)
+    def parse_args_and_arch(*args, **kwargs):
+        """fairseq takes --bf16 for a TPU; where there is no torch_xla, CPU or GPU is meant."""
+        parsed = original(*args, **kwargs)
+        parsed_options = parsed[0] if isinstance(parsed, tuple) else parsed
+        if parsed_options.bf16 and importlib.util.find_spec("torch_xla") is None:
+            parsed_options.tpu = False
+        return parsed
+
+    return parse_args_and_arch
+
+
 def _cause(error):
     """The first line of the OSError behind an error, or of the error itself."""
     while error.__context__ is not None and not isinstance(error, OSError):
@@ -137,8 +159,9 @@ def install():
     if hasattr(checkpoint_utils, "_difformer_guarded"):
         return
     checkpoint_utils._difformer_guarded = True
-    torch.serialization.add_safe_globals([argparse.Namespace])
+    torch.serialization.add_safe_globals(_harmless())
     checkpoint_utils.load_checkpoint_to_cpu = _guard_load(checkpoint_utils.load_checkpoint_to_cpu)
     checkpoint_utils.torch_persistent_save = _guard_save(checkpoint_utils.torch_persistent_save)
+    options.parse_args_and_arch = _guard_parse(options.parse_args_and_arch)
     PathManager.copy = _guard_copy(PathManager.copy)
     sys.excepthook = _guard_hook(sys.excepthook)

@@ -29,6 +29,7 @@ class DiffusionGenerator:
         check_options(options)
         self.dictionary, self.options, self.seed = dictionary, options, seed
         self.retain_history = retain_history
+        self.eos = dictionary.eos()  # fairseq leaves this symbol out of what it prints
 
     def check_models(self, models):
         """One model, or with --ppl-mbr a second one to choose among its candidates."""

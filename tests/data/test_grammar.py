@@ -234,6 +234,13 @@ def test_write_corpus(tmp_path):
 def test_impossible_sizes_are_refused(monkeypatch):
     with pytest.raises(UserError, match="size of test is -1"):
         generate(1, {"test": -1})
-    monkeypatch.setattr("difformer_plugin.data.grammar.derive", lambda draw: ("a", "b"))
-    with pytest.raises(UserError, match="no 2 sentences"):
-        generate(1, {"test": 2})
+    for side in (0, 1):  # a repeat on either side is a repeat
+
+        def derive_repeats(draw, side=side):
+            pair = [str(draw.pick(range(10**9))), str(draw.pick(range(10**9)))]
+            pair[side] = "the same"
+            return tuple(pair)
+
+        monkeypatch.setattr("difformer_plugin.data.grammar.derive", derive_repeats)
+        with pytest.raises(UserError, match="no 2 sentences"):
+            generate(1, {"test": 2})

@@ -1,0 +1,141 @@
+"""What `difformer demo` says at its end: the output of fairseq-generate, scored and laid out."""
+
+import re
+import shlex
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from difformer_plugin.data.corpus import detokeniser, remove_bpe
+from difformer_plugin.errors import UserError
+
+EXAMPLES = 10
+LINE = re.compile(r"^([HE])-(\d+)(?:_(\d+))?\t(.*)$")  # S, T, D and P lines are not needed
+FRAME = ("<s>", "</s>")
+
+
+@dataclass
+class Outputs:
+    """Tokenised translations by sentence number, and their steps, all without subword marks."""
+
+    best: dict = field(default_factory=dict)
+    steps: dict = field(default_factory=dict)  # sentence number -> texts, first step first
+
+
+def parse_outputs(lines):
+    """Read the H- and E- lines of fairseq-generate; other lines (logs) pass by."""
+    outputs = Outputs()
+    for line in lines:
+        match = LINE.match(line.rstrip("\n"))
+        if match is None:
+            continue
+        kind, number, step, text = match[1], int(match[2]), match[3], match[4]
+        if kind == "H" and step is None:
+            outputs.best[number] = _words(text.partition("\t")[2])
+        elif kind == "E" and step is not None:
+            outputs.steps.setdefault(number, []).append(_words(text))
+    return outputs
+
+
+def _words(text):
+    return " ".join(word for word in remove_bpe(text).split() if word not in FRAME)
+
+
+def translations(outputs, count, language):
+    """The detokenised translations in the order of the test set; all `count` must be there."""
+    missing = [number for number in range(count) if number not in outputs.best]
+    if missing or len(outputs.best) != count:
+        raise UserError(
+            f"fairseq-generate translated {len(outputs.best)} sentences where the test set has "
+            f"{count} (without a translation: {missing[:5] or 'none'}): nothing is scored"
+        )
+    detokenise = detokeniser(language)
+    return [detokenise(outputs.best[number]) for number in range(count)]
+
+
+def score(hypotheses, references):
+    """Corpus BLEU on detokenised text, as one line with sacreBLEU's signature."""
+    from sacrebleu.metrics import BLEU
+
+    bleu = BLEU()
+    result = bleu.corpus_score(hypotheses, [references])
+    return result.format(signature=bleu.get_signature().format())
+
+
+def choose_emergence(outputs):
+    """Number of the sentence whose output changed most often between first and last step.
+
+    None where no sentence ended otherwise than it began.
+    """
+    changing = {
+        number: len(list(groupby(steps)))
+        for number, steps in outputs.steps.items()
+        if steps[0] != steps[-1]
+    }
+    return max(sorted(changing), key=changing.get, default=None)
+
+
+def render_emergence(steps):
+    """One line a change: `step 3-5  the text`."""
+    lines, start = [], 1
+    for text, run in groupby(steps):
+        end = start + len(list(run)) - 1
+        lines.append(f"  step {start if start == end else f'{start}-{end}':<7} {text}")
+        start = end + 1
+    return lines
+
+
+def render_examples(sources, references, hypotheses):
+    """Source, reference and output of ten sentences spread over the test set."""
+    distance = max(1, len(sources) // EXAMPLES)
+    lines = []
+    for number in range(0, len(sources), distance)[:EXAMPLES]:
+        lines += [
+            f"  source     {sources[number]}",
+            f"  reference  {references[number]}",
+            f"  output     {hypotheses[number]}",
+            "",
+        ]
+    return lines
+
+
+def render_stages(stages):
+    """Commands and wall times of the stages, each (name, command, seconds, skipped)."""
+    lines = ["Commands"]
+    lines += [f"  {show(command)}" for _, command, _, _ in stages if command]
+    lines += ["", "Wall time"]
+    for name, _, seconds, skipped in stages:
+        note = "  (done in an earlier run)" if skipped else ""
+        lines.append(f"  {name:<20}{seconds:9.1f} s{note}")
+    return lines
+
+
+def show(command):
+    """A command as one would type it."""
+    return shlex.join(command)
+
+
+def render(stages, pairs, outputs, language):
+    """The whole report as text.
+
+    Args:
+        stages: see `render_stages`.
+        pairs: (source, reference) of the test set, raw.
+        outputs: Outputs.
+        language: the target's, for detokenisation.
+    """
+    sources, references = zip(*pairs, strict=True)
+    hypotheses = translations(outputs, len(pairs), language)
+    lines = render_stages(stages)
+    lines += [
+        "",
+        f"Quality on {len(pairs)} test sentences, detokenised, against the raw references",
+    ]
+    lines += [f"  {score(hypotheses, list(references))}", "", "Examples"]
+    lines += render_examples(sources, references, hypotheses)
+    number = choose_emergence(outputs)
+    if number is None:
+        lines += ["How a sentence emerges: no output changed between its first and last step"]
+    else:
+        lines += ["How a sentence emerges", f"  source       {sources[number]}"]
+        lines += render_emergence(outputs.steps[number])
+    return "\n".join(lines) + "\n"
