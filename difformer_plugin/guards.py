@@ -1,4 +1,4 @@
-"""Guards around fairseq's reading and writing of checkpoints, and one line for a user's error.
+"""Guards around fairseq: checkpoints read and written safely, one line for a user's error.
 
 fairseq reads a checkpoint with `torch.load`, which since torch 2.6 unpickles weights only. Beyond
 tensors a checkpoint of fairseq needs `argparse.Namespace` and the numbers and arrays of NumPy in
@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fairseq import checkpoint_utils, options
+from fairseq import checkpoint_utils, optim, options
+from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 
 from difformer_plugin.errors import UserError
@@ -122,11 +123,55 @@ def _guard_parse(original):
         """fairseq takes --bf16 for a TPU; where there is no torch_xla, CPU or GPU is meant."""
         parsed = original(*args, **kwargs)
         parsed_options = parsed[0] if isinstance(parsed, tuple) else parsed
-        if parsed_options.bf16 and importlib.util.find_spec("torch_xla") is None:
+        bf16 = getattr(parsed_options, "bf16", False)  # not there where defaults are suppressed
+        if bf16 and importlib.util.find_spec("torch_xla") is None:
             parsed_options.tpu = False
         return parsed
 
     return parse_args_and_arch
+
+
+def _guard_fp16(original):
+    def build_optimizer(cls, cfg, params, **kwargs):
+        """fairseq flattens parameters on GPUs only, and on the CPU float16 is slow besides."""
+        params = list(params)
+        if cfg.common.fp16 and not params[0].is_cuda:
+            raise UserError("--fp16 trains on a GPU only: use --bf16 on the CPU, or neither")
+        return original(cfg, params, **kwargs)
+
+    return classmethod(build_optimizer)
+
+
+def _guard_launch(original):
+    @wraps(original)
+    def infer_init_method(cfg, force_distributed=False):
+        """Take torchrun's word where there is no GPU, which fairseq does not foresee.
+
+        It would train as many separate models, or divide by the number of GPUs.
+        """
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if torch.cuda.device_count() == 0 and processes > 1 and not cfg.distributed_init_method:
+            cfg.distributed_init_method = "env://"
+            cfg.distributed_world_size = processes
+            cfg.distributed_rank = int(os.environ["RANK"])
+            cfg.distributed_no_spawn = True
+            cfg.device_id = 0
+            cfg.distributed_backend = "gloo"
+            cfg.ddp_backend = "legacy_ddp"  # the others want a GPU in each process
+        return original(cfg, force_distributed)
+
+    return infer_init_method
+
+
+def _broadcast(obj, src_rank, group, dist_device):
+    """What rank 0 has loaded, with its configuration, to the other processes of this training.
+
+    fairseq's own function reads it with `torch.load`, which refuses a configuration. Nothing but
+    these processes has a part in it: the checkpoint itself was read weights only.
+    """
+    box = [obj]
+    torch.distributed.broadcast_object_list(box, src=src_rank, group=group, device=dist_device)
+    return box[0]
 
 
 def _cause(error):
@@ -164,4 +209,8 @@ def install():
     checkpoint_utils.torch_persistent_save = _guard_save(checkpoint_utils.torch_persistent_save)
     options.parse_args_and_arch = _guard_parse(options.parse_args_and_arch)
     PathManager.copy = _guard_copy(PathManager.copy)
+    optim.FP16Optimizer.build_optimizer = _guard_fp16(optim.FP16Optimizer.build_optimizer)
+    distributed_utils._broadcast_object_slow = _broadcast
+    distributed_utils.infer_init_method = _guard_launch(distributed_utils.infer_init_method)
     sys.excepthook = _guard_hook(sys.excepthook)
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra then leaves errors to that hook

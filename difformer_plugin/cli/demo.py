@@ -10,14 +10,14 @@ from pathlib import Path
 
 from difformer_plugin.errors import UserError
 
+# Sinusoidal positions and no --apply-bert-init: in so few updates they learn far faster.
 TRAIN = """
     --task diffusion_translation --arch difformer_tiny --criterion difformer_loss
-    --share-all-embeddings --noise-schedule sqrt --rescaling-factor 4
-    --embed-norm --embed-norm-affine --self-cond --rescale-timesteps
-    --encoder-learned-pos --decoder-learned-pos --pred-length-offset --apply-bert-init
+    --share-all-embeddings --noise-schedule sqrt --rescaling-factor 3
+    --embed-norm --embed-norm-affine --self-cond --rescale-timesteps --pred-length-offset
     --optimizer adam --adam-betas (0.9,0.98) --weight-decay 0.01 --clip-norm 1.0
-    --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 300
-    --label-smoothing 0.1 --dropout 0.1 --max-tokens 4096
+    --lr 3e-3 --lr-scheduler cosine --warmup-updates 200
+    --dropout 0 --max-tokens 2048
     --no-epoch-checkpoints --log-format simple --log-interval 50
 """
 GENERATE = """
@@ -27,7 +27,7 @@ GENERATE = """
     --retain-iter-history --retain-z-0-hat --batch-size 100
     --log-format simple --log-interval 1
 """
-MAX_UPDATE = 2000
+MAX_UPDATE = 1600
 TRAIN_SIZE, TEST_SIZE = 40_000, 500  # of the generated corpus
 BPE_MERGES = 8000  # for a corpus of the user's
 

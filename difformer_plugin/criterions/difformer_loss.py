@@ -61,7 +61,7 @@ class DifformerLoss(FairseqCriterion):
     def forward(self, model, sample, reduce=True):
         """The loss of a batch, summed over its target tokens, their number, and what to log."""
         output = model(target=sample["target"], **sample["net_input"])
-        denoiser = getattr(model, "module", model).denoiser
+        denoiser = model.denoiser  # through the wrappers of distributed training, if any
         losses = self.terms(denoiser.output_projection, output, sample["target"])
         loss = losses["mse"] + losses["anchor"] + losses["length"]
         tokens = int(output.mask.sum())

@@ -58,7 +58,9 @@ class DifformerConfig(FairseqDataclass):
     decoder_embed_path: Optional[str] = option(
         None, "pre-trained target embeddings, in the same format (App. C.3)"
     )
-    freeze_embeddings: bool = option(False, "do not train the embedding tables (App. C.3)")
+    freeze_embeddings: bool = option(
+        False, "do not train the embedding tables that come from such a file (App. C.3)"
+    )
     embed_norm: bool = option(False, "layer norm on what the denoiser reads")
     embed_norm_affine: bool = option(False, "give that layer norm a learned scale and shift")
     embed_norm_before_proj: bool = option(

@@ -205,7 +205,7 @@ def build_embedding(cfg, dictionary, path):
     nn.init.normal_(table.weight, std=cfg.latent_dim**-0.5)
     nn.init.zeros_(table.weight[dictionary.pad()])
     if path:
-        vectors = utils.parse_embedding(path)
+        vectors = read_vectors(path)
         dims = {len(vector) for vector in vectors.values()}
         if dims != {cfg.latent_dim}:
             raise UserError(
@@ -213,8 +213,25 @@ def build_embedding(cfg, dictionary, path):
                 f"--latent-dim is {cfg.latent_dim}"
             )
         utils.load_embedding(vectors, dictionary, table)
-    table.weight.requires_grad = not cfg.freeze_embeddings
+        table.weight.requires_grad = not cfg.freeze_embeddings
     return table
+
+
+def read_vectors(path):
+    """Vectors by symbol, from lines `symbol x_1 ... x_D`; a first line `count D` may head them."""
+    vectors = {}
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            symbol, *values = line.rstrip().split(" ")
+            if number == 1 and len(values) == 1:
+                continue
+            try:
+                vectors[symbol] = torch.tensor([float(value) for value in values])
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: {error}") from None
+    if not vectors:
+        raise UserError(f"{path} holds no vectors: give a file with a line a token")
+    return vectors
 
 
 def build_projection(cfg, in_dim, out_dim):

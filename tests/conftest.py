@@ -1,0 +1,109 @@
+"""Tiny dictionaries and models for the unit tests."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: all here is tiny
+
+from argparse import Namespace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from fairseq.data import Dictionary
+
+SIZES = {
+    "model_dim": 16,
+    "latent_dim": 8,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_embed_dim": 24,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_embed_dim": 20,
+    "max_source_positions": 40,
+    "max_target_positions": 30,
+    "diffusion_steps": 50,
+}
+
+
+def make_dictionary(words):
+    dictionary = Dictionary()
+    for word in words:
+        dictionary.add_symbol(word)
+    return dictionary
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(1)
+
+
+@pytest.fixture
+def task():
+    """What a model is built for: two dictionaries that differ."""
+    return SimpleNamespace(
+        source_dictionary=make_dictionary([f"s{i}" for i in range(15)]),
+        target_dictionary=make_dictionary([f"t{i}" + "@@" * (i % 3 == 0) for i in range(20)]),
+    )
+
+
+@pytest.fixture
+def joined_task():
+    """Two equal dictionaries."""
+    words = [f"w{i}" for i in range(20)]
+    return SimpleNamespace(
+        source_dictionary=make_dictionary(words), target_dictionary=make_dictionary(words)
+    )
+
+
+@pytest.fixture
+def build(task):
+    """A function that builds a tiny model, in evaluation mode; its weights are always the same."""
+    from difformer_plugin.models.config import DifformerConfig
+    from difformer_plugin.models.difformer import Difformer
+
+    def build(task=task, **options):
+        torch.manual_seed(0)
+        return Difformer.build_model(DifformerConfig(**(SIZES | options)), task).eval()
+
+    return build
+
+
+@pytest.fixture
+def sentences(task):
+    """A function that makes a batch: random tokens framed by BOS and EOS, padded on one side."""
+
+    def sentences(lengths, side="source", left=None, seed=0):
+        dictionary = getattr(task, f"{side}_dictionary")
+        left = side == "source" if left is None else left
+        random = torch.Generator().manual_seed(seed)
+        batch = torch.full((len(lengths), max(lengths) + 2), dictionary.pad())
+        for row, length in zip(batch, lengths):
+            words = torch.randint(dictionary.nspecial, len(dictionary), (length,), generator=random)
+            framed = [dictionary.bos(), *words.tolist(), dictionary.eos()]
+            place = slice(-len(framed), None) if left else slice(len(framed))
+            row[place] = torch.tensor(framed)
+        return batch
+
+    return sentences
+
+
+@pytest.fixture
+def teacher(task):
+    """A tiny autoregressive Transformer of fairseq's, in evaluation mode."""
+    from fairseq.models.transformer import TransformerModel, base_architecture
+
+    sizes = {
+        f"{side}_{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in {
+            "embed_dim": 16,
+            "ffn_embed_dim": 24,
+            "layers": 2,
+            "attention_heads": 2,
+        }.items()
+    }
+    args = Namespace(**sizes, max_source_positions=40, max_target_positions=40)
+    base_architecture(args)
+    torch.manual_seed(3)
+    return TransformerModel.build_model(args, task).eval()

@@ -1,0 +1,248 @@
+"""The generator on a tiny random model: what a translation depends on, and what is returned."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import sacrebleu
+import torch
+
+from difformer_plugin.decoding import generator as generator_module
+from difformer_plugin.decoding.choice import teacher_scores
+from difformer_plugin.decoding.generator import DiffusionGenerator
+from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.errors import UserError
+
+LENGTHS = [5, 2, 9, 4, 7]
+BOS, PAD, EOS = 0, 1, 2
+
+
+@pytest.fixture
+def model(build):
+    """Random weights, those that read z_t so large that every step's noise shows in the tokens."""
+    model = build(self_cond=True, pred_length_offset=True, share_decoder_input_output_embed=True)
+    with torch.no_grad():
+        for part in (model.denoiser.project_in_dim, model.denoiser.self_cond_proj):
+            for weight in part.parameters():
+                weight.mul_(6)
+    return model
+
+
+@pytest.fixture
+def translate(model, task, teacher):
+    """A function from a batch of sources to the generator's hypotheses."""
+
+    def translate(src_tokens, seed=1, history=False, generator=DiffusionGenerator, **options):
+        options = DecodingOptions(**({"decoding_steps": 4} | options))
+        own = generator(task.target_dictionary, options, seed, history)
+        models = [model, teacher][: 1 + options.ppl_mbr]
+        own.check_models(models)
+        return own.generate(models, {"net_input": {"src_tokens": src_tokens}})
+
+    return translate
+
+
+class Unranked(DiffusionGenerator):
+    """Leaves candidates in the order in which they were drawn."""
+
+    def _rank(self, models, src_tokens, sentences):
+        pass
+
+
+def tokens_of(hypotheses):
+    return [[h["tokens"].tolist() for h in candidates] for candidates in hypotheses]
+
+
+BEAMS = {
+    "single": {},
+    "noise beam": {"noise_beam_size": 3},
+    "length beam": {"length_beam_size": 3, "bleu_mbr": True},
+    "both": {"length_beam_size": 2, "noise_beam_size": 2, "ppl_mbr": True},
+    "clamped": {"clamping": True, "decoding_early_stopping": 1},
+    "window": {"length_beam_size": 3, "length_beam_window": True},
+}
+
+
+@pytest.mark.parametrize("options", BEAMS.values(), ids=BEAMS)
+def test_a_translation_does_not_depend_on_its_batch(translate, sentences, options):
+    source = sentences(LENGTHS)
+    whole = translate(source, **options)
+    order = torch.tensor([3, 0, 4, 2, 1])
+    shuffled = translate(source[order], **options)
+    assert tokens_of(shuffled) == [tokens_of(whole)[i] for i in order]
+    for row in range(len(LENGTHS)):
+        alone = translate(source[row : row + 1, source[row].ne(PAD)], **options)
+        assert tokens_of(alone) == [tokens_of(whole)[row]]
+        for a, b in zip(alone[0], whole[row]):
+            torch.testing.assert_close(a["score"], b["score"], rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(a["positional_scores"], b["positional_scores"])
+    right_padded = translate(sentences(LENGTHS, left=False), **options)
+    assert tokens_of(right_padded) == tokens_of(whole)
+
+
+def test_the_seed_decides(translate, sentences):
+    source = sentences(LENGTHS)
+    first = tokens_of(translate(source))
+    assert tokens_of(translate(source)) == first
+    assert all(a != b for a, b in zip(tokens_of(translate(source, seed=2)), first))
+
+
+@pytest.mark.parametrize("options", [BEAMS["noise beam"], BEAMS["length beam"], BEAMS["both"]])
+def test_the_first_candidate_is_the_single_output(translate, sentences, options):
+    source = sentences(LENGTHS)
+    single = translate(source)
+    drawn = translate(source, generator=Unranked, **options)
+    assert [[candidates[0]] for candidates in tokens_of(drawn)] == tokens_of(single)
+    for candidates in tokens_of(drawn):
+        assert len({tuple(tokens) for tokens in candidates}) > 1
+
+
+def test_candidates_are_lengths_times_noises(translate, model, sentences):
+    source = sentences(LENGTHS)
+    drawn = translate(source, generator=Unranked, length_beam_size=3, noise_beam_size=2)
+    memory = model.encoder(source)
+    order = model.length_predictor(memory).argsort(dim=1, descending=True)
+    for row, candidates in enumerate(drawn):
+        lengths = (order[row] - 128 + LENGTHS[row] + 2).tolist()
+        best = [length for length in lengths if 2 <= length <= 30][:3]
+        assert [len(h["tokens"]) for h in candidates] == [n for n in best for _ in range(2)]
+
+
+def test_without_mbr_candidates_are_ranked_by_the_model(translate, sentences):
+    for candidates in translate(sentences(LENGTHS), length_beam_size=2, noise_beam_size=2):
+        means = [h["positional_scores"].mean().item() for h in candidates]
+        assert means == sorted(means, reverse=True)
+        assert [h["score"].item() for h in candidates] == pytest.approx(means)
+
+
+def test_bleu_mbr_ranks_by_mean_bleu_of_words(translate, task, sentences):
+    beam = {"length_beam_size": 2, "noise_beam_size": 3, "bleu_mbr": True}
+    for candidates in translate(sentences(LENGTHS), **beam):
+        symbols = task.target_dictionary.symbols
+        texts = [
+            re.sub(
+                "@@( |$)",
+                "",
+                " ".join(symbols[t] for t in h["tokens"].tolist() if t not in (BOS, EOS)),
+            )
+            for h in candidates
+        ]
+        scores = [
+            sum(sacrebleu.sentence_bleu(text, [o]).score for j, o in enumerate(texts) if j != i) / 5
+            for i, text in enumerate(texts)
+        ]
+        assert [h["score"].item() for h in candidates] == pytest.approx(scores, rel=1e-4)
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_ppl_mbr_ranks_by_the_teacher(translate, task, teacher, sentences):
+    source = sentences(LENGTHS)
+    hypotheses = translate(source, length_beam_size=2, noise_beam_size=2, ppl_mbr=True)
+    for row, candidates in enumerate(hypotheses):
+        tokens = [h["tokens"] for h in candidates]
+        scores = teacher_scores(
+            teacher, source[row].repeat(4, 1), tokens, task.target_dictionary
+        ).tolist()
+        assert [h["score"].item() for h in candidates] == pytest.approx(scores, rel=1e-4)
+        assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("mbr", ["bleu_mbr", "ppl_mbr"])
+def test_a_single_candidate_is_not_scored(translate, sentences, monkeypatch, mbr):
+    def never(*args):
+        raise AssertionError("called for a single candidate")
+
+    source = sentences(LENGTHS)
+    plain = tokens_of(translate(source))
+    monkeypatch.setattr(generator_module, "bleu_scores", never)
+    monkeypatch.setattr(generator_module, "teacher_scores", never)
+    assert tokens_of(translate(source, **{mbr: True})) == plain
+    with pytest.raises(AssertionError, match="called"):
+        translate(source, noise_beam_size=2, **{mbr: True})
+
+
+@pytest.mark.parametrize("options", BEAMS.values(), ids=BEAMS)
+def test_an_empty_source_gives_an_empty_target(translate, sentences, options):
+    with_empty = translate(sentences([5, 0, 9]), **options)
+    assert all(tokens == [BOS, EOS] for tokens in tokens_of(with_empty)[1])
+    assert tokens_of(translate(sentences([0]), **options))[0] == tokens_of(with_empty)[1]
+
+
+def test_forced_lengths(translate, sentences):
+    source = sentences(LENGTHS)
+    for candidates in tokens_of(translate(source, force_length=6, noise_beam_size=2)):
+        assert [len(tokens) for tokens in candidates] == [8, 8]
+    doubled = tokens_of(translate(source, force_length_ratio=2.0))
+    assert [len(tokens) - 2 for (tokens,) in doubled] == [2 * n for n in LENGTHS]
+    longest = tokens_of(translate(source, force_length=1000))
+    assert {len(tokens) for (tokens,) in longest} == {30}
+
+
+@pytest.mark.parametrize("early", [0, 2, 5])
+def test_history_has_a_state_for_each_step(translate, sentences, early):
+    source = sentences(LENGTHS)
+    options = {"decoding_steps": 6, "decoding_early_stopping": early}
+    plain = translate(source, **options)
+    latents = translate(source, history=True, **options)
+    predictions = translate(source, history=True, retain_z_0_hat=True, **options)
+    assert tokens_of(plain) == tokens_of(latents) == tokens_of(predictions)
+    for (a,), (b,), (c,) in zip(plain, latents, predictions):
+        assert a["history"] == [] and len(b["history"]) == len(c["history"]) == 6 - early
+        assert a["steps"] == 6 - early
+        assert torch.equal(c["history"][-1]["tokens"], c["tokens"])
+        assert {len(step["tokens"]) for step in b["history"]} == {len(b["tokens"])}
+        # the first state is mostly noise, and no rounding of what was predicted from it
+        assert not torch.equal(b["history"][0]["tokens"], c["history"][0]["tokens"])
+
+
+def test_early_stopping_returns_the_prediction_of_that_step(translate, sentences):
+    source = sentences(LENGTHS)
+    whole = translate(source, history=True, retain_z_0_hat=True, decoding_steps=6)
+    stopped = translate(source, decoding_steps=6, decoding_early_stopping=2)
+    for (a,), (b,) in zip(whole, stopped):
+        assert torch.equal(a["history"][3]["tokens"], b["tokens"])
+
+
+def test_hypotheses_are_as_fairseq_expects(translate, sentences):
+    for (hypothesis,) in translate(sentences(LENGTHS)):
+        assert hypothesis["tokens"].dtype == torch.int64
+        assert hypothesis["tokens"].shape == hypothesis["positional_scores"].shape
+        assert (hypothesis["positional_scores"] <= 0).all()
+        torch.testing.assert_close(hypothesis["score"], hypothesis["positional_scores"].mean())
+
+
+def test_a_window_tries_neighbouring_lengths(translate, sentences):
+    source = sentences(LENGTHS)
+    single = tokens_of(translate(source))
+    window = tokens_of(translate(source, generator=Unranked, **BEAMS["window"]))
+    for (best,), candidates in zip(single, window):
+        expected = [min(max(len(best) + i, 2), 30) for i in (-1, 0, 1)]
+        assert [len(tokens) for tokens in candidates] == expected
+
+
+# checks
+
+
+def test_options_are_checked(task):
+    with pytest.raises(UserError, match="--noise-beam-size"):
+        DiffusionGenerator(task.target_dictionary, DecodingOptions(noise_beam_size=0), 1)
+
+
+@pytest.mark.parametrize(
+    "names, options, said",
+    [
+        (["teacher"], {}, "TransformerModel.*Difformer first"),
+        (["teacher", "model"], {"ppl_mbr": True}, "TransformerModel.*Difformer first"),
+        (["model"], {"ppl_mbr": True}, "--ppl-mbr needs a teacher"),
+        (["model", "model"], {"ppl_mbr": True}, "autoregressive.*Difformer"),
+        (["model", "model"], {}, "names 2 models.*ensembles"),
+        (["model", "teacher", "teacher"], {"ppl_mbr": True}, "names 3 models"),
+        (["model"], {"decoding_steps": 51}, "--decoding-steps.*50"),
+    ],
+)
+def test_models_that_do_not_fit_the_options(model, teacher, task, names, options, said):
+    known = {"model": model, "teacher": teacher}
+    options = replace(DecodingOptions(), **options)
+    own = DiffusionGenerator(task.target_dictionary, options, 1)
+    with pytest.raises(UserError, match=said):
+        own.check_models([known[name] for name in names])

@@ -1,0 +1,51 @@
+"""Options that no decoding can have."""
+
+import pytest
+
+from difformer_plugin.decoding.options import DecodingOptions, check_options
+from difformer_plugin.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ({"decoding_steps": 0}, "--decoding-steps"),
+        ({"decoding_early_stopping": -1}, "--decoding-early-stopping.*0 and 19"),
+        ({"decoding_early_stopping": 20}, "--decoding-early-stopping"),
+        ({"decoding_fixed_t": 1.0}, "--decoding-fixed-t"),
+        ({"decoding_fixed_t": -0.1}, "--decoding-fixed-t"),
+        ({"decoding_fixed_t": float("nan")}, "--decoding-fixed-t"),
+        ({"decoding_noise_schedule": "cubic"}, "cubic.*sqrt"),
+        ({"decoding_rescaling_factor": 0.0}, "--decoding-rescaling-factor"),
+        ({"length_beam_size": 0}, "--length-beam-size"),
+        ({"length_beam_size": 257}, "--length-beam-size.*256"),
+        ({"noise_beam_size": 0}, "--noise-beam-size"),
+        ({"bleu_mbr": True, "ppl_mbr": True}, "--bleu-mbr.*--ppl-mbr"),
+        ({"force_length": 4, "force_length_ratio": 1.0}, "--force-length.*--force-length-ratio"),
+        ({"force_length": 0}, "--force-length"),
+        ({"force_length_ratio": 0.0}, "--force-length-ratio"),
+        ({"force_length_ratio": float("nan")}, "--force-length-ratio"),
+        ({"force_length": 4, "length_beam_size": 2}, "--length-beam-size 1"),
+        ({"force_length_ratio": 1.0, "length_beam_size": 2}, "--length-beam-size 1"),
+    ],
+)
+def test_refused(values, said):
+    with pytest.raises(UserError, match=said):
+        check_options(DecodingOptions(**values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"decoding_steps": 1},
+        {"decoding_early_stopping": 19, "decoding_fixed_t": 0.0},
+        {"force_length": 4, "noise_beam_size": 3},
+        {"length_beam_size": 256, "bleu_mbr": True},
+    ],
+)
+def test_accepted(values):
+    options = DecodingOptions(**values)
+    check_options(options)
+    assert options.beam_size == options.length_beam_size * options.noise_beam_size
+    assert options.forces_length == ("force_length" in values)

@@ -1,0 +1,95 @@
+"""A tiny corpus, binarised once, and tiny models trained on it once, for all of these tests."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in the server
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from harness import OPTIMISER, SENTENCES, TRAIN, binarise, redraw, succeed
+
+from difformer_plugin.data.corpus import prepare
+from difformer_plugin.data.grammar import write_corpus
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Raw and tokenised text in subwords, their codes, and data-bins with one and two dictionaries.
+
+    `other` is the same text under a dictionary of the same size in another order.
+    """
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder / "raw", 1, 200, SENTENCES, SENTENCES)
+    prepare(folder / "raw", folder / "text", "de", "en", bpe_merges=400, progress=False)
+    joined = binarise(folder / "text", folder / "joined", "--joined-dictionary")
+    separate = binarise(folder / "text", folder / "separate")
+    symbols = (joined / "dict.de.txt").read_text("utf-8").splitlines(keepends=True)
+    (folder / "reversed.txt").write_text("".join(reversed(symbols)), "utf-8")
+    other = binarise(
+        folder / "text",
+        folder / "other",
+        *("--srcdict", folder / "reversed.txt", "--joined-dictionary"),
+    )
+    return SimpleNamespace(
+        raw=folder / "raw",
+        text=folder / "text",
+        codes=folder / "text" / "codes",
+        joined=joined,
+        separate=separate,
+        other=other,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(corpus, tmp_path_factory):
+    """A model trained for 60 updates: its folder and what fairseq-train said."""
+    folder = tmp_path_factory.mktemp("trained")
+    outcome = succeed(
+        folder,
+        *("fairseq-train", corpus.joined, *TRAIN, "--share-all-embeddings"),
+        *("--max-update", 60, "--save-dir", folder, "--tensorboard-logdir", folder / "board"),
+        *("--eval-bleu", "--eval-bleu-args", '{"decoding_steps": 3}', "--eval-bleu-remove-bpe"),
+        *("--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"),
+        *("--validate-interval-updates", 20),
+    )
+    return SimpleNamespace(folder=folder, checkpoint=folder / "checkpoint_last.pt", log=outcome.out)
+
+
+@pytest.fixture(scope="session")
+def model(trained, tmp_path_factory):
+    """A checkpoint whose translations differ from sentence to sentence and from noise to noise.
+
+    After 60 updates all are "the the the", and equal outputs would mean nothing.
+    """
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    checkpoint = torch.load(trained.checkpoint, weights_only=False)
+    redraw(checkpoint["model"])
+    torch.save(checkpoint, path)
+    return path
+
+
+def train_teacher(data, folder, *options):
+    """fairseq's Transformer, trained for a few updates."""
+    succeed(
+        folder,
+        *("fairseq-train", data, "--task", "translation", "--arch", "transformer", "--cpu"),
+        *("--encoder-embed-dim", 16, "--encoder-ffn-embed-dim", 16, "--encoder-layers", 1),
+        *("--decoder-embed-dim", 16, "--decoder-ffn-embed-dim", 16, "--decoder-layers", 1),
+        *("--encoder-attention-heads", 2, "--decoder-attention-heads", 2),
+        *("--criterion", "cross_entropy", "--required-batch-size-multiple", 1),
+        *(*OPTIMISER, "--max-update", 10, "--save-dir", folder, *options),
+    )
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="session")
+def teacher(corpus, tmp_path_factory):
+    """An autoregressive model with the same dictionaries."""
+    return train_teacher(corpus.joined, tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture(scope="session")
+def other_teacher(corpus, tmp_path_factory):
+    """An autoregressive model with other dictionaries."""
+    return train_teacher(corpus.separate, tmp_path_factory.mktemp("other_teacher"))
