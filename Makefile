@@ -15,7 +15,6 @@ install: $(VENV)/.installed
 # build would download a torch of its own
 $(VENV)/.installed: setup.py Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --upgrade pip
 	$(BIN)/python -m pip install $(TORCH) numpy cython setuptools wheel
 	$(BIN)/python -m pip install --no-build-isolation fairseq-fixed==0.12.3.1
 	$(BIN)/python -m pip install --no-build-isolation -e ".[test]"

@@ -87,17 +87,33 @@ def _guard_load(original):
     return load_checkpoint_to_cpu
 
 
+def save_atomically(checkpoint, path, remedy="free some space and run the same command again"):
+    """`torch.save` under a temporary name: a full disk leaves no half of a file behind.
+
+    Raises:
+        UserError: the file could not be written; an older one of that name is still there.
+    """
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise UserError(f"{path} could not be written ({_cause(error)}): {remedy}") from error
+
+
 def _guard_save(original):
     @wraps(original)
-    def torch_persistent_save(obj, filename, *args, **kwargs):
-        try:
-            return original(obj, filename, *args, **kwargs)
-        except (OSError, RuntimeError) as error:
-            Path(f"{filename}.tmp").unlink(missing_ok=True)
-            raise UserError(
-                f"{filename} could not be written ({_cause(error)}): free some space and run the "
-                "same command again, which resumes from the last whole checkpoint"
-            ) from error
+    def torch_persistent_save(obj, filename, async_write=False):
+        """fairseq's tries three times, logs a traceback and leaves what it has written."""
+        if async_write:
+            return original(obj, filename, async_write)
+        remedy = (
+            "free some space and run the same command again, which resumes from the last whole "
+            "checkpoint"
+        )
+        return save_atomically(obj, filename, remedy)
 
     return torch_persistent_save
 

@@ -1,7 +1,5 @@
 """`difformer convert`: a checkpoint of the authors' implementation becomes one of ours."""
 
-import os
-
 
 def add_parser(subparsers):
     """Add the subcommand."""
@@ -15,16 +13,13 @@ def add_parser(subparsers):
 
 def run(args):
     """Convert, without running code from the checkpoint, and write atomically."""
-    import torch
-
     from difformer_plugin import register
 
     register()
+    from difformer_plugin.guards import save_atomically
     from difformer_plugin.models.conversion import convert_checkpoint
 
     checkpoint = convert_checkpoint(args.input)
-    temporary = f"{args.output}.tmp"
-    torch.save(checkpoint, temporary)
-    os.replace(temporary, args.output)
+    save_atomically(checkpoint, args.output)
     print(f"{args.output}: {len(checkpoint['model'])} weights converted")
     return 0

@@ -46,8 +46,9 @@ def smoothed_nll(logits, targets, epsilon):
 class DifformerLoss(FairseqCriterion):
     """Each term is a mean over the batch; a batch weighs as many times as it has target tokens.
 
-    So one batch gives the paper's loss, and several (gradient accumulation, several processes)
-    that of their union. All terms are logged in nats.
+    So one batch gives the paper's loss, and several (gradient accumulation, several processes) its
+    mean over all their tokens. Only the length's term, a mean over sentences, is then weighted by
+    tokens instead. All terms are logged in nats.
     """
 
     def __init__(self, cfg, task):

@@ -1,9 +1,11 @@
 """Difformer, registered with fairseq: encoder, length predictor and denoiser under one process."""
 
+import os
 from typing import NamedTuple
 
 import torch
 from fairseq import utils
+from fairseq.data.data_utils import infer_language_pair
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 from torch import nn
 
@@ -57,7 +59,8 @@ class Difformer(BaseFairseqModel):
                 raise UserError(
                     "--share-all-embeddings needs one dictionary for both languages, but source "
                     f"({len(src_dict)} types) and target ({len(tgt_dict)} types) differ: run "
-                    "fairseq-preprocess with --joined-dictionary, or leave the option out"
+                    "fairseq-preprocess with --joined-dictionary, or leave the option out; a model "
+                    "that is trained already wants the data-bin that it was trained with"
                 )
             if cfg.decoder_embed_path not in (None, cfg.encoder_embed_path):
                 raise UserError(
@@ -192,6 +195,26 @@ class Difformer(BaseFairseqModel):
         """Load weights, having checked that they belong to these dictionaries."""
         state_dict = check_dictionaries(self, state_dict)
         return super().load_state_dict(state_dict, strict, model_cfg, args)
+
+    @classmethod
+    def from_pretrained(
+        cls, model_name_or_path, checkpoint_file="model.pt", data_name_or_path=".", **kwargs
+    ):
+        """fairseq's, with the data's languages, which its tokeniser would take for English.
+
+        Args:
+            kwargs: options of the task, the tokeniser and the subwords, `source_lang` and
+                `target_lang` included.
+        """
+        relative = data_name_or_path.startswith(".")
+        folder = (
+            os.path.join(model_name_or_path, data_name_or_path) if relative else data_name_or_path
+        )
+        if os.path.isdir(folder) and (pair := infer_language_pair(folder))[0]:
+            kwargs = {"source_lang": pair[0], "target_lang": pair[1], **kwargs}
+        return super().from_pretrained(
+            model_name_or_path, checkpoint_file, data_name_or_path, **kwargs
+        )
 
     @classmethod
     def hub_models(cls):

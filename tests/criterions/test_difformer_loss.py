@@ -83,6 +83,17 @@ def test_mse_loss_only(case):
     assert ours == pytest.approx(expected | {"anchor": 0, "anchor_nll": 0}, rel=1e-5)
 
 
+def test_the_error_pulls_embedding_and_prediction_together(case):
+    """z_0 is learned (Sec. 3.1): the error has a gradient in it as in z_0-hat."""
+    output, projection, target = case
+    z_0, z_0_hat = (z.detach().requires_grad_() for z in (output.z_0, output.z_0_hat))
+    own = output._replace(z_0=z_0, z_0_hat=z_0_hat)
+    loss_of(mse_loss_only=True).terms(projection, own, target)["mse"].backward()
+    expected = 2 * (z_0_hat - z_0).detach() / (6 * 3) * output.mask[..., None]
+    torch.testing.assert_close(z_0_hat.grad, expected)
+    torch.testing.assert_close(z_0.grad, -expected)
+
+
 @pytest.mark.parametrize(
     "options, reached",
     [({}, "z_0_hat"), ({"rounding_loss": True}, "z_0"), ({"mse_loss_only": True}, None)],

@@ -6,7 +6,13 @@ import statistics
 import pytest
 import torch
 
-from difformer_plugin.diffusion.noise import SentenceNoise, sentence_keys, splitmix64, uniform
+from difformer_plugin.diffusion.noise import (
+    SentenceNoise,
+    _quantiles,
+    sentence_keys,
+    splitmix64,
+    uniform,
+)
 
 MASK = 2**64 - 1
 # of the reference implementation in C for the seed 1234567 (S. Vigna, prng.di.unimi.it)
@@ -153,6 +159,16 @@ def test_moments(sample):
     assert abs(x.square().mean().item() - 1) < 4 * math.sqrt(2) / root
     assert abs(x.pow(3).mean().item()) < 4 * math.sqrt(15) / root
     assert abs(x.pow(4).mean().item() - 3) < 4 * math.sqrt(96) / root
+
+
+def test_the_quantiles_that_are_summed_have_exact_moments():
+    """A sum of two of the table's values, each as likely as the other, has mean 0, variance 1."""
+    table = _quantiles(torch.device("cpu")).double()
+    assert len(table.unique()) == 2**16 and torch.equal(table, -table.flip(0))
+    assert 2 * table.square().mean().item() == pytest.approx(1, abs=1e-6)
+    for x in (-2.0, -0.3, 1.0):
+        share = (table < x).double().mean().item()
+        assert share == pytest.approx(statistics.NormalDist(0, 0.5**0.5).cdf(x), abs=1e-4)
 
 
 def test_kolmogorov_smirnov(sample):

@@ -1,9 +1,5 @@
 """A tiny corpus, binarised once, and tiny models trained on it once, for all of these tests."""
 
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in the server
-
 from types import SimpleNamespace
 
 import pytest
@@ -13,11 +9,13 @@ from harness import OPTIMISER, SENTENCES, TRAIN, binarise, redraw, succeed
 from difformer_plugin.data.corpus import prepare
 from difformer_plugin.data.grammar import write_corpus
 
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     """Raw and tokenised text in subwords, their codes, and data-bins with one and two dictionaries.
 
-    `other` is the same text under a dictionary of the same size in another order.
+    `other` is the same text under a dictionary of the same size in another order, `smaller` under
+    a part of it.
     """
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder / "raw", 1, 200, SENTENCES, SENTENCES)
@@ -31,6 +29,9 @@ def corpus(tmp_path_factory):
         folder / "other",
         *("--srcdict", folder / "reversed.txt", "--joined-dictionary"),
     )
+    smaller = binarise(
+        folder / "text", folder / "smaller", "--joined-dictionary", "--nwordssrc", 300
+    )
     return SimpleNamespace(
         raw=folder / "raw",
         text=folder / "text",
@@ -38,6 +39,7 @@ def corpus(tmp_path_factory):
         joined=joined,
         separate=separate,
         other=other,
+        smaller=smaller,
     )
 
 
@@ -78,7 +80,7 @@ def train_teacher(data, folder, *options):
         *("--decoder-embed-dim", 16, "--decoder-ffn-embed-dim", 16, "--decoder-layers", 1),
         *("--encoder-attention-heads", 2, "--decoder-attention-heads", 2),
         *("--criterion", "cross_entropy", "--required-batch-size-multiple", 1),
-        *(*OPTIMISER, "--max-update", 10, "--save-dir", folder, *options),
+        *(*OPTIMISER.split(), "--max-update", 10, "--save-dir", folder, *options),
     )
     return folder / "checkpoint_last.pt"
 

@@ -21,8 +21,10 @@ USER_DIR = str(Path(difformer_plugin.__file__).parent)
 BIN = Path(sys.executable).parent
 FAIRSEQ = {
     f"fairseq-{name}": f"fairseq_cli.{name.replace('-', '_')}"
-    for name in ("preprocess", "train", "generate", "interactive", "validate", "hydra-train")
+    # the first one imported decides that logs go to standard output, as they do in training
+    for name in ("train", "preprocess", "generate", "interactive", "validate", "hydra-train")
 }
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the server of forked commands inherits it
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([*FAIRSEQ.values(), "sacrebleu", "sacremoses", "tensorboardX"])
 
@@ -32,17 +34,17 @@ SIZES = """
     --encoder-attention-heads 2 --decoder-attention-heads 2
     --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32
     --max-source-positions 128 --max-target-positions 128
-""".split()
+"""
 MODEL = """
     --arch difformer_tiny --criterion difformer_loss --rescaling-factor 4 --self-cond
     --embed-norm --encoder-learned-pos --decoder-learned-pos --pred-length-offset
-""".split()
+"""
 OPTIMISER = """
     --optimizer adam --lr 5e-3 --clip-norm 1.0 --max-tokens 512 --seed 3 --num-workers 0
     --log-format simple --log-interval 5 --no-epoch-checkpoints
-""".split()
+"""
 SENTENCES = 21  # of valid and of test: no multiple of 8
-TRAIN = [*TASK, *MODEL, *SIZES, *OPTIMISER]
+TRAIN = [*TASK, *f"{MODEL} {SIZES} {OPTIMISER}".split()]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""The commands of README.md, examples/ and scripts/ work as they are written there."""
+
+import gzip
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from harness import USER_DIR, lines, shell, succeed
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+README = (REPOSITORY / "README.md").read_text("utf-8")
+
+
+def readme_command(name):
+    """The arguments of a command that stands, indented, in the README."""
+    block = re.search(rf"^    {name} data-bin (?:.*\\\n)*.*", README, re.MULTILINE).group()
+    text = block.replace("\\\n", " ").replace("$(difformer user-dir)", USER_DIR)
+    return shlex.split(text)[1:]
+
+
+def test_the_readme_trains_and_generates(corpus, tmp_path):
+    """The paper's setting, for two updates, on the data-bin of these tests."""
+    (tmp_path / "data-bin").symlink_to(corpus.joined)
+    here = {"data-bin": corpus.joined, "checkpoints": tmp_path}
+    train = [here.get(part, part) for part in readme_command("fairseq-train")]
+    small = ["--encoder-layers", 1, "--decoder-layers", 1, "--max-update", 2, "--cpu"]
+    succeed(tmp_path, "fairseq-train", *train, *small)
+    generate = [here.get(part, part) for part in readme_command("fairseq-generate")]
+    generate[generate.index("--path") + 1] = tmp_path / "checkpoint_best.pt"
+    outcome = succeed(tmp_path, "fairseq-generate", *generate, "--decoding-steps", 6, "--cpu")
+    assert len(outcome.translations()) == len(lines(corpus.raw / "test.de"))
+
+
+def test_the_readme_translates_from_python(corpus, trained, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(trained.checkpoint, tmp_path / "checkpoints" / "checkpoint_best.pt")
+    (tmp_path / "data-bin").symlink_to(corpus.joined)
+    shutil.copy(corpus.codes, tmp_path / "codes")
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    code = code.replace("translator.translate", "out = translator.translate")
+    outcome = shell("python", "-c", f"{code}\nprint(len(out), type(out[0]))", cwd=tmp_path)
+    assert outcome.code == 0, outcome.err[-2000:]
+    assert outcome.out.splitlines()[-1] == "1 <class 'str'>"
+
+
+def test_the_readme_lists_every_option():
+    outcome = shell("python", REPOSITORY / "scripts" / "options_table.py", "--check")
+    assert outcome.code == 0, f"run scripts/options_table.py\n{outcome.err[-2000:]}"
+
+
+def test_the_multi30k_example(corpus, tmp_path):
+    """On a few sentences under the data set's names, for a few updates; then once more."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for split, name in (("train", "train"), ("valid", "val"), ("test", "test_2016_flickr")):
+        for lang in ("de", "en"):
+            with gzip.open(raw / f"{name}.{lang}.gz", "wb") as file:
+                file.write((corpus.raw / f"{split}.{lang}").read_bytes())
+    script = REPOSITORY / "examples" / "multi30k" / "run.sh"
+    command = ["bash", script, raw, tmp_path / "out", "--max-update", 2, "--max-epoch", 2]
+    outcome = shell(*command, OMP_NUM_THREADS="1")
+    assert outcome.code == 0, outcome.out[-2000:] + outcome.err[-2000:]
+    count = len(lines(corpus.raw / "test.de"))
+    for name in ("b1", "b10"):
+        assert f"{name}: {count} sentences" in outcome.out
+        assert len(lines(tmp_path / "out" / f"{name}.en")) == count
+    assert outcome.out.count("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp") == 2
+
+    log = tmp_path / "out" / "train.log"
+    table = shell("python", REPOSITORY / "scripts" / "learning_curve.py", log)
+    assert table.code == 0, table.err
+    header, _, *rows = table.out.splitlines()
+    assert header.split(" | ")[0] == "| num_updates" and len(rows) >= 1
+    assert rows[-1].startswith("| 2 |") and " - " not in rows[-1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="make and bash")
+def test_the_make_targets_of_the_readme_exist():
+    for target in re.findall(r"^    make ([a-z -]+?)(?:  +#.*)?$", README, re.MULTILINE):
+        outcome = shell("make", "--dry-run", *target.split(), cwd=REPOSITORY)
+        assert outcome.code == 0, outcome.err
