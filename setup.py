@@ -15,7 +15,7 @@ setup(
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=find_packages(include=["difformer_plugin", "difformer_plugin.*"]),
     install_requires=[
         # fairseq 0.12 for Python 3.11 and later, imported as `fairseq`

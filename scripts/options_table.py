@@ -1,10 +1,9 @@
 """Write the README's tables of options anew, from the configurations' own help texts.
 
-    python scripts/options_table.py            # rewrites README.md
-    python scripts/options_table.py --check    # exit status 1 if it is out of date
+python scripts/options_table.py            # rewrites README.md
+python scripts/options_table.py --check    # exit status 1 if it is out of date
 """
 
-import re
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -40,8 +39,9 @@ def rewritten(text):
     """The README with each table between its markers replaced."""
     for name, configuration in configurations().items():
         begin, end = f"<!-- options: {name} -->", "<!-- end -->"
-        pattern = re.compile(f"{begin}.*?{end}", re.DOTALL)
-        text = pattern.sub(lambda _, c=configuration: f"{begin}\n{table(c)}\n{end}", text)
+        before, rest = text.split(begin)
+        after = rest.split(end, 1)[1]
+        text = f"{before}{begin}\n{table(configuration)}\n{end}{after}"
     return text
 
 

@@ -51,6 +51,12 @@ class DiffusionGenerator:
                 "--ppl-mbr (ensembles are not supported)"
             )
         models[0].decoding_process(self.options)
+        longest = models[0].max_positions()[1]
+        if self.options.force_length is not None and self.options.force_length + FRAME > longest:
+            raise UserError(
+                f"--force-length must be at most {longest - FRAME}, which with BOS and EOS fills "
+                f"the model's {longest} target positions, not {self.options.force_length}"
+            )
 
     @torch.no_grad()
     def generate(self, models, sample, **unused):

@@ -115,9 +115,3 @@ class SentenceNoise:
         """float32 (N, L, D) for `shape` = (L, D). Steps are 0 .. K - 1, K is the prior."""
         offset = _mix(torch.tensor(_signed((step + 1) * _MIX_2), device=self.streams.device))
         return normal(_mix(self.streams ^ offset), shape)
-
-    def select(self, rows):
-        """The noise of some of the candidates only."""
-        chosen = object.__new__(SentenceNoise)
-        chosen.streams = self.streams[rows]
-        return chosen

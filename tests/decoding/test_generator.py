@@ -174,7 +174,7 @@ def test_forced_lengths(translate, sentences):
         assert [len(tokens) for tokens in candidates] == [8, 8]
     doubled = tokens_of(translate(source, force_length_ratio=2.0))
     assert [len(tokens) - 2 for (tokens,) in doubled] == [2 * n for n in LENGTHS]
-    longest = tokens_of(translate(source, force_length=1000))
+    longest = tokens_of(translate(source, force_length_ratio=1000.0))
     assert {len(tokens) for (tokens,) in longest} == {30}
 
 
@@ -246,3 +246,15 @@ def test_models_that_do_not_fit_the_options(model, teacher, task, names, options
     own = DiffusionGenerator(task.target_dictionary, options, 1)
     with pytest.raises(UserError, match=said):
         own.check_models([known[name] for name in names])
+
+
+def test_a_forced_length_must_fit_the_position_table(build, task):
+    model = build()
+    longest = model.max_positions()[1]
+    dictionary = task.target_dictionary
+    DiffusionGenerator(dictionary, DecodingOptions(force_length=longest - 2), 1).check_models(
+        [model]
+    )
+    generator = DiffusionGenerator(dictionary, DecodingOptions(force_length=longest - 1), 1)
+    with pytest.raises(UserError, match=f"at most {longest - 2}"):
+        generator.check_models([model])
