@@ -12,7 +12,8 @@ from difformer_plugin.diffusion.embeddings import anisotropy
 from difformer_plugin.errors import UserError
 from difformer_plugin.models.config import option
 
-TERMS = ("mse", "anchor", "anchor_nll", "length")
+TOKEN_TERMS = ("mse", "anchor", "anchor_nll")
+LOSS_TERMS = ("mse", "anchor", "length")
 
 
 @dataclass
@@ -64,13 +65,14 @@ class DifformerLoss(FairseqCriterion):
         output = model(target=sample["target"], **sample["net_input"])
         denoiser = model.denoiser  # through the wrappers of distributed training, if any
         losses = self.terms(denoiser.output_projection, output, sample["target"])
-        loss = losses["mse"] + losses["anchor"] + losses["length"]
+        loss = sum(losses[name] for name in LOSS_TERMS)
         tokens = int(output.mask.sum())
-        logged = {name: losses[name].detach() * tokens for name in TERMS}
+        sentences = len(output.mask)
+        logged = {name: losses[name].detach() * tokens for name in TOKEN_TERMS}
         logged |= {
-            "loss": loss.detach() * tokens,
+            "length": losses["length"].detach() * sentences,
             "ntokens": tokens,
-            "nsentences": len(output.mask),
+            "nsentences": sentences,
             "sample_size": tokens,
         }
         if not model.training:
@@ -105,14 +107,19 @@ class DifformerLoss(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs):
-        """Average over tokens what the processes logged."""
+        """Average what the processes logged: the length's term over sentences, others over tokens.
+
+        The loss is the sum of these averages, so that it does not depend on the batches.
+        """
 
         def total(key):
             return sum(log.get(key, 0) for log in logging_outputs)
 
-        tokens = total("sample_size")
-        for name in ("loss", *TERMS):
+        tokens, sentences = total("sample_size"), total("nsentences")
+        metrics.log_derived("loss", lambda meters: sum(meters[name].avg for name in LOSS_TERMS))
+        for name in TOKEN_TERMS:
             metrics.log_scalar(name, total(name) / tokens, tokens, round=4)
+        metrics.log_scalar("length", total("length") / sentences, sentences, round=4)
         if total("ani_count"):
             metrics.log_scalar("ani", total("ani") / total("ani_count"), round=4)
 

@@ -8,7 +8,8 @@ from fairseq.distributed import ModuleProxyWrapper
 from fairseq.logging import metrics
 
 from difformer_plugin.criterions.difformer_loss import (
-    TERMS,
+    LOSS_TERMS,
+    TOKEN_TERMS,
     DifformerLoss,
     DifformerLossConfig,
     smoothed_nll,
@@ -70,7 +71,7 @@ def terms(case, **options):
 def test_terms_by_hand(case, epsilon, factor):
     ours = terms(case, label_smoothing=epsilon, length_loss_factor=factor)
     assert ours == pytest.approx(by_hand(case, epsilon, factor), rel=1e-5)
-    assert tuple(ours) == TERMS
+    assert set(ours) == {*TOKEN_TERMS, *LOSS_TERMS}
 
 
 def test_rounding_loss_rounds_z_0_itself(case):
@@ -139,7 +140,7 @@ def test_a_batch_is_the_sum_of_its_halves(build, task, batches):
         outcomes = [criterion(model, sample) for sample in samples]
         sum(loss for loss, _, _ in outcomes).backward()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        logs = {key: sum(log[key] for _, _, log in outcomes) for key in (*TERMS, "loss")}
+        logs = {key: sum(log[key] for _, _, log in outcomes) for key in (*TOKEN_TERMS, "length")}
         return gradients, logs, sum(size for _, size, _ in outcomes)
 
     whole, halves = run(batches[0]), run(*batches[1:])
@@ -159,9 +160,10 @@ def test_forward_adds_up_and_counts(build, task, batches):
     total = expected["mse"] + expected["anchor"] + expected["length"]
     torch.testing.assert_close(loss, total * size)
     assert (log["ntokens"], log["nsentences"], log["sample_size"]) == (size, 6, size)
-    for name in TERMS:
+    for name in TOKEN_TERMS:
         torch.testing.assert_close(log[name], expected[name].detach() * size)
-    assert not log["loss"].requires_grad
+    torch.testing.assert_close(log["length"], expected["length"].detach() * 6)
+    assert not log["mse"].requires_grad
 
 
 def test_anisotropy_is_logged_in_validation_only(build, task, batches):
@@ -188,19 +190,22 @@ def test_a_wrapped_model(build, task, batches):
     torch.testing.assert_close(wrapped, criterion(model, batches[0])[0])
 
 
-def test_metrics_are_means_over_tokens():
+def test_metrics_are_means_over_tokens_and_sentences():
     logs = [
-        {"sample_size": 10, "loss": 30.0, "mse": 10.0, "anchor": 15.0, "anchor_nll": 5.0}
+        {"sample_size": 10, "nsentences": 2, "mse": 10.0, "anchor": 15.0, "anchor_nll": 5.0}
         | {"length": 5.0, "ani": 0.2, "ani_count": 1},
-        {"sample_size": 30, "loss": 10.0, "mse": 6.0, "anchor": 1.0, "anchor_nll": 3.0}
+        {"sample_size": 30, "nsentences": 3, "mse": 6.0, "anchor": 1.0, "anchor_nll": 3.0}
         | {"length": 3.0, "ani": 0.4, "ani_count": 1},
     ]
-    with metrics.aggregate() as meters:
+    expected = {"mse": 0.4, "anchor": 0.4, "anchor_nll": 0.2, "length": 1.6, "ani": 0.3}
+    expected["loss"] = 0.4 + 0.4 + 1.6
+    with metrics.aggregate() as together:
         DifformerLoss.reduce_metrics(logs)
-    values = meters.get_smoothed_values()
-    assert values == pytest.approx(
-        {"loss": 1.0, "mse": 0.4, "anchor": 0.4, "anchor_nll": 0.2, "length": 0.2, "ani": 0.3}
-    )
+    with metrics.aggregate() as in_turn:
+        for log in logs:
+            DifformerLoss.reduce_metrics([log])
+    for meters in (together, in_turn):
+        assert meters.get_smoothed_values() == pytest.approx(expected)
     assert DifformerLoss.logging_outputs_can_be_summed()
 
 

@@ -164,9 +164,8 @@ def test_validation_counts_every_sentence_once_in_any_batches(corpus, trained, t
         )
         row = logged(outcome.out + outcome.err, "valid")[-1]
         assert (float(row["bsz"]), float(row["wpb"])) == (SENTENCES, tokens)
-        losses.append(numbers(row, TERMS))
-    # the length's term is a mean over the sentences of a batch, weighted by the batch's tokens
-    assert losses[0][:3] == pytest.approx(losses[1][:3], abs=1.5e-4)
+        losses.append(numbers(row, [*TERMS, "loss"]))
+    assert losses[0] == pytest.approx(losses[1], abs=2e-4)
 
 
 @pytest.fixture(scope="module")

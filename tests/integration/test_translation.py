@@ -258,7 +258,7 @@ def test_a_forced_length_is_kept(generate, corpus):
     assert {n for _, n in lengths(generate("--force-length", 5))} == {5 + 2}
     doubled = dict(lengths(generate("--force-length-ratio", 2)))
     sources = [len(line.split()) for line in lines(corpus.text / "test.de")]
-    assert doubled == {i: min(2 * n + 2, 128) for i, n in enumerate(sources)}
+    assert doubled == {i: 2 * n + 2 for i, n in enumerate(sources)}
 
 
 def test_a_window_of_lengths_is_consecutive(generate):
