@@ -132,7 +132,12 @@ def commands(args):
     import difformer_plugin
 
     data, checkpoints = str(args.out / "data-bin"), str(args.out / "checkpoints")
-    user_dir = ["--user-dir", os.path.dirname(os.path.abspath(difformer_plugin.__file__))]
+    package = Path(difformer_plugin.__file__).resolve().parent
+    here = Path.cwd()
+    user_dir = [
+        "--user-dir",
+        str(package.relative_to(here) if here in package.parents else package),
+    ]
     device = [] if torch.cuda.is_available() else ["--cpu"]
     seed = ["--seed", str(args.seed)]
     preprocess = ["fairseq-preprocess", "--joined-dictionary", "--destdir", data]

@@ -61,6 +61,22 @@ def score(hypotheses, references):
     return result.format(signature=bleu.get_signature().format())
 
 
+def limits(hypotheses, references):
+    """What is left: lines that count the exact outputs, and score right and wrong lengths apart."""
+    pairs = list(zip(hypotheses, references, strict=True))
+    exact = sum(hypothesis == reference for hypothesis, reference in pairs)
+    lines = [f"exactly the reference: {exact} of {len(pairs)} sentences"]
+    by_length = {True: [], False: []}
+    for hypothesis, reference in pairs:
+        by_length[len(hypothesis.split()) == len(reference.split())].append((hypothesis, reference))
+    names = {True: "with the reference's number of words", False: "with another number"}
+    for same, some in by_length.items():
+        if some:
+            bleu = score(*map(list, zip(*some, strict=True))).split(" = ")[1].split()[0]
+            lines.append(f"{names[same]}: {len(some)} sentences, BLEU {bleu}")
+    return lines
+
+
 def choose_emergence(outputs):
     """Number of the sentence whose output changed most often between first and last step.
 
@@ -130,7 +146,9 @@ def render(stages, pairs, outputs, language):
         "",
         f"Quality on {len(pairs)} test sentences, detokenised, against the raw references",
     ]
-    lines += [f"  {score(hypotheses, list(references))}", "", "Examples"]
+    lines += [f"  {score(hypotheses, list(references))}"]
+    lines += [f"  {line}" for line in limits(hypotheses, list(references))]
+    lines += ["", "Examples"]
     lines += render_examples(sources, references, hypotheses)
     number = choose_emergence(outputs)
     if number is None:

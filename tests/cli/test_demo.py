@@ -4,6 +4,7 @@ import argparse
 import json
 
 import pytest
+import sacrebleu
 
 from difformer_plugin.cli import demo, demo_report
 from difformer_plugin.data.grammar import write_corpus
@@ -74,6 +75,19 @@ def test_report(outputs):
     assert "BLEU|nrefs:1|case:mixed|eff:no|tok:13a|" in report and " = 100.00 " in report
     assert "  source     Das ist gut.\n  reference  That's good.\n  output     That's" in report
     assert "source       Eine Frau schläft." in report
+
+
+def test_limits_tell_wrong_lengths_from_wrong_words():
+    references = ["one two three four five six."] * 3 + ["a b c d e."]
+    hypotheses = [references[0], "one two three four five nine.", "one two three.", "a b c d e."]
+    exact, right, wrong = demo_report.limits(hypotheses, references)
+    assert exact == "exactly the reference: 2 of 4 sentences"
+    chosen = [0, 1, 3]
+    expected = sacrebleu.corpus_bleu(
+        [hypotheses[i] for i in chosen], [[references[i] for i in chosen]]
+    )
+    assert right.endswith(f"number of words: 3 sentences, BLEU {expected.score:.2f}")
+    assert wrong.startswith("with another number: 1 sentences, BLEU ")
 
 
 def test_examples_are_spread_over_the_test_set():
