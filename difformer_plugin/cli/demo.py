@@ -133,11 +133,9 @@ def commands(args):
 
     data, checkpoints = str(args.out / "data-bin"), str(args.out / "checkpoints")
     package = Path(difformer_plugin.__file__).resolve().parent
-    here = Path.cwd()
-    user_dir = [
-        "--user-dir",
-        str(package.relative_to(here) if here in package.parents else package),
-    ]
+    if Path.cwd() in package.parents:
+        package = package.relative_to(Path.cwd())
+    user_dir = ["--user-dir", str(package)]
     device = [] if torch.cuda.is_available() else ["--cpu"]
     seed = ["--seed", str(args.seed)]
     preprocess = ["fairseq-preprocess", "--joined-dictionary", "--destdir", data]

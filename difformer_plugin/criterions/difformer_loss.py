@@ -116,7 +116,9 @@ class DifformerLoss(FairseqCriterion):
             return sum(log.get(key, 0) for log in logging_outputs)
 
         tokens, sentences = total("sample_size"), total("nsentences")
-        metrics.log_derived("loss", lambda meters: sum(meters[name].avg for name in LOSS_TERMS))
+        metrics.log_derived(
+            "loss", lambda meters: round(sum(float(meters[name].avg) for name in LOSS_TERMS), 4)
+        )
         for name in TOKEN_TERMS:
             metrics.log_scalar(name, total(name) / tokens, tokens, round=4)
         metrics.log_scalar("length", total("length") / sentences, sentences, round=4)
