@@ -119,13 +119,14 @@ class Difformer(BaseFairseqModel):
         previous = torch.zeros_like(z_0)
         if self.cfg.self_cond and conditioned.any():
             with torch.no_grad():
-                previous[conditioned] = self.denoiser(
+                first = self.denoiser(
                     z_t[conditioned],
                     t[conditioned],
                     mask[conditioned],
                     memory.select(conditioned),
                     previous[conditioned],
                 )
+                previous[conditioned] = first.type_as(previous)  # autocast makes it a half
         z_0_hat = self.denoiser(z_t, t, mask, memory, previous)
         return DiffusionOutput(
             z_0,

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 
 import pytest
 import sacrebleu
@@ -186,3 +187,12 @@ def test_whole_demo_at_a_tiny_size(tmp_path, capfd, own_data):
     assert demo.run(parse(*options)) == 0  # nothing is left to do but the report
     again = capfd.readouterr().out
     assert "\n$ fairseq" not in again and again.count("(done in an earlier run)") == 4
+
+
+@pytest.mark.slow
+def test_the_demo_learns_to_translate(tmp_path):
+    """As `make demo` runs it: seven minutes on two idle cores."""
+    assert demo.run(parse("--out", tmp_path / "out")) == 0
+    report = (tmp_path / "out" / "report.txt").read_text(encoding="utf-8")
+    bleu = float(re.search(r"\|version:\S+ = ([\d.]+)", report).group(1))
+    assert bleu >= 60

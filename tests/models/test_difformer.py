@@ -329,3 +329,19 @@ def test_sizes_that_decoding_asks_for(build):
     model = build()
     assert (model.diffusion_steps, model.latent_shape(7)) == (50, (7, 8))
     assert model.max_positions() == (40, 30)
+
+
+@pytest.mark.parametrize("how", ["bfloat16", "float16", "autocast"])
+def test_a_step_of_training_in_half_precision(how, build, sentences):
+    """Losses stay near those of float32, with the noise and the self-conditioning the same."""
+    source, target = sentences([5, 3, 7]), sentences([4, 6, 2], side="target")
+    full = build(self_cond=True)(source, target)
+    model = build(self_cond=True)
+    if how == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(source, target)
+    else:
+        half = model.to(getattr(torch, how))(source, target)
+    assert half.z_0_hat.dtype != torch.float32
+    difference = (half.z_0_hat.float() - full.z_0_hat)[full.mask].abs().max()
+    assert 0 < difference < 0.1 * full.z_0_hat[full.mask].abs().max()
