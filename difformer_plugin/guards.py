@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import os
 import pickle
+import re
 import sys
 from functools import wraps
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from fairseq import checkpoint_utils, optim, options
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
+from torch.multiprocessing import ProcessRaisedException
 
 from difformer_plugin.errors import UserError
 
@@ -30,7 +32,7 @@ def refusal(path, error):
             f"{path} is a checkpoint of the authors' implementation: convert it first with "
             "`difformer convert IN OUT`"
         )
-    if "nsupported" in text or "GLOBAL" in text:
+    if "GLOBAL" in text or "Unsupported class" in text:
         reason = next((line.strip() for line in text.splitlines() if "GLOBAL" in line), "")
         return UserError(
             f"{path} is refused: its pickle asks for code that a checkpoint does not need. "
@@ -46,7 +48,10 @@ def _harmless():
     """Classes and functions that build plain data and nothing else."""
     array, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(kind)) for kind in (np.int32, np.int64, np.float32, np.float64)}
-    return [argparse.Namespace, np.ndarray, np.dtype, array, scalar, *dtypes]
+    before_numpy_2 = [
+        (function, f"numpy.core.multiarray.{function.__name__}") for function in (array, scalar)
+    ]
+    return [argparse.Namespace, np.ndarray, np.dtype, array, scalar, *before_numpy_2, *dtypes]
 
 
 UNREADABLE = (
@@ -204,9 +209,17 @@ def _find(error, kind):
     return error
 
 
+def _in_one_line(error):
+    """What a user needs to read of an error, or None where only a traceback helps."""
+    if isinstance(error, ProcessRaisedException):  # of a process that holds another GPU
+        lines = re.findall(r"\bUserError: (.*)", str(error))
+        return lines[-1] if lines else None
+    return _find(error, UserError) or (error if isinstance(error, OSError) else None)
+
+
 def _guard_hook(original):
     def excepthook(kind, error, traceback):
-        shown = _find(error, UserError) or (error if isinstance(error, OSError) else None)
+        shown = _in_one_line(error)
         if shown is None:
             original(kind, error, traceback)
         else:
@@ -225,8 +238,11 @@ def install():
     checkpoint_utils.torch_persistent_save = _guard_save(checkpoint_utils.torch_persistent_save)
     options.parse_args_and_arch = _guard_parse(options.parse_args_and_arch)
     PathManager.copy = _guard_copy(PathManager.copy)
-    optim.FP16Optimizer.build_optimizer = _guard_fp16(optim.FP16Optimizer.build_optimizer)
+    for optimizer in (optim.FP16Optimizer, optim.MemoryEfficientFP16Optimizer):
+        optimizer.build_optimizer = _guard_fp16(optimizer.build_optimizer)
     distributed_utils._broadcast_object_slow = _broadcast
     distributed_utils.infer_init_method = _guard_launch(distributed_utils.infer_init_method)
-    sys.excepthook = _guard_hook(sys.excepthook)
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra then leaves errors to that hook
+    if Path(sys.argv[0]).name.startswith("fairseq") or "fairseq_cli" in sys.argv[0]:
+        # the errors of other programs are their own
+        sys.excepthook = _guard_hook(sys.excepthook)
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra then leaves errors to that hook

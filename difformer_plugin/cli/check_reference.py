@@ -17,7 +17,7 @@ def run(args):
     from difformer_plugin import register
 
     register()
-    from difformer_plugin.evaluation.reference import compare, load_reference, recompute
+    from difformer_plugin.interop.reference import compare, load_reference, recompute
 
     *ours, expected = load_reference(args.folder)
     rows = compare(recompute(*ours, expected), expected)

@@ -17,7 +17,7 @@ def run(args):
 
     register()
     from difformer_plugin.guards import save_atomically
-    from difformer_plugin.models.conversion import convert_checkpoint
+    from difformer_plugin.interop.conversion import convert_checkpoint
 
     checkpoint = convert_checkpoint(args.input)
     save_atomically(checkpoint, args.output)

@@ -15,7 +15,8 @@ def length_beam(logits, lengths, size, longest, window=False):
         longest: the longest length that the model can have.
         window: take b1 consecutive lengths around the likeliest.
     Returns:
-        int64 (B, b1), between 2 and `longest`. Distinct, but for a window at its ends.
+        int64 (B, b1), between 2 and `longest`. Distinct as far as so many lengths are
+        possible; a window is cut off at its ends.
     """
     possible = (lengths >= FRAME) & (lengths <= longest)
     logits = logits.float().masked_fill(~possible, -torch.inf)

@@ -54,6 +54,7 @@ def teacher_scores(teacher, src_tokens, candidates, dictionary):
     frame = torch.tensor([dictionary.bos(), eos, pad], device=src_tokens.device)
     sources = without_bos(src_tokens, dictionary.bos(), pad)
     end = sources.new_tensor([eos])
+    candidates = [candidate.to(sources.device) for candidate in candidates]
     targets = [torch.cat([c[~torch.isin(c, frame)], end]) for c in candidates]
     rows = max(1, TEACHER_TOKENS // max(len(target) for target in targets))
     scores = []

@@ -59,7 +59,7 @@ class DiffusionGenerator:
             )
 
     @torch.no_grad()
-    def generate(self, models, sample, **unused):
+    def generate(self, models, sample, prefix_tokens=None, **unused):
         """Translate a batch.
 
         Args:
@@ -69,6 +69,8 @@ class DiffusionGenerator:
             for each sentence its candidates, the best first, as the dictionaries that fairseq
             expects of a hypothesis.
         """
+        if prefix_tokens is not None:
+            raise UserError("--prefix-size: diffusion decoding has no forced prefixes")
         model, options = models[0], self.options
         src_tokens = sample["net_input"]["src_tokens"]
         memory = model.encoder(src_tokens)
@@ -87,6 +89,8 @@ class DiffusionGenerator:
         blank = empty[rows]
         tokens[blank, 0], tokens[blank, 1] = self.dictionary.bos(), self.dictionary.eos()
 
+        tokens, scores, mask = tokens.cpu(), scores.cpu(), mask.cpu()
+        history = [step.cpu() for step in history]
         hypotheses = [
             {
                 "steps": options.decoding_steps - options.decoding_early_stopping,

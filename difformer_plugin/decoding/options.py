@@ -50,11 +50,6 @@ class DecodingOptions(FairseqDataclass):
     )
 
     @property
-    def beam_size(self):
-        """b = b1 x b2, the candidates of a sentence."""
-        return self.length_beam_size * self.noise_beam_size
-
-    @property
     def forces_length(self):
         """Whether the length predictor is overruled."""
         return self.force_length is not None or self.force_length_ratio is not None

@@ -1,6 +1,7 @@
 """Noise schedules: functions from t in [0, 1] to alpha-bar, and their discretisation."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -83,13 +84,16 @@ def discretise(alpha_bar, steps):
     return np.cumprod(1 - np.array(betas, dtype=np.float64))
 
 
+@lru_cache(maxsize=16)
 def alphas_cumprod(name, steps, factor=1.0):
     """The discretised schedule `name`; `factor` rescales it first in the variance-preserving form.
 
     Returns:
-        float64 array (steps,).
+        float64 array (steps,), read-only, since it is kept for the next call.
     """
     alpha_bar = get_schedule(name)
     if factor != 1.0:
         alpha_bar = rescale_variance_preserving(alpha_bar, factor)
-    return discretise(alpha_bar, steps)
+    series = discretise(alpha_bar, steps)
+    series.setflags(write=False)
+    return series

@@ -38,7 +38,7 @@ class DifformerConfig(FairseqDataclass):
     attention_dropout: float = option(0.0, "dropout probability for attention weights")
     activation_dropout: float = option(0.0, "dropout probability after the activation function")
     apply_bert_init: bool = option(
-        False, "initialise the denoiser and the embeddings as BERT does (normal, deviation 0.02)"
+        False, "initialise the denoiser and its embeddings as BERT does (normal, deviation 0.02)"
     )
     # embeddings
     share_all_embeddings: bool = option(

@@ -15,7 +15,7 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.models.config import ARCHITECTURES, DifformerConfig, check_config
 from difformer_plugin.models.denoiser import Denoiser
 from difformer_plugin.models.encoder import Encoder, LengthPredictor
-from difformer_plugin.models.fingerprint import check_dictionaries, fingerprint
+from difformer_plugin.models.fingerprint import KEY, check_dictionaries, fingerprint
 from difformer_plugin.models.layers import init_bert
 
 SELF_COND_PROBABILITY = 0.5
@@ -44,9 +44,7 @@ class Difformer(BaseFairseqModel):
         self.process = GaussianProcess.create(
             cfg.noise_schedule, cfg.diffusion_steps, cfg.rescaling_factor, cfg.vp_rf
         )
-        self.register_buffer(
-            "dictionary_fingerprint", torch.tensor([fingerprint(d) for d in dictionaries])
-        )
+        self.register_buffer(KEY, torch.tensor([fingerprint(d) for d in dictionaries]))
 
     @classmethod
     def build_model(cls, cfg, task):
@@ -127,6 +125,8 @@ class Difformer(BaseFairseqModel):
                     previous[conditioned],
                 )
                 previous[conditioned] = first.type_as(previous)  # autocast makes it a half
+            # autocast may keep the halves made without gradients, and use them in the next pass
+            torch.clear_autocast_cache()
         z_0_hat = self.denoiser(z_t, t, mask, memory, previous)
         return DiffusionOutput(
             z_0,
@@ -139,8 +139,9 @@ class Difformer(BaseFairseqModel):
     def _draw(self, src_tokens, z_0):
         """Time steps (B,), standard normal noise (B, L, D), and who is self-conditioned (B,)."""
         if self.training:
-            u = torch.rand(2, len(z_0), device=z_0.device)
-            noise = torch.randn_like(z_0)
+            generator = process_generator(z_0.device)
+            u = torch.rand(2, len(z_0), device=z_0.device, generator=generator)
+            noise = torch.randn(z_0.shape, dtype=z_0.dtype, device=z_0.device, generator=generator)
         else:
             keys = sentence_keys(src_tokens, self.encoder.pad, VALIDATION_SEED)
             u = uniform(keys, 2).T
@@ -221,6 +222,13 @@ class Difformer(BaseFairseqModel):
     def hub_models(cls):
         """No checkpoints are published under a name: `from_pretrained` takes a folder."""
         return {}
+
+
+def process_generator(device):
+    """Random numbers of this process's own; fairseq seeds all processes of a training alike."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank = torch.distributed.get_rank() if distributed else 0
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, ())) + rank)
 
 
 def build_embedding(cfg, dictionary, path):

@@ -6,7 +6,7 @@ import torch
 
 from difformer_plugin.errors import UserError
 
-KEY = "dictionary_fingerprint"
+KEY = "dictionary_version"  # fairseq's moving averages leave out what is called a version
 TABLES = ("encoder.embed_tokens.weight", "denoiser.embed_tokens.weight")
 SIDES = ("source", "target")
 

@@ -1,11 +1,15 @@
 """The fairseq task: parallel data framed by BOS and EOS, and decoding by diffusion."""
 
+import json
 import logging
+import os
+from argparse import Namespace
 from dataclasses import dataclass, fields
 
+import torch
 from fairseq import utils
-from fairseq.data import LanguagePairDataset
-from fairseq.tasks import register_task
+from fairseq.data import LanguagePairDataset, ListDataset, PrependTokenDataset, encoders
+from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask, load_langpair_dataset
 from omegaconf import II
 
@@ -39,6 +43,12 @@ class DiffusionTranslationTask(TranslationTask):
     @classmethod
     def setup_task(cls, cfg, **kwargs):
         """Load the dictionaries of the (first) data folder."""
+        alone = not torch.distributed.is_initialized() and not kwargs.get("from_checkpoint")
+        if alone and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(
+                "these processes of one torchrun know nothing of each other and would all do the "
+                "same: on a CPU, start fairseq-train with torchrun"
+            )
         check_folder(utils.split_paths(cfg.data)[0], cfg.source_lang, cfg.target_lang)
         return super().setup_task(cfg, **kwargs)
 
@@ -47,7 +57,8 @@ class DiffusionTranslationTask(TranslationTask):
         paths = utils.split_paths(self.cfg.data)
         path = paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
         cfg, source, target = self.cfg, self.cfg.source_lang, self.cfg.target_lang
-        check_dataset(path, split, source, target)
+        if cfg.dataset_impl != "raw":
+            check_dataset(path, split, source, target)
         self.datasets[split] = load_langpair_dataset(
             path,
             split,
@@ -73,19 +84,36 @@ class DiffusionTranslationTask(TranslationTask):
         """Sources as the model knows them: with BOS."""
         if constraints is not None:
             raise UserError("--constraints: diffusion decoding has no lexical constraints")
-        return LanguagePairDataset(
-            src_tokens, src_lengths, self.src_dict, tgt_dict=self.tgt_dict, append_bos=True
-        )
+        source = PrependTokenDataset(ListDataset(src_tokens, src_lengths), self.src_dict.bos())
+        return LanguagePairDataset(source, source.sizes, self.src_dict, tgt_dict=self.tgt_dict)
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build a model; a teacher loaded beside it must have the same dictionaries."""
-        model = super().build_model(cfg, from_checkpoint)
+        model = FairseqTask.build_model(self, cfg, from_checkpoint)
         model.register_load_state_dict_pre_hook(
             lambda module, state, *unused: check_table_sizes(
                 state, len(self.src_dict), len(self.tgt_dict)
             )
         )
+        if self.cfg.eval_bleu and hasattr(model, "decoding_process"):  # a teacher has none
+            self._prepare_eval_bleu(model)
         return model
+
+    def _prepare_eval_bleu(self, model):
+        """What fairseq's translation task validates BLEU with."""
+        detokeniser = json.loads(self.cfg.eval_bleu_detok_args)
+        self.tokenizer = encoders.build_tokenizer(
+            Namespace(tokenizer=self.cfg.eval_bleu_detok, **detokeniser)
+        )
+        given = json.loads(self.cfg.eval_bleu_args)
+        known = {f.name for f in fields(DecodingOptions)} - {"_name", "ppl_mbr"}
+        if unknown := sorted(set(given) - known):
+            raise UserError(
+                f"--eval-bleu-args: no such option as {', '.join(unknown)}; there are "
+                f"{', '.join(sorted(known))}"
+            )
+        # while a model is trained, or loaded as one of two, there is no teacher
+        self.sequence_generator = self.build_generator([model], Namespace(**given, ppl_mbr=False))
 
     def build_generator(self, models, args, **unused):
         """The generator, with this task's decoding options.

@@ -47,5 +47,4 @@ def test_refused(values, said):
 def test_accepted(values):
     options = DecodingOptions(**values)
     check_options(options)
-    assert options.beam_size == options.length_beam_size * options.noise_beam_size
     assert options.forces_length == ("force_length" in values)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from difformer_plugin.errors import UserError
-from difformer_plugin.evaluation.reference import FILES, compare, load_reference, recompute
+from difformer_plugin.interop.reference import FILES, compare, load_reference, recompute
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference"
 FOLDERS = ["difformer_a", "difformer_c"]

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from difformer_plugin.errors import UserError
-from difformer_plugin.models.conversion import (
+from difformer_plugin.interop.conversion import (
     UNSUPPORTED,
     convert_checkpoint,
     convert_options,

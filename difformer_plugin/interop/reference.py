@@ -18,7 +18,7 @@ from difformer_plugin.criterions.difformer_loss import DifformerLoss
 from difformer_plugin.decoding.candidates import length_beam
 from difformer_plugin.decoding.reverse import predictor, reverse_process
 from difformer_plugin.errors import UserError
-from difformer_plugin.models.conversion import convert_options, convert_weights, load_original
+from difformer_plugin.interop.conversion import convert_options, convert_weights, load_original
 from difformer_plugin.models.difformer import Difformer, DiffusionOutput
 
 FILES = ("checkpoint.pt", "settings.json", "expected.npz", "data-bin")
@@ -86,7 +86,7 @@ def recompute(model, criterion, options, expected):
     total = terms["mse"] + terms["anchor"] + terms["length"]
     parts = [terms[name] for name in ("mse", "anchor", "anchor_nll", "length")]
     ours["losses"] = torch.stack([*parts, total])
-    ours["train_alphas_cumprod"] = torch.from_numpy(model.process.alphas_cumprod)
+    ours["train_alphas_cumprod"] = torch.tensor(model.process.alphas_cumprod)
     return ours | _decode(model, memory, mask, options, expected)
 
 

@@ -1,1 +1,0 @@
-"""How good is it, and is it right? Comparison with recorded values."""

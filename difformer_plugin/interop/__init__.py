@@ -1,0 +1,1 @@
+"""How does it compare with the authors' implementation? Its checkpoints and recorded numbers."""
