@@ -24,6 +24,12 @@ from torch.multiprocessing import ProcessRaisedException
 from difformer_plugin.errors import UserError
 
 
+def _looks_like_a_checkpoint(path):
+    """Whether a file begins as torch's zip files and pickles do."""
+    with open(path, "rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
 def refusal(path, error):
     """What to tell a user about a file that could not be loaded as a checkpoint."""
     text = str(error)
@@ -32,11 +38,13 @@ def refusal(path, error):
             f"{path} is a checkpoint of the authors' implementation: convert it first with "
             "`difformer convert IN OUT`"
         )
+    if not _looks_like_a_checkpoint(path):
+        return UserError(f"{path} is not a readable checkpoint, but a file of another kind")
     if "GLOBAL" in text or "Unsupported class" in text:
         reason = next((line.strip() for line in text.splitlines() if "GLOBAL" in line), "")
         return UserError(
-            f"{path} is refused: its pickle asks for code that a checkpoint does not need. "
-            f"{reason[:200]} Only load checkpoints whose weights can be read without running code"
+            f"{path} is refused: its pickle asks for code that a checkpoint does not need; load "
+            f"only what can be read without running code ({reason[:200]})"
         )
     return UserError(
         f"{path} is not a readable checkpoint (truncated, or of another kind): copy it again or "
@@ -104,7 +112,10 @@ def save_atomically(checkpoint, path, remedy="free some space and run the same c
             torch.save(checkpoint, file)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, (FileNotFoundError, IsADirectoryError, PermissionError)):
+            remedy = "name a file in a folder that exists and that you may write to"
+        if os.path.isfile(temporary):
+            os.remove(temporary)
         raise UserError(f"{path} could not be written ({_cause(error)}): {remedy}") from error
 
 

@@ -107,3 +107,11 @@ def teacher(task):
     base_architecture(args)
     torch.manual_seed(3)
     return TransformerModel.build_model(args, task).eval()
+
+
+@pytest.fixture
+def cuda():
+    """A GPU's device; without one the test is skipped."""
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    return torch.device("cuda")

@@ -47,16 +47,34 @@ def add_parser(subparsers):
         help="raw text: train.de, train.en, valid.*, test.*, plain or .gz "
         "(default: a synthetic German-English corpus)",
     )
-    parser.add_argument("--out", type=Path, default=Path("demo-run"), metavar="FOLDER")
-    parser.add_argument("--source-lang", default="de")
-    parser.add_argument("--target-lang", default="en")
-    parser.add_argument("--max-update", type=int, default=MAX_UPDATE, metavar="N")
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--train-size", type=int, default=TRAIN_SIZE, help="sentences of the synthetic corpus"
+        "--out",
+        type=Path,
+        default=Path("demo-run"),
+        metavar="FOLDER",
+        help="where everything goes (default: demo-run); an interrupted run goes on from there",
+    )
+    parser.add_argument("--source-lang", default="de", help="default: de")
+    parser.add_argument("--target-lang", default="en", help="default: en")
+    parser.add_argument(
+        "--max-update",
+        type=int,
+        default=MAX_UPDATE,
+        metavar="N",
+        help=f"updates of training (default: {MAX_UPDATE})",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="default: 1")
+    parser.add_argument(
+        "--train-size",
+        type=int,
+        default=TRAIN_SIZE,
+        help=f"sentences of the synthetic corpus (default: {TRAIN_SIZE})",
     )
     parser.add_argument(
-        "--test-size", type=int, default=TEST_SIZE, help="and of its valid and test sets"
+        "--test-size",
+        type=int,
+        default=TEST_SIZE,
+        help=f"and of its valid and test sets (default: {TEST_SIZE})",
     )
     parser.set_defaults(run=run)
 
@@ -100,6 +118,13 @@ def check(args):
         )
     if min(args.train_size, args.test_size) < 1:
         raise UserError("--train-size and --test-size must be at least 1")
+    if args.source_lang == args.target_lang:
+        raise UserError(f"--source-lang and --target-lang are both {args.source_lang}")
+    if args.out.is_file():
+        raise UserError(f"--out {args.out} is a file: name a folder")
+    foreign = args.out.is_dir() and any(args.out.iterdir())
+    if foreign and not (args.out / "stages.json").exists():
+        raise UserError(f"--out {args.out} holds other things: name a folder that is new or empty")
 
 
 def corpus_key(args):

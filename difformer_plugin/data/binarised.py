@@ -38,8 +38,8 @@ def check_dataset(folder, split, source, target):
             if language == target and counts:
                 return  # sources alone can be translated
             raise UserError(
-                f"{stems[0]}.idx: no such file; binarise this split with fairseq-preprocess "
-                f"(--{split}pref)"
+                f"{stems[0]}.idx: no such file; binarise this split with fairseq-preprocess, or "
+                "name another one"
             )
         counts[language] = _check_file(stem)
     if len(set(counts.values())) > 1:

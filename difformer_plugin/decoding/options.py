@@ -1,6 +1,6 @@
 """The options of decoding, and their checks. Nothing here depends on the model's weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Optional
 
 from fairseq.dataclass import FairseqDataclass
@@ -32,9 +32,11 @@ class DecodingOptions(FairseqDataclass):
         False, "take b1 consecutive lengths around the likeliest, not the b1 likeliest lengths"
     )
     noise_beam_size: int = option(1, "b2, the number of noises tried for each length (Sec. 3.3)")
-    force_length: Optional[int] = option(None, "translate to exactly this many subwords (App. C.9)")
+    force_length: Optional[int] = option(
+        None, "translate to exactly this many subwords (App. C.9); needs --length-beam-size 1"
+    )
     force_length_ratio: Optional[float] = option(
-        None, "translate to this many subwords for each subword of the source (App. C.9)"
+        None, "translate to so many subwords for each of the source; needs --length-beam-size 1"
     )
     bleu_mbr: bool = option(
         False, "choose the candidate with the highest mean sentence BLEU against the others"
@@ -60,6 +62,13 @@ def check_options(options):
 
     That K is at most T is checked where the steps are spaced, since T belongs to the model.
     """
+    for f in fields(options):
+        value = getattr(options, f.name)
+        wrong_number = f.type in (int, float) and (
+            isinstance(value, bool) or not isinstance(value, (int, f.type))
+        )
+        if wrong_number or (f.type is bool and not isinstance(value, bool)):
+            raise UserError(f"{f.name} must be of type {f.type.__name__}, not {value!r}")
     if options.decoding_steps < 1:
         raise UserError(f"--decoding-steps must be at least 1, not {options.decoding_steps}")
     if not 0 <= options.decoding_early_stopping < options.decoding_steps:

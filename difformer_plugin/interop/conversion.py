@@ -90,6 +90,11 @@ def convert_options(args):
     given["share_decoder_input_output_embed"] = bool(
         given.get("share_decoder_input_output_embed") or given.get("share_all_embeddings")
     )
+    for name in ("embed_norm_affine", "embed_norm_before_proj"):  # theirs may do nothing
+        given[name] = bool(given.get(name) and given.get("embed_norm"))
+    given["self_cond_before_proj"] = bool(
+        given.get("self_cond_before_proj") and given.get("self_cond")
+    )
     # tables are in the checkpoint; where they once came from no longer matters
     given["encoder_embed_path"] = given["decoder_embed_path"] = None
 

@@ -33,7 +33,7 @@ class DifformerConfig(FairseqDataclass):
     decoder_ffn_embed_dim: int = option(2048, "inner dimension of the denoiser's feed-forward nets")
     decoder_normalize_before: bool = option(False, "layer norm before each denoiser block")
     decoder_learned_pos: bool = option(False, "learned instead of sinusoidal target positions")
-    activation_fn: ACTIVATIONS = option("relu", "activation function")
+    activation_fn: ACTIVATIONS = option("relu", "activation function: relu or gelu")
     dropout: float = option(0.1, "dropout probability")
     attention_dropout: float = option(0.0, "dropout probability for attention weights")
     activation_dropout: float = option(0.0, "dropout probability after the activation function")
@@ -62,9 +62,12 @@ class DifformerConfig(FairseqDataclass):
         False, "do not train the embedding tables that come from such a file (App. C.3)"
     )
     embed_norm: bool = option(False, "layer norm on what the denoiser reads")
-    embed_norm_affine: bool = option(False, "give that layer norm a learned scale and shift")
+    embed_norm_affine: bool = option(
+        False, "give that layer norm (--embed-norm) a learned scale and shift"
+    )
     embed_norm_before_proj: bool = option(
-        False, "apply it to the embeddings z_0 instead of after the projection to the model dim"
+        False,
+        "apply --embed-norm to the embeddings z_0 instead of after the projection to the model dim",
     )
     # diffusion
     diffusion_steps: int = option(2000, "T, the number of diffusion steps in training")
@@ -131,6 +134,21 @@ def check_config(cfg):
             raise UserError(
                 f"--{side}-attention-heads must divide --model-dim ({cfg.model_dim}), "
                 f"which {heads} does not"
+            )
+    for name in ("dropout", "attention_dropout", "activation_dropout"):
+        if not 0 <= getattr(cfg, name) < 1:
+            raise UserError(
+                f"--{name.replace('_', '-')} must be in [0, 1), not {getattr(cfg, name):g}"
+            )
+    for name, needed in (
+        ("embed_norm_affine", "embed_norm"),
+        ("embed_norm_before_proj", "embed_norm"),
+        ("self_cond_before_proj", "self_cond"),
+    ):
+        if getattr(cfg, name) and not getattr(cfg, needed):
+            raise UserError(
+                f"--{name.replace('_', '-')} does nothing without --{needed.replace('_', '-')}: "
+                "give both or neither"
             )
     if cfg.freeze_embeddings and not (cfg.encoder_embed_path or cfg.decoder_embed_path):
         raise UserError(

@@ -196,7 +196,14 @@ class Difformer(BaseFairseqModel):
     def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
         """Load weights, having checked that they belong to these dictionaries."""
         state_dict = check_dictionaries(self, state_dict)
-        return super().load_state_dict(state_dict, strict, model_cfg, args)
+        try:
+            return super().load_state_dict(state_dict, strict, model_cfg, args)
+        except RuntimeError as error:
+            _, *details = str(error).splitlines()
+            raise UserError(
+                "the checkpoint's weights do not fit this model; give the model options that it "
+                f"was trained with ({' '.join(details)[:300].strip()} ...)"
+            ) from error
 
     @classmethod
     def from_pretrained(

@@ -6,15 +6,23 @@ import os
 from argparse import Namespace
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from fairseq import utils
 from fairseq.data import LanguagePairDataset, ListDataset, PrependTokenDataset, encoders
+from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
-from fairseq.tasks.translation import TranslationConfig, TranslationTask, load_langpair_dataset
+from fairseq.tasks.translation import (
+    EVAL_BLEU_ORDER,
+    TranslationConfig,
+    TranslationTask,
+    load_langpair_dataset,
+)
 from omegaconf import II
+from sacrebleu.metrics import BLEU
 
 from difformer_plugin import guards
-from difformer_plugin.criterions import difformer_loss  # noqa: F401  (fairseq imports no criterions)
+from difformer_plugin.criterions.difformer_loss import DifformerLoss
 from difformer_plugin.data.binarised import check_dataset, check_folder
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
@@ -23,6 +31,17 @@ from difformer_plugin.models.fingerprint import check_table_sizes
 
 logger = logging.getLogger(__name__)
 guards.install()
+
+
+def _bleu(meters):
+    """BLEU from the counts that validation has summed."""
+    return BLEU.compute_bleu(
+        correct=meters["_bleu_counts"].sum,
+        total=meters["_bleu_totals"].sum,
+        sys_len=int(meters["_bleu_sys_len"].sum),
+        ref_len=int(meters["_bleu_ref_len"].sum),
+        smooth_method="exp",
+    ).score
 
 
 @dataclass
@@ -71,7 +90,8 @@ class DiffusionTranslationTask(TranslationTask):
             upsample_primary=cfg.upsample_primary,
             left_pad_source=cfg.left_pad_source,
             left_pad_target=cfg.left_pad_target,
-            max_source_positions=cfg.max_source_positions,
+            # read for truncation only, which comes before BOS does
+            max_source_positions=cfg.max_source_positions - 1,
             max_target_positions=cfg.max_target_positions,
             truncate_source=cfg.truncate_source,
             num_buckets=cfg.num_batch_buckets,
@@ -95,9 +115,24 @@ class DiffusionTranslationTask(TranslationTask):
                 state, len(self.src_dict), len(self.tgt_dict)
             )
         )
-        if self.cfg.eval_bleu and hasattr(model, "decoding_process"):  # a teacher has none
+        diffusion = hasattr(model, "decoding_process")
+        if not diffusion and not from_checkpoint:
+            raise UserError(
+                f"--task diffusion_translation cannot train a {type(model).__name__}: use --arch "
+                "difformer or one of its sizes"
+            )
+        if self.cfg.eval_bleu and diffusion:
             self._prepare_eval_bleu(model)
         return model
+
+    def build_criterion(self, cfg, from_checkpoint=False):
+        """Build a criterion, which must be one for diffusion."""
+        criterion = super().build_criterion(cfg, from_checkpoint)
+        if not isinstance(criterion, DifformerLoss):
+            raise UserError(
+                f"--criterion {cfg._name} does not know diffusion: use --criterion difformer_loss"
+            )
+        return criterion
 
     def _prepare_eval_bleu(self, model):
         """What fairseq's translation task validates BLEU with."""
@@ -105,7 +140,12 @@ class DiffusionTranslationTask(TranslationTask):
         self.tokenizer = encoders.build_tokenizer(
             Namespace(tokenizer=self.cfg.eval_bleu_detok, **detokeniser)
         )
-        given = json.loads(self.cfg.eval_bleu_args)
+        try:
+            given = json.loads(self.cfg.eval_bleu_args)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"--eval-bleu-args must be JSON, as '{{\"length_beam_size\": 3}}': {error}"
+            ) from None
         known = {f.name for f in fields(DecodingOptions)} - {"_name", "ppl_mbr"}
         if unknown := sorted(set(given) - known):
             raise UserError(
@@ -128,10 +168,26 @@ class DiffusionTranslationTask(TranslationTask):
                 if f.name != "_name"
             }
         )
+        for name in ("print_alignment", "score_reference", "constraints"):
+            if getattr(args, name, None):
+                raise UserError(f"--{name.replace('_', '-')}: diffusion decoding has no such thing")
+        if getattr(args, "nbest", 1) < 1:
+            raise UserError(f"--nbest must be at least 1, not {args.nbest}")
         history = getattr(args, "retain_iter_history", False)
         generator = DiffusionGenerator(self.tgt_dict, options, self.cfg.seed, history)
         generator.check_models(models)
         return generator
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        """fairseq's, with a BLEU of 0 where all translations were empty and it would log none."""
+        super().reduce_metrics(logging_outputs, criterion)
+        scored = [log for log in logging_outputs if "_bleu_sys_len" in log]
+        if scored and sum(log["_bleu_totals_0"] for log in scored) == 0:
+            for name in ("_bleu_counts", "_bleu_totals"):
+                metrics.log_scalar(name, np.zeros(EVAL_BLEU_ORDER))
+            metrics.log_scalar("_bleu_sys_len", 0)
+            metrics.log_scalar("_bleu_ref_len", sum(log["_bleu_ref_len"] for log in scored))
+            metrics.log_derived("bleu", _bleu)
 
     def get_batch_iterator(self, dataset, *args, **kwargs):
         """fairseq's, without its loss of the last batch of sizes that are no multiple of 8."""
@@ -145,10 +201,15 @@ class DiffusionTranslationTask(TranslationTask):
         kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
         if len(ignored) == 0:
             return kept
+        if len(kept) == 0:
+            raise UserError(
+                f"all {len(ignored)} sentences are longer than the position tables, {max_positions}"
+            )
         if not ignore_invalid_inputs:
             first = ignored[0]
+            sizes = ", ".join(str(size) for size in np.atleast_1d(dataset.size(first)))
             raise UserError(
-                f"sentence {first} (counted from 0) has {dataset.size(first)} tokens (source, "
+                f"sentence {first} (counted from 0) has {sizes} tokens (source, "
                 f"target), more than the position tables hold, {max_positions}; {len(ignored)} "
                 "such sentences: shorten them, train with greater --max-source-positions and "
                 "--max-target-positions, or skip them with --skip-invalid-size-inputs-valid-test"

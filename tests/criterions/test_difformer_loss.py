@@ -220,3 +220,16 @@ def test_metrics_are_means_over_tokens_and_sentences():
 def test_options_that_cannot_be(options, said):
     with pytest.raises(UserError, match=said):
         loss_of(**options)
+
+
+@pytest.mark.parametrize("options", [{}, {"rounding_loss": True}, {"mse_loss_only": True}])
+def test_every_parameter_has_a_gradient(build, task, batches, options):
+    """Be it zero: distributed training waits for each."""
+    model = build(self_cond=True, embed_norm=True, embed_norm_affine=True).train()
+    assert model.denoiser.output_projection.weight is not model.denoiser.embed_tokens.weight
+    loss_of(task, **options)(model, batches[0])[0].backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters()}
+    assert [name for name, gradient in gradients.items() if gradient is None] == []
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    rounding = gradients["denoiser.output_projection.weight"]
+    assert bool(rounding.any()) != ("mse_loss_only" in options)

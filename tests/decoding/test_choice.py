@@ -84,3 +84,13 @@ def test_teacher_scores(teacher, task, sentences, monkeypatch, left, at_a_time):
     ours = teacher_scores(teacher, sources, candidates, task.target_dictionary)
     assert ours.dtype == torch.float32
     assert ours.tolist() == pytest.approx(one_by_one(teacher, sources, candidates), rel=1e-4)
+
+
+@torch.no_grad()
+def test_teacher_scores_takes_candidates_from_the_cpu(teacher, task, sentences, cuda):
+    """Hypotheses are on the CPU, wherever the models are."""
+    sources, framed = sentences([3, 6, 1]), sentences([5, 2, 7], "target")
+    candidates = [row[row.ne(PAD)] for row in framed]
+    expected = teacher_scores(teacher, sources, candidates, task.target_dictionary)
+    ours = teacher_scores(teacher.to(cuda), sources.to(cuda), candidates, task.target_dictionary)
+    torch.testing.assert_close(ours.cpu(), expected, rtol=1e-3, atol=1e-3)

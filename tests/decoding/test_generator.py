@@ -220,6 +220,21 @@ def test_a_window_tries_neighbouring_lengths(translate, sentences):
         assert [len(tokens) for tokens in candidates] == expected
 
 
+@pytest.mark.parametrize("options", BEAMS.values(), ids=BEAMS)
+def test_a_gpu_gives_hypotheses_on_the_cpu(translate, model, teacher, sentences, cuda, options):
+    source = sentences([*LENGTHS, 0])
+    model.to(cuda), teacher.to(cuda)
+    hypotheses = translate(source.to(cuda), history=True, **options)
+    for candidates in hypotheses:
+        found = [h["score"].item() for h in candidates]
+        assert found == sorted(found, reverse=True)
+        for h in candidates:
+            tensors = [h["tokens"], h["positional_scores"], h["score"]]
+            tensors += [step["tokens"] for step in h["history"]]
+            assert {tensor.device.type for tensor in tensors} == {"cpu"}
+    assert all(tokens == [BOS, EOS] for tokens in tokens_of(hypotheses)[-1])
+
+
 # checks
 
 

@@ -142,6 +142,15 @@ def test_streams_do_not_overlap():
     assert len(triples.unique(dim=0)) == len(triples)
 
 
+def test_noise_is_bit_equal_on_a_gpu(cuda):
+    keys, candidates = torch.tensor([11, -(2**62), 33]), torch.tensor([0, 1, 2])
+    here, there = SentenceNoise(keys, candidates), SentenceNoise(keys.to(cuda), candidates.to(cuda))
+    for step in (0, 7, 2000):
+        drawn = there(step, (50, 64))
+        assert drawn.device.type == "cuda" and torch.equal(drawn.cpu(), here(step, (50, 64)))
+    assert torch.equal(uniform(keys.to(cuda), 100).cpu(), uniform(keys, 100))
+
+
 # its distribution
 
 

@@ -14,10 +14,11 @@ import sys
 import warnings
 
 
-def call(module, function, argv, out, err, file_limit):
+def call(module, function, argv, out, err, file_limit, environment):
     """Call a command's function with its own streams; how it ends becomes the exit status."""
     for path, stream in ((os.devnull, 0), (out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), stream)
+    os.environ.update(environment)
     warnings.simplefilter("ignore")
     if file_limit is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

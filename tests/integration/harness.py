@@ -1,7 +1,7 @@
 """fairseq's commands as processes of their own, each forked from one that has imported fairseq.
 
 A command so gets its own streams, exit status and --user-dir, as in a shell, in a fraction of a
-second instead of the eight that importing fairseq takes.
+second instead of the eight that importing fairseq takes. Commands see no GPU unless a test says so.
 """
 
 import multiprocessing
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import child
 import torch
@@ -25,6 +26,7 @@ FAIRSEQ = {
     for name in ("train", "preprocess", "generate", "interactive", "validate", "hydra-train")
 }
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the server of forked commands inherits it
+CPU_ONLY = {"CUDA_VISIBLE_DEVICES": ""}
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([*FAIRSEQ.values(), "sacrebleu", "sacremoses", "tensorboardX"])
 
@@ -67,7 +69,7 @@ class Outcome:
         return dict(lines)
 
 
-def run(folder, command, *args, file_limit=None):
+def run(folder, command, *args, file_limit=None, **environment):
     """Run a command of fairseq or `difformer`; its streams are kept in `folder`."""
     module, function = FAIRSEQ.get(command), "cli_main"
     if command == "difformer":
@@ -75,9 +77,11 @@ def run(folder, command, *args, file_limit=None):
     out, err = Path(folder) / f"{command}.out", Path(folder) / f"{command}.err"
     argv = [command, *map(str, args)]
     process = SERVER.Process(
-        target=child.call, args=(module, function, argv, str(out), str(err), file_limit)
+        target=child.call,
+        args=(module, function, argv, str(out), str(err), file_limit, environment),
     )
-    process.start()
+    with mock.patch.dict(os.environ, CPU_ONLY):  # the server, once started, hands it down
+        process.start()
     process.join()
     return Outcome(process.exitcode, out.read_text("utf-8"), err.read_text("utf-8"))
 
@@ -91,13 +95,14 @@ def succeed(folder, command, *args):
 
 def shell(*command, cwd=None, stdin="", **environment):
     """Run a command as a shell does; programs of this Python's environment come first."""
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     process = subprocess.run(
         [str(part) for part in command],
         input=stdin,
         capture_output=True,
         encoding="utf-8",
         cwd=cwd,
-        env={**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", **environment},
+        env={**os.environ, **CPU_ONLY, "PATH": path, **environment},
     )
     return Outcome(process.returncode, process.stdout, process.stderr)
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from harness import TASK, TRAIN, binarise, error_line, lines, run, succeed
+from harness import TASK, TRAIN, binarise, error_line, lines, run, shell, succeed
 
 import difformer_plugin
 
@@ -96,6 +96,7 @@ def test_shared_embeddings_of_two_dictionaries(train, generate, corpus):
         (["--max-source-positions", "12"], "--max-source-positions"),
         (["--max-target-positions", "12"], "--max-target-positions"),
         (["--label-smoothing", "nan"], "--label-smoothing"),
+        (["--eval-bleu", "--eval-bleu-args", '{"beam": 4, "lenpen": 1}'], "beam, lenpen"),
     ],
 )
 def test_values_that_training_cannot_have(train, options, said):
@@ -117,6 +118,7 @@ def test_values_that_training_cannot_have(train, options, said):
         (["--force-length-ratio", "nan"], "--force-length-ratio"),
         (["--bleu-mbr", "--ppl-mbr"], "--ppl-mbr"),
         (["--noise-beam-size", "2", "--ppl-mbr"], "teacher"),
+        (["--prefix-size", "1"], "--prefix-size"),
     ],
 )
 def test_values_that_decoding_cannot_have(generate, options, said):
@@ -137,22 +139,49 @@ def test_a_sentence_longer_than_the_position_table(corpus, model, generate, refu
         for split in ("train", "valid", "test"):
             shutil.copy(corpus.text / f"{split}.{language}", tmp_path)
     with open(tmp_path / "test.de", "a") as source, open(tmp_path / "test.en", "a") as target:
-        source.write("gut " * 130 + "\n")
-        target.write("good\n")
+        for words in (126, 127, 130):  # 128 tokens with BOS and EOS fill the table
+            source.write("gut " * words + "\n")
+            target.write("good\n")
     dictionary = ["--srcdict", corpus.joined / "dict.de.txt", "--joined-dictionary"]
     data = binarise(tmp_path, tmp_path / "long", *dictionary)
-    for line in (
-        generate(data=data),
-        refuse(
-            *("fairseq-interactive", corpus.joined, *TASK, "--path", model),
-            *("--input", tmp_path / "test.de"),
-        ),
-    ):
-        assert "--max-source-positions" in line and "128" in line
+    line = generate(data=data)
+    assert "--max-source-positions" in line and "128" in line
+    assert "sentence 22 " in line and "129" in line and "2 such sentences" in line
     skip = "--skip-invalid-size-inputs-valid-test"
     outcome = succeed(tmp_path, "fairseq-generate", data, *TASK, "--path", model, skip)
-    assert sorted(outcome.translations()) == list(range(21))
+    assert sorted(outcome.translations()) == list(range(21 + 1))
     assert "skipped" in outcome.out + outcome.err
+
+
+def test_a_typed_sentence_may_fill_the_position_table(corpus, model, refuse, tmp_path):
+    interactive = ["fairseq-interactive", corpus.joined, *TASK, "--path", model]
+    interactive += ["--decoding-steps", 2, "--force-length-ratio", 1, "--seed", 5]
+    interactive += ["--input", tmp_path / "input"]
+    difformer_plugin.register()
+    from difformer_plugin.errors import UserError
+    from difformer_plugin.models.difformer import Difformer
+
+    hub = Difformer.from_pretrained(
+        str(model.parent),
+        model.name,
+        str(corpus.joined),
+        decoding_steps=2,
+        force_length_ratio=1.0,
+        seed=5,
+    )
+    assert hub.models[0].cfg.encoder_learned_pos and hub.models[0].cfg.decoder_learned_pos
+
+    longest = "gut " * 126
+    (tmp_path / "input").write_text(f"{longest}\n")
+    outcome = succeed(tmp_path, *interactive)
+    assert [len(scores.split()) for _, scores in outcome.lines("P")] == [128]
+    assert hub.translate(longest) == outcome.translations()[0] != ""
+
+    (tmp_path / "input").write_text(f"{longest} gut\n")
+    line = refuse(*interactive)
+    assert "129" in line and "--max-source-positions" in line
+    with pytest.raises(UserError, match="129.*--max-source-positions"):
+        hub.translate(f"{longest} gut")
 
 
 class Code:
@@ -326,3 +355,11 @@ def test_a_disk_that_fills_up_between_two_names(tmp_path, monkeypatch):
     assert target.read_bytes() == b"old"
     PathManager.copy(str(source), str(target), overwrite=True)
     assert target.read_bytes() == source.read_bytes()
+
+
+def test_the_errors_of_other_programs_keep_their_traceback(tmp_path):
+    script = "import difformer_plugin; difformer_plugin.register(); open('nowhere/file')"
+    outcome = shell("python", "-c", script, cwd=tmp_path)
+    assert outcome.code == 1 and "error: " not in outcome.err.splitlines()[0]
+    assert "Traceback (most recent call last)" in outcome.err
+    assert outcome.err.splitlines()[-1].startswith("FileNotFoundError: ")

@@ -21,6 +21,10 @@ def readme_command(name):
     return shlex.split(text)[1:]
 
 
+def test_the_readme_has_no_placeholder_left():
+    assert re.findall(r"@[A-Z_]+@", README) == []
+
+
 def test_the_readme_trains_and_generates(corpus, tmp_path):
     """The paper's setting, for two updates, on the data-bin of these tests."""
     (tmp_path / "data-bin").symlink_to(corpus.joined)

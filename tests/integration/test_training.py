@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from harness import (
     weights,
 )
 
+from difformer_plugin.models.fingerprint import KEY
+
 TERMS = ["mse", "anchor", "anchor_nll", "length"]
 HERE = Path(__file__).parent
 
@@ -32,6 +35,11 @@ def numbers(row, names):
     values = [float(row[name]) for name in names]
     assert all(map(math.isfinite, values))
     return values
+
+
+def validation_size(corpus):
+    """The numbers of sentences and of target tokens with BOS and EOS in the validation set."""
+    return SENTENCES, sum(len(line.split()) + 2 for line in lines(corpus.text / "valid.en"))
 
 
 def test_the_log_names_every_term_of_the_loss(trained):
@@ -109,8 +117,7 @@ def test_two_processes_train_one_model_and_resume(corpus, halves, tmp_path):
     outcome = shell(
         *("torchrun", "--nproc_per_node", 2, HERE / "keep_weights.py", tmp_path, corpus.joined),
         *(*TRAIN, "--share-all-embeddings", "--max-update", 40, "--log-interval", 1),
-        *("--save-dir", tmp_path, "--reset-dataloader"),
-        CUDA_VISIBLE_DEVICES="",
+        *("--save-dir", tmp_path, "--reset-dataloader", "--batch-size-valid", 8),
     )
     assert outcome.code == 0, outcome.err[-3000:]
     assert "training on 2 devices" in outcome.out
@@ -128,8 +135,16 @@ def test_two_processes_train_one_model_and_resume(corpus, halves, tmp_path):
     losses = [float(row["loss"]) for row in rows]
     assert sum(losses[-5:]) < sum(losses[:5])
     validation = logged(outcome.out, "valid")[-1]
-    sentences = float(validation["bsz"])
-    assert SENTENCES % sentences == 0, "validation has lost sentences"
+    # batches of 8, 8 and 5 sentences are two steps of two processes, the last half empty
+    assert (2 * float(validation["bsz"]), 2 * float(validation["wpb"])) == validation_size(corpus)
+    outcome = succeed(
+        tmp_path,
+        *("fairseq-validate", corpus.joined, *TASK, "--path", tmp_path / "checkpoint_last.pt"),
+        *("--log-format", "simple", "--batch-size", 8),
+    )
+    alone = logged(outcome.out + outcome.err, "valid")[-1]
+    names = [*TERMS, "loss", "ani"]
+    assert numbers(validation, names) == pytest.approx(numbers(alone, names), abs=2e-4)
 
 
 def test_bf16_trains_on_the_cpu(corpus, tmp_path):
@@ -138,7 +153,7 @@ def test_bf16_trains_on_the_cpu(corpus, tmp_path):
     rows = logged(outcome.out, "train_inner")
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"]) - 0.3
     for name, tensor in weights(tmp_path / "checkpoint_last.pt").items():
-        assert torch.equal(tensor, tensor.bfloat16().to(tensor)) or "fingerprint" in name, name
+        assert torch.equal(tensor, tensor.bfloat16().to(tensor)) or name == KEY, name
     path = tmp_path / "checkpoint_last.pt"
     outcome = succeed(
         tmp_path,
@@ -147,14 +162,15 @@ def test_bf16_trains_on_the_cpu(corpus, tmp_path):
     assert sorted(outcome.translations()) == list(range(SENTENCES))
 
 
-def test_fp16_wants_a_gpu(corpus, tmp_path):
-    command = ["fairseq-train", corpus.joined, *TRAIN, "--share-all-embeddings", "--fp16"]
+@pytest.mark.parametrize("option", ["--fp16", "--memory-efficient-fp16"])
+def test_fp16_wants_a_gpu(corpus, tmp_path, option):
+    command = ["fairseq-train", corpus.joined, *TRAIN, "--share-all-embeddings", option]
     outcome = run(tmp_path, *command, "--max-update", 3, "--save-dir", tmp_path)
     assert "--bf16" in error_line(outcome)
+    assert not list(tmp_path.glob("*.pt"))
 
 
 def test_validation_counts_every_sentence_once_in_any_batches(corpus, trained, tmp_path):
-    tokens = sum(len(line.split()) + 2 for line in lines(corpus.text / "valid.en"))
     losses = []
     for options in (["--batch-size", 50], ["--batch-size", 8]):
         outcome = succeed(
@@ -163,7 +179,7 @@ def test_validation_counts_every_sentence_once_in_any_batches(corpus, trained, t
             *("--log-format", "simple", *options),
         )
         row = logged(outcome.out + outcome.err, "valid")[-1]
-        assert (float(row["bsz"]), float(row["wpb"])) == (SENTENCES, tokens)
+        assert (float(row["bsz"]), float(row["wpb"])) == validation_size(corpus)
         losses.append(numbers(row, [*TERMS, "loss"]))
     assert losses[0] == pytest.approx(losses[1], abs=2e-4)
 
@@ -211,6 +227,15 @@ def test_the_example_of_hydra_trains(hydra, corpus, tmp_path):
 def test_a_mistake_in_hydra_is_one_line(hydra):
     _, outcome = hydra("model.noise_schedule=nonsense")
     assert "nonsense" in error_line(outcome)
+
+
+def test_hydra_does_not_train_twice_under_torchrun(hydra):
+    """Where there is no GPU, hydra's processes would not find each other."""
+    environment = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    environment |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "29511"}
+    folder, outcome = hydra(program=partial(run, **environment))
+    assert "torchrun" in error_line(outcome)
+    assert not list(folder.rglob("*.pt"))
 
 
 def test_named_architectures_have_their_sizes(corpus, tmp_path):

@@ -200,6 +200,29 @@ def test_ppl_mbr_ranks_by_what_fairseq_says_the_teacher_thinks(generate, model, 
         assert found == sorted(found, reverse=True)
 
 
+def test_from_pretrained_takes_a_teacher(generate, corpus, model, teacher, tmp_path):
+    """With a model whose training validated BLEU, when no teacher is there."""
+    state = torch.load(model, weights_only=False)
+    assert state["cfg"]["task"]["eval_bleu"]
+    (tmp_path / "difformer.pt").symlink_to(model)
+    (tmp_path / "teacher.pt").symlink_to(teacher)
+    difformer_plugin.register()
+    from difformer_plugin.models.difformer import Difformer
+
+    hub = Difformer.from_pretrained(
+        str(tmp_path),
+        "difformer.pt:teacher.pt",
+        str(corpus.joined),
+        decoding_steps=5,
+        seed=5,
+    )
+    beams = {"length_beam_size": 3, "noise_beam_size": 2}
+    translations = hub.translate(lines(corpus.text / "test.de"), ppl_mbr=True, **beams)
+    outcome = generate(*BEAMS, "--ppl-mbr", path=f"{model}:{teacher}")
+    assert dict(enumerate(translations)) == outcome.translations()
+    assert outcome.translations() != generate(*BEAMS).translations()
+
+
 def test_the_history_has_every_step_and_ends_in_the_output(generate):
     outcome = generate("--retain-iter-history", "--retain-z-0-hat")
     steps = {}

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from difformer_plugin.criterions.difformer_loss import DifformerLoss, DifformerLossConfig
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.diffusion.schedules import alphas_cumprod
 from difformer_plugin.errors import UserError
@@ -79,6 +80,26 @@ def test_training_corrupts_by_equation_3(build, sentences):
     assert abs(noise.pow(4).mean().item() - 3) < 4 * math.sqrt(96) / root
     noised_again = model(sentences([4] * count), target)
     assert not torch.allclose(noised_again.z_0_hat, output.z_0_hat)
+
+
+def test_each_process_of_a_training_draws_its_own_times_and_noise(build, sentences, monkeypatch):
+    """fairseq seeds them all alike."""
+    model, source = build(self_cond=True).train(), sentences([4] * 40)
+
+    def draws(rank):
+        monkeypatch.setattr(torch.distributed, "is_available", lambda: True)
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda *group: rank)
+        torch.manual_seed(5)
+        return [model._draw(source, torch.zeros(40, 5, 8)) for _ in range(2)]
+
+    first, again, other = draws(0), draws(0), draws(1)
+    for drawn, same in zip(first, again):
+        assert all(map(torch.equal, drawn, same))
+    distinct = [*first, *other]
+    for i, drawn in enumerate(distinct):
+        for earlier in distinct[:i]:
+            assert not any(map(torch.equal, drawn, earlier))
 
 
 def test_training_conditions_half_of_the_sentences_on_a_first_prediction(build, sentences):
@@ -345,3 +366,21 @@ def test_a_step_of_training_in_half_precision(how, build, sentences):
     assert half.z_0_hat.dtype != torch.float32
     difference = (half.z_0_hat.float() - full.z_0_hat)[full.mask].abs().max()
     assert 0 < difference < 0.1 * full.z_0_hat[full.mask].abs().max()
+
+
+def test_gradients_of_a_step_of_training_under_autocast(build, task, sentences):
+    """The pass without gradients, of self-conditioning, takes none from the pass that follows."""
+    model = build(self_cond=True, embed_norm=True, embed_norm_affine=True).train()
+    calls = watch(model)
+    target = sentences([4, 6, 2, 5] * 4, side="target")
+    sample = {"net_input": {"src_tokens": sentences([5, 3, 7, 4] * 4)}, "target": target}
+    criterion = DifformerLoss(DifformerLossConfig(label_smoothing=0.1), task)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _, _ = criterion(model, sample)
+    loss.backward()
+    assert [len(z_t) for z_t, *_ in calls][1:] == [16] and 0 < len(calls[0][0]) < 16
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.isfinite().all(), name
+        if name.startswith("denoiser.") and "proj" in name and not name.endswith("k_proj.bias"):
+            assert weight.grad.any(), name

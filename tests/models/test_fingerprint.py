@@ -1,7 +1,10 @@
 """Weights meet only the dictionaries that they were trained with."""
 
 import pytest
+import torch
 from fairseq.data import Dictionary
+from fairseq.dataclass.configs import EMAConfig
+from fairseq.models.ema import EMA
 
 from difformer_plugin.errors import UserError
 from difformer_plugin.models.fingerprint import KEY, check_table_sizes, fingerprint
@@ -67,3 +70,23 @@ def test_table_sizes_of_a_teacher():
         check_table_sizes(tables, 11, 12)
     with pytest.raises(UserError, match="target dictionary of 12 types"):
         check_table_sizes(tables, 10, 11)
+
+
+@pytest.mark.parametrize("options", [{}, {"ema_fp32": True}], ids=["", "fp32"])
+def test_moving_averages_leave_the_mark_alone(build, options):
+    model, start = build(), build()
+    mark = model.state_dict()[KEY].clone()
+    ema = EMA(model, EMAConfig(store_ema=True, ema_decay=0.75, **options))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1.0)
+    for updates in (1, 2):
+        ema.step(model, updates)
+    averaged = ema.get_model().state_dict()
+    assert averaged.keys() == model.state_dict().keys()
+    assert averaged[KEY].dtype == mark.dtype and torch.equal(averaged[KEY], mark)
+    moved = ema.reverse(build())
+    assert torch.equal(moved.state_dict()[KEY], mark)
+    for name, weight in start.named_parameters():
+        expected = weight + 1 - 0.75**2
+        torch.testing.assert_close(dict(moved.named_parameters())[name], expected, msg=name)
