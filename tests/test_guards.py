@@ -10,6 +10,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 from difformer_plugin import guards
 from difformer_plugin.errors import UserError
+from difformer_plugin.interop.conversion import load_original
 
 guards.install()
 
@@ -55,6 +56,14 @@ def test_other_names_of_numpy_stay_refused(tmp_path):
     rename_numpy(path, "numpy.core.numeric")
     with pytest.raises(UserError, match=r"checkpoint\.pt is refused"):
         guards.load_weights_only(path)
+
+
+def test_reading_the_authors_checkpoints_forbids_no_others(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    state = {"args": argparse.Namespace(latent_dim=8), "model": {}}
+    torch.save(state, path)
+    load_original(path)
+    assert guards.load_weights_only(path) == state
 
 
 # what a user sees of an error

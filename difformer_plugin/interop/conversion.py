@@ -4,7 +4,6 @@ Their pickle names two enums of their own package. They are read as harmless sta
 code of the checkpoint runs and weights-only loading stays on.
 """
 
-import argparse
 import enum
 import types
 from dataclasses import asdict, fields
@@ -13,9 +12,9 @@ import torch
 from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import OmegaConf
 
+from difformer_plugin import guards
 from difformer_plugin.criterions.difformer_loss import DifformerLossConfig
 from difformer_plugin.errors import UserError
-from difformer_plugin.guards import load_weights_only
 from difformer_plugin.models.config import DifformerConfig, check_config
 from difformer_plugin.tasks.diffusion_translation import DiffusionTranslationConfig
 
@@ -58,9 +57,9 @@ def load_original(path):
     Returns:
         its options (argparse.Namespace) and its state dict.
     """
-    enums = [EMBED_NORM_POSITION, SELF_COND_POSITION]
-    with torch.serialization.safe_globals([argparse.Namespace, *enums]):
-        checkpoint = load_weights_only(path)
+    guards.install()  # which allows argparse.Namespace, and for good
+    with torch.serialization.safe_globals([EMBED_NORM_POSITION, SELF_COND_POSITION]):
+        checkpoint = guards.load_weights_only(path)
     args = checkpoint.get("args") if isinstance(checkpoint, dict) else None
     if args is None or "model" not in checkpoint or not hasattr(args, "latent_dim"):
         raise UserError(

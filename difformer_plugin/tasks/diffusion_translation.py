@@ -201,10 +201,6 @@ class DiffusionTranslationTask(TranslationTask):
         kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
         if len(ignored) == 0:
             return kept
-        if len(kept) == 0:
-            raise UserError(
-                f"all {len(ignored)} sentences are longer than the position tables, {max_positions}"
-            )
         if not ignore_invalid_inputs:
             first = ignored[0]
             sizes = ", ".join(str(size) for size in np.atleast_1d(dataset.size(first)))
@@ -213,6 +209,11 @@ class DiffusionTranslationTask(TranslationTask):
                 f"target), more than the position tables hold, {max_positions}; {len(ignored)} "
                 "such sentences: shorten them, train with greater --max-source-positions and "
                 "--max-target-positions, or skip them with --skip-invalid-size-inputs-valid-test"
+            )
+        if len(kept) == 0 and len(ignored) > 1:
+            raise UserError(
+                f"all {len(ignored)} sentences are longer than the position tables, "
+                f"{max_positions}: nothing is left to read"
             )
         logger.warning(
             f"{len(ignored):,} sentences longer than {max_positions} are skipped; the first: "

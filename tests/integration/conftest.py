@@ -53,7 +53,6 @@ def trained(corpus, tmp_path_factory):
         *("--max-update", 60, "--save-dir", folder, "--tensorboard-logdir", folder / "board"),
         *("--eval-bleu", "--eval-bleu-args", '{"decoding_steps": 3}', "--eval-bleu-remove-bpe"),
         *("--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"),
-        *("--validate-interval-updates", 20),
     )
     return SimpleNamespace(folder=folder, checkpoint=folder / "checkpoint_last.pt", log=outcome.out)
 
