@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from harness import OPTIMISER, SENTENCES, TRAIN, binarise, redraw, succeed
+from harness import OPTIMISER, SENTENCES, TRAIN, binarise, load, redraw, succeed
 
 from difformer_plugin.data.corpus import prepare
 from difformer_plugin.data.grammar import write_corpus
@@ -64,7 +64,7 @@ def model(trained, tmp_path_factory):
     After 60 updates all are "the the the", and equal outputs would mean nothing.
     """
     path = tmp_path_factory.mktemp("model") / "model.pt"
-    checkpoint = torch.load(trained.checkpoint, weights_only=False)
+    checkpoint = load(trained.checkpoint)
     redraw(checkpoint["model"])
     torch.save(checkpoint, path)
     return path

@@ -17,6 +17,7 @@ import child
 import torch
 
 import difformer_plugin
+from difformer_plugin import guards
 
 USER_DIR = str(Path(difformer_plugin.__file__).parent)
 BIN = Path(sys.executable).parent
@@ -142,9 +143,15 @@ def redraw(state):
         state[name] = state["denoiser.embed_tokens.weight"]
 
 
+def load(checkpoint):
+    """A checkpoint file, read as the plug-in reads it."""
+    guards.install()
+    return guards.load_weights_only(checkpoint)
+
+
 def weights(checkpoint):
     """The weights in a checkpoint file."""
-    return torch.load(checkpoint, weights_only=False)["model"]
+    return load(checkpoint)["model"]
 
 
 def logged(text, tag):

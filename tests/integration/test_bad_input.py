@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from harness import TASK, TRAIN, binarise, error_line, lines, run, shell, succeed
+from harness import TASK, TRAIN, binarise, error_line, lines, load, run, shell, succeed
 
 import difformer_plugin
 
@@ -240,7 +240,7 @@ def test_a_checkpoint_that_runs_code_does_not(
     from difformer_plugin.models.difformer import Difformer
 
     trace, bad = tmp_path / "trace", tmp_path / "bad.pt"
-    state = torch.load(trained.checkpoint, weights_only=False)
+    state = load(trained.checkpoint)
     state["extra_state"]["code"] = Code(trace)
     if form == "zip":
         torch.save(state, bad)

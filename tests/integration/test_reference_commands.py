@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from harness import MODEL, OPTIMISER, TASK, error_line, run, succeed, weights
+from harness import MODEL, OPTIMISER, TASK, error_line, load, run, succeed, weights
 
 import difformer_plugin
 
@@ -45,7 +45,7 @@ def test_a_converted_checkpoint_translates(converted, tmp_path):
 
 
 def test_training_starts_from_a_converted_checkpoint(converted, tmp_path):
-    config = torch.load(converted, weights_only=False)["cfg"]["model"]
+    config = load(converted)["cfg"]["model"]
     sizes = []
     for name in ("model_dim", "latent_dim", "max_source_positions", "max_target_positions"):
         sizes += [f"--{name.replace('_', '-')}", config[name]]

@@ -17,6 +17,7 @@ from harness import (
     USER_DIR,
     error_line,
     lines,
+    load,
     logged,
     run,
     shell,
@@ -71,7 +72,7 @@ def test_tensorboard_shows_what_the_log_says(trained):
 def test_bleu_of_real_decoding_chooses_the_best_checkpoint(trained, corpus, tmp_path):
     found = {int(row["num_updates"]): row["bleu"] for row in logged(trained.log, "valid")}
     assert float(max(found.values(), key=float)) > 0
-    best = torch.load(trained.folder / "checkpoint_best.pt", weights_only=False)
+    best = load(trained.folder / "checkpoint_best.pt")
     assert best["extra_state"]["best"] == max(map(float, found.values()))
     steps = best["optimizer_history"][-1]["num_updates"]
     assert float(found[steps]) == best["extra_state"]["best"]
@@ -207,7 +208,7 @@ def hydra(corpus, tmp_path_factory):
 
 def test_the_example_of_hydra_trains(hydra, corpus, tmp_path):
     folder, outcome = hydra("optimization.lr=[0.005]", program=succeed)
-    state = torch.load(folder / "checkpoint_last.pt", weights_only=False)
+    state = load(folder / "checkpoint_last.pt")
     assert state["optimizer_history"][-1]["num_updates"] == 12
     model = state["cfg"]["model"]
     assert (model["rescaling_factor"], model["latent_dim"], model["self_cond"]) == (4, 16, True)

@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 import torch
-from harness import SENTENCES, TASK, lines, succeed
+from harness import SENTENCES, TASK, lines, load, succeed
 from sacrebleu.metrics import BLEU
 
 import difformer_plugin
@@ -202,7 +202,7 @@ def test_ppl_mbr_ranks_by_what_fairseq_says_the_teacher_thinks(generate, model, 
 
 def test_from_pretrained_takes_a_teacher(generate, corpus, model, teacher, tmp_path):
     """With a model whose training validated BLEU, when no teacher is there."""
-    state = torch.load(model, weights_only=False)
+    state = load(model)
     assert state["cfg"]["task"]["eval_bleu"]
     (tmp_path / "difformer.pt").symlink_to(model)
     (tmp_path / "teacher.pt").symlink_to(teacher)
