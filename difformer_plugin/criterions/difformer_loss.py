@@ -2,18 +2,17 @@
 
 from dataclasses import dataclass
 
-import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch.nn import functional as F
 
-from difformer_plugin.diffusion.embeddings import anisotropy
 from difformer_plugin.errors import UserError
 from difformer_plugin.models.config import option
 
 TOKEN_TERMS = ("mse", "anchor", "anchor_nll")
 LOSS_TERMS = ("mse", "anchor", "length")
+EMBEDDING_MEASURES = ("ani", "dgs", "rescaling_factor")
 
 
 @dataclass
@@ -63,8 +62,8 @@ class DifformerLoss(FairseqCriterion):
     def forward(self, model, sample, reduce=True):
         """The loss of a batch, summed over its target tokens, their number, and what to log."""
         output = model(target=sample["target"], **sample["net_input"])
-        denoiser = model.denoiser  # through the wrappers of distributed training, if any
-        losses = self.terms(denoiser.output_projection, output, sample["target"])
+        # through the wrappers of distributed training, if any
+        losses = self.terms(model.denoiser.output_projection, output, sample["target"])
         loss = sum(losses[name] for name in LOSS_TERMS)
         tokens = int(output.mask.sum())
         sentences = len(output.mask)
@@ -76,9 +75,7 @@ class DifformerLoss(FairseqCriterion):
             "sample_size": tokens,
         }
         if not model.training:
-            types = torch.arange(denoiser.embed_tokens.num_embeddings, device=output.mask.device)
-            embeddings = denoiser.embed(types[types != denoiser.pad])
-            logged |= {"ani": anisotropy(embeddings), "ani_count": 1}
+            logged |= {**model.embedding_measures(), "measured": 1}
         return loss * tokens, tokens, logged
 
     def terms(self, output_projection, output, target):
@@ -123,8 +120,9 @@ class DifformerLoss(FairseqCriterion):
         for name in TOKEN_TERMS:
             metrics.log_scalar(name, total(name) / tokens, tokens, round=4)
         metrics.log_scalar("length", total("length") / sentences, sentences, round=4)
-        if total("ani_count"):
-            metrics.log_scalar("ani", total("ani") / total("ani_count"), round=4)
+        if total("measured"):
+            for name in EMBEDDING_MEASURES:
+                metrics.log_scalar(name, total(name) / total("measured"), round=4)
 
     @staticmethod
     def logging_outputs_can_be_summed():

@@ -6,14 +6,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from difformer_plugin.diffusion.rescaling import check_factor
 from difformer_plugin.diffusion.schedules import alphas_cumprod
 from difformer_plugin.errors import UserError
-
-
-def check_factor(factor, option="--rescaling-factor"):
-    """A rescaling factor must be a positive, finite number."""
-    if not (factor > 0 and np.isfinite(factor)):
-        raise UserError(f"{option} must be above 0, not {factor:g}")
 
 
 def spaced_timesteps(diffusion_steps, decoding_steps):

@@ -53,6 +53,12 @@ class Denoiser(nn.Module):
         """z_0 = e(y): tokens (B, L) -> (B, L, D)."""
         return self.norm_z_0(self.embed_scale * self.embed_tokens(tokens))
 
+    def table(self):
+        """The embeddings z_0 of all types but padding, (V - 1, D)."""
+        weight = self.embed_tokens.weight
+        types = torch.arange(len(weight), device=weight.device)
+        return self.embed(types[types != self.pad])
+
     def forward(self, z_t, t, mask, memory, z_0_hat):
         """Predict z_0.
 

@@ -9,6 +9,7 @@ from fairseq.data.data_utils import infer_language_pair
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 from torch import nn
 
+from difformer_plugin.diffusion.embeddings import anisotropy
 from difformer_plugin.diffusion.gaussian import GaussianProcess
 from difformer_plugin.diffusion.noise import SentenceNoise, sentence_keys, uniform
 from difformer_plugin.errors import UserError
@@ -17,6 +18,7 @@ from difformer_plugin.models.denoiser import Denoiser
 from difformer_plugin.models.encoder import Encoder, LengthPredictor
 from difformer_plugin.models.fingerprint import KEY, check_dictionaries, fingerprint
 from difformer_plugin.models.layers import init_bert
+from difformer_plugin.models.rescaling import Rescaling
 
 SELF_COND_PROBABILITY = 0.5
 VALIDATION_SEED = 0
@@ -41,9 +43,8 @@ class Difformer(BaseFairseqModel):
         self.cfg = cfg
         self.encoder, self.denoiser = encoder, denoiser
         self.length_predictor = length_predictor
-        self.process = GaussianProcess.create(
-            cfg.noise_schedule, cfg.diffusion_steps, cfg.rescaling_factor, cfg.vp_rf
-        )
+        self.rescaling = Rescaling(cfg, len(dictionaries[1]))
+        self._measured = None
         self.register_buffer(KEY, torch.tensor([fingerprint(d) for d in dictionaries]))
 
     @classmethod
@@ -149,6 +150,36 @@ class Difformer(BaseFairseqModel):
         t = (u[0] * len(self.process)).long()
         return t, noise, u[1] < SELF_COND_PROBABILITY
 
+    @property
+    def process(self):
+        """The process of training."""
+        return self.rescaling.process
+
+    def prepare_training(self):
+        """Choose what is left to be chosen, before the first update."""
+        self.rescaling.announce()
+
+    def set_num_updates(self, num_updates):
+        """Called before each update: now and then, F follows the embeddings."""
+        super().set_num_updates(num_updates)
+        if self.rescaling.is_due(num_updates):
+            self.rescaling.follow(self.denoiser.table(), num_updates)
+
+    @torch.no_grad()
+    def embedding_measures(self):
+        """ANI and DGS of the embedding table and F, as floats; kept until the table changes."""
+        parameters = (self.denoiser.embed_tokens.weight, *self.denoiser.norm_z_0.parameters())
+        state = (self.rescaling.factor, *(p._version for p in parameters))
+        if self._measured is None or self._measured[0] != state:
+            table = self.denoiser.table()
+            measures = {
+                "ani": anisotropy(table),
+                "dgs": self.rescaling.score(table),
+                "rescaling_factor": self.rescaling.factor,
+            }
+            self._measured = state, measures
+        return self._measured[1]
+
     def decoding_process(self, options):
         """The process that decoding steps through: K steps, with a schedule and F of its own."""
         return GaussianProcess.create(
@@ -161,7 +192,7 @@ class Difformer(BaseFairseqModel):
     @property
     def diffusion_steps(self):
         """T."""
-        return len(self.process)
+        return self.cfg.diffusion_steps
 
     def latent_shape(self, length):
         """The shape of a latent for a target of this length."""
@@ -195,7 +226,7 @@ class Difformer(BaseFairseqModel):
 
     def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
         """Load weights, having checked that they belong to these dictionaries."""
-        state_dict = check_dictionaries(self, state_dict)
+        state_dict = self.rescaling.complete(check_dictionaries(self, state_dict))
         try:
             return super().load_state_dict(state_dict, strict, model_cfg, args)
         except RuntimeError as error:

@@ -121,6 +121,8 @@ class DiffusionTranslationTask(TranslationTask):
                 f"--task diffusion_translation cannot train a {type(model).__name__}: use --arch "
                 "difformer or one of its sizes"
             )
+        if diffusion and not from_checkpoint:
+            model.prepare_training()
         if self.cfg.eval_bleu and diffusion:
             self._prepare_eval_bleu(model)
         return model

@@ -193,11 +193,12 @@ def test_a_wrapped_model(build, task, batches):
 def test_metrics_are_means_over_tokens_and_sentences():
     logs = [
         {"sample_size": 10, "nsentences": 2, "mse": 10.0, "anchor": 15.0, "anchor_nll": 5.0}
-        | {"length": 5.0, "ani": 0.2, "ani_count": 1},
+        | {"length": 5.0, "ani": 0.2, "dgs": 0.1, "rescaling_factor": 4.0, "measured": 1},
         {"sample_size": 30, "nsentences": 3, "mse": 6.0, "anchor": 1.0, "anchor_nll": 3.0}
-        | {"length": 3.0, "ani": 0.4, "ani_count": 1},
+        | {"length": 3.0, "ani": 0.4, "dgs": 0.3, "rescaling_factor": 4.0, "measured": 1},
     ]
     expected = {"mse": 0.4, "anchor": 0.4, "anchor_nll": 0.2, "length": 1.6, "ani": 0.3}
+    expected |= {"dgs": 0.2, "rescaling_factor": 4.0}
     expected["loss"] = 0.4 + 0.4 + 1.6
     with metrics.aggregate() as together:
         DifformerLoss.reduce_metrics(logs)
