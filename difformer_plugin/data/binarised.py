@@ -7,6 +7,7 @@ import numpy as np
 
 from difformer_plugin.errors import UserError
 
+SPECIAL_SYMBOLS = 4  # <s>, <pad>, </s> and <unk>, which dict.*.txt leaves out
 _MAGIC = b"MMIDIDX\x00\x00"
 _DTYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 4, 7: 8, 8: 2, 9: 4, 10: 8}  # code -> bytes a token
 
@@ -25,6 +26,28 @@ def check_folder(folder, source, target):
             )
     if not dictionaries:
         raise UserError(f"{folder}: no dict.*.txt; is this fairseq-preprocess's --destdir?")
+
+
+def target_vocab_size(folder, target=None):
+    """V of the target dictionary in a data-bin, as fairseq counts it, without fairseq.
+
+    Args:
+        target: the target language; None takes it from the names of the binarised files.
+    """
+    folder = Path(folder)
+    check_folder(folder, None, target)
+    if target is None:
+        names = [path.name.split(".") for path in folder.glob("*.*-*.*.idx")]
+        targets = {parts[1].split("-")[1] for parts in names}
+        if len(targets) != 1:
+            raise UserError(
+                f"{folder}: the target language does not show in the names of its files: give "
+                "--target-lang"
+            )
+        (target,) = targets
+    path = folder / f"dict.{target}.txt"
+    with open(path, encoding="utf-8") as lines:
+        return sum(1 for line in lines if line.strip()) + SPECIAL_SYMBOLS
 
 
 def check_dataset(folder, split, source, target):

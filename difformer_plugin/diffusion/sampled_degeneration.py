@@ -81,20 +81,18 @@ def normal_scores(
     tables=NORMAL_TABLES,
     seed=0,
 ):
-    """DGS by Algorithm 2 for tables drawn from N(0, sigma^2 I).
+    """DGS_t by Algorithm 2 for tables drawn from N(0, sigma^2 I).
 
     Args:
         samples: draws for each time step, shared out among `tables` tables.
     Returns:
-        the mean of DGS_t and its standard error, from how the tables' means differ.
+        DGS_t, float64 (T,), and the standard error of its mean, from how the tables differ.
     """
     generator = torch.Generator().manual_seed(seed)
-    means = []
+    drawn = []
     for i in range(tables):
         embeddings = sigma * torch.randn(vocab_size, latent_dim, generator=generator)
-        scores = table_scores(
-            embeddings, alpha_bar, beta_bar, math.ceil(samples / tables), classifier, seed + i
-        )
-        means.append(scores.mean())
-    means = torch.stack(means)
-    return float(means.mean()), float(means.std() / math.sqrt(tables))
+        share = math.ceil(samples / tables)
+        drawn.append(table_scores(embeddings, alpha_bar, beta_bar, share, classifier, seed + i))
+    drawn = torch.stack(drawn)
+    return drawn.mean(0), float(drawn.mean(1).std() / math.sqrt(tables))

@@ -1,10 +1,10 @@
 """The model's configuration, its checks, and the named sizes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from omegaconf import II
+from omegaconf import II, DictConfig, OmegaConf
 
 from difformer_plugin.diffusion.rescaling import check_factor
 from difformer_plugin.diffusion.schedules import SCHEDULES, get_schedule
@@ -134,6 +134,17 @@ ARCHITECTURES = {
         "decoder_attention_heads": 4,
     },
 }
+
+
+def with_defaults(cfg):
+    """A checkpoint's configuration, with defaults for the options that came after it.
+
+    fairseq fills them in where the model's name stands in it, but not where an architecture's does.
+    """
+    if not isinstance(cfg, DictConfig):
+        return cfg
+    later = {f.name: f.default for f in fields(DifformerConfig) if f.name not in cfg}
+    return OmegaConf.merge(OmegaConf.create(later), cfg) if later else cfg
 
 
 AUTO = "auto"

@@ -13,7 +13,12 @@ from difformer_plugin.diffusion.embeddings import anisotropy
 from difformer_plugin.diffusion.gaussian import GaussianProcess
 from difformer_plugin.diffusion.noise import SentenceNoise, sentence_keys, uniform
 from difformer_plugin.errors import UserError
-from difformer_plugin.models.config import ARCHITECTURES, DifformerConfig, check_config
+from difformer_plugin.models.config import (
+    ARCHITECTURES,
+    DifformerConfig,
+    check_config,
+    with_defaults,
+)
 from difformer_plugin.models.denoiser import Denoiser
 from difformer_plugin.models.encoder import Encoder, LengthPredictor
 from difformer_plugin.models.fingerprint import KEY, check_dictionaries, fingerprint
@@ -50,6 +55,7 @@ class Difformer(BaseFairseqModel):
     @classmethod
     def build_model(cls, cfg, task):
         """Build a model for the task's dictionaries."""
+        cfg = with_defaults(cfg)
         check_config(cfg)
         src_dict, tgt_dict = task.source_dictionary, task.target_dictionary
         source_table = build_embedding(cfg, src_dict, cfg.encoder_embed_path)
