@@ -1,5 +1,6 @@
 """What `difformer factor` scores: normal embeddings, exactly or sampled, or a trained table."""
 
+from difformer_plugin.cli import register_quietly
 from difformer_plugin.cli.factor import DIFFUSION_STEPS, LATENT_DIM, SAMPLES
 
 
@@ -82,9 +83,7 @@ class Trained:
     def __init__(self, path, classifier, samples, seed):
         import torch
 
-        from difformer_plugin import register
-
-        register()
+        register_quietly()
         from difformer_plugin.models.stored import load_without_data
 
         model = load_without_data(path)
