@@ -32,7 +32,9 @@ CLASSIFIERS = ("definition1", "nearest")
 
 # Nodes of the quadratures. For d from 16 to 512 they leave an error below 1e-3 in DGS_t and below
 # 1e-4 in its mean over a schedule's steps (tests/diffusion/test_degeneration.py).
-RHO_NODES, DISTANCE_NODES, RADIUS_NODES, SMOOTH_RADIUS_NODES = 8, 64, 32, 12
+RHO_NODES, DISTANCE_NODES, RADIUS_NODES, SMOOTH_RADIUS_NODES = 8, 80, 32, 12
+# In few dimensions whether |z_t| suffices for the largest inner product is a sharp question.
+SHARP_RHO_NODES, SHARP_BELOW = 48, 64
 # Distances are within so many deviations of their mean but for a part of 1e-11.
 SPAN = 7.0
 LEAST_VARIANCE = 1e-12  # stands for 0 where there is no noise
@@ -54,7 +56,7 @@ def degeneration_scores(
         alpha_bar, beta_bar: (T,), the coefficients of z_t ~ N(sqrt(alpha-bar) z_0, beta-bar I);
             they need not add up to 1 (Definition 2).
         vocab_size: V, at least 1.
-        latent_dim: d, at least 2.
+        latent_dim: d, at least 2; made for d from 16 on.
         sigma: sigma_e, the deviation of an embedding's entries.
         classifier: "definition1", or "nearest" for the plain nearest neighbour.
     Returns:
@@ -90,7 +92,9 @@ def _accuracy(alpha_bar, beta_bar, vocab_size, latent_dim, c):
     total = alpha_bar + beta_bar
     v = max(beta_bar / total, LEAST_VARIANCE)
     s = np.sqrt(v)
-    rho_squared, rho_weights = _chi_squared_nodes(latent_dim, RHO_NODES)
+    sharp = c > 1 and latent_dim < SHARP_BELOW
+    rho_nodes = SHARP_RHO_NODES if sharp else RHO_NODES
+    rho_squared, rho_weights = _chi_squared_nodes(latent_dim, rho_nodes)
     rho = np.sqrt(rho_squared)[:, None]
     m, centre = np.sqrt(alpha_bar / total) * rho, c * np.sqrt(total) * rho
     xi, x_weights = _legendre_nodes(DISTANCE_NODES)
@@ -116,7 +120,7 @@ def _accuracy(alpha_bar, beta_bar, vocab_size, latent_dim, c):
     near, far = positions(v * q, s * height)
     bells = _bell((near - m) / s) + (_bell((far - m) / s) if (centre - m).min() < 9 * s else 0.0)
     density = x / s * (bells * weights / np.maximum(height, 1e-300)).sum(-1)
-    return float(rho_weights @ ((density * all_farther) @ x_weights))
+    return min(float(rho_weights @ ((density * all_farther) @ x_weights)), 1.0)
 
 
 def _bell(x):

@@ -13,7 +13,7 @@ from difformer_plugin.errors import UserError
 
 SEARCH_STEP = 0.5  # Delta F of Algorithm 1
 LARGEST_FACTOR = 10_000.0
-PRECISION = 1e-4  # relative, of a factor found by bisection
+PRECISION = 1e-3  # relative, of a factor found by bisection
 
 
 def default_stride(diffusion_steps):
@@ -105,7 +105,7 @@ def search_factor(score, max_dgs, step=SEARCH_STEP, largest=LARGEST_FACTOR):
     found = score(1.0)
     if found <= max_dgs:
         return 1.0, found
-    low, high = 1.0, 1.0 + (step or 1.0)
+    low, high = 1.0, 1.0 + (8 * step or 4.0)
     while (found := score(high)) > max_dgs:
         if high >= largest:
             raise UserError(
