@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from functools import cache
 from pathlib import Path
 
 from difformer_plugin.errors import UserError
@@ -105,6 +106,7 @@ def run(args):
     )
     max_dgs = MAX_DGS if args.max_dgs is None else args.max_dgs
 
+    @cache
     def score(factor):
         return subject.score(series, factor)
 

@@ -34,7 +34,7 @@ CLASSIFIERS = ("definition1", "nearest")
 # 1e-4 in its mean over a schedule's steps (tests/diffusion/test_degeneration.py).
 RHO_NODES, DISTANCE_NODES, RADIUS_NODES, SMOOTH_RADIUS_NODES = 8, 80, 32, 12
 # In few dimensions whether |z_t| suffices for the largest inner product is a sharp question.
-SHARP_RHO_NODES, SHARP_BELOW = 48, 64
+SHARP_RHO_NODES, SHARP_BELOW = 32, 64
 # Distances are within so many deviations of their mean but for a part of 1e-11.
 SPAN = 7.0
 LEAST_VARIANCE = 1e-12  # stands for 0 where there is no noise

@@ -167,6 +167,8 @@ def given_factor(cfg):
 def check_rescaling(cfg):
     """Raise a UserError for options of noise rescaling that cannot go together."""
     interval, max_dgs = cfg.rescaling_update_interval, cfg.max_dgs
+    if interval < 0:
+        raise UserError(f"--rescaling-update-interval must be at least 0, not {interval}")
     needed = given_factor(cfg) is None or interval > 0
     if needed and max_dgs is None:
         raise UserError(
@@ -180,8 +182,6 @@ def check_rescaling(cfg):
         )
     if max_dgs is not None and not 0 < max_dgs <= 1:
         raise UserError(f"--max-dgs must lie in (0, 1], not {max_dgs:g}")
-    if interval < 0:
-        raise UserError(f"--rescaling-update-interval must be at least 0, not {interval}")
     if not cfg.rescaling_max_change > 0:
         raise UserError(f"--rescaling-max-change must be above 0, not {cfg.rescaling_max_change:g}")
     least, greatest = cfg.min_rescaling_factor, cfg.max_rescaling_factor
