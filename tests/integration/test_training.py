@@ -211,7 +211,7 @@ def test_the_example_of_hydra_trains(hydra, corpus, tmp_path):
     state = load(folder / "checkpoint_last.pt")
     assert state["optimizer_history"][-1]["num_updates"] == 12
     model = state["cfg"]["model"]
-    assert (model["rescaling_factor"], model["latent_dim"], model["self_cond"]) == (4, 16, True)
+    assert (model["rescaling_factor"], model["latent_dim"], model["self_cond"]) == ("4.0", 16, True)
     assert state["cfg"]["criterion"]["label_smoothing"] == 0.1
     rows = [line for line in outcome.out.splitlines() if "[train_inner]" in line]
     losses = [float(line.split("loss=")[1].split(",")[0]) for line in rows]
