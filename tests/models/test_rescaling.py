@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from conftest import SIZES
 from omegaconf import OmegaConf
 
 from difformer_plugin.diffusion.rescaling import NoiseSeries, dgs, search_factor
@@ -50,7 +49,7 @@ def test_a_number_is_taken_as_it_is(build, value):
 )
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        check_config(DifformerConfig(**(SIZES | options)))
+        check_config(DifformerConfig(**options))
 
 
 # chosen
@@ -59,7 +58,7 @@ def test_options_that_cannot_be_are_refused(options, message):
 @pytest.mark.parametrize("vp_rf", [False, True])
 def test_auto_is_the_search_for_this_dictionary_and_dimension(build, task, vp_rf):
     model = build(**AUTO, vp_rf=vp_rf, noise_schedule="cosine")
-    series = NoiseSeries("cosine", SIZES["diffusion_steps"], vp_rf)
+    series = NoiseSeries("cosine", model.diffusion_steps, vp_rf)
     types = len(task.target_dictionary)
     expected, _ = search_factor(lambda f: dgs(series, f, types, 64), 0.3)
     assert model.rescaling.factor == expected > 1
@@ -111,8 +110,8 @@ def test_older_checkpoints_have_no_factor(build):
     assert model.rescaling.factor == factor
 
 
-def test_older_configurations_lack_the_later_options(task):
-    cfg = OmegaConf.structured(DifformerConfig(**SIZES, rescaling_factor="3"))
+def test_older_configurations_lack_the_later_options(build, task):
+    cfg = OmegaConf.structured(build(rescaling_factor="3").cfg)
     older = OmegaConf.create(OmegaConf.to_container(cfg))
     for name in ("max_dgs", "rescaling_update_interval", "rescaling_max_change"):
         del older[name]
