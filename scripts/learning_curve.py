@@ -3,7 +3,7 @@
 import argparse
 import re
 
-COLUMNS = ("num_updates", "loss", "mse", "anchor_nll", "length", "ani", "bleu")
+COLUMNS = ("num_updates", "loss", "mse", "anchor_nll", "length", "ani", "dgs", "bleu")
 VALID = re.compile(r"\| valid \|.*")
 
 

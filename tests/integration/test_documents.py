@@ -81,6 +81,32 @@ def test_the_multi30k_example(corpus, tmp_path):
     assert rows[-1].startswith("| 2 |") and " - " not in rows[-1]
 
 
+@pytest.mark.slow
+def test_the_rescaling_example(tmp_path):
+    """Two of its rows on a few sentences, and the probe of both."""
+    script = REPOSITORY / "examples" / "rescaling" / "run.sh"
+    command = ["bash", script, tmp_path / "out", "--max-update", 2, "--max-tokens", 512]
+    settings = {
+        "ROWS": "sqrt-none sqrt-15",
+        "SENTENCES": "150",
+        "HELD_OUT": "9",
+        "OMP_NUM_THREADS": "1",
+    }
+    outcome = shell(*command, **settings)
+    assert outcome.code == 0, outcome.out[-2000:] + outcome.err[-2000:]
+    rows = re.findall(
+        r"^(\S+) +F ([\d.]+) +DGS ([\d.]+) +BLEU [\d.]+ with 1 candidate, [\d.]+ with 3 x 2$",
+        outcome.out,
+        re.MULTILINE,
+    )
+    assert [name for name, *_ in rows] == ["sqrt-none", "sqrt-15"]
+    assert rows[0][1] == "1" and float(rows[1][1]) > 1
+    assert float(rows[1][2]) < 0.2 < float(rows[0][2])
+    assert "BLEU, nrefs:1" in outcome.out and (tmp_path / "out" / "probe.png").exists()
+    log = tmp_path / "out" / "sqrt-15" / "train.log"
+    assert log.read_text("utf-8").count("rescaling factor ") >= 1
+
+
 @pytest.mark.skipif(os.name != "posix", reason="make and bash")
 def test_the_make_targets_of_the_readme_exist():
     for target in re.findall(r"^    make ([a-z -]+?)(?:  +#.*)?$", README, re.MULTILINE):
