@@ -114,7 +114,7 @@ def search_factor(score, max_dgs, step=SEARCH_STEP, largest=LARGEST_FACTOR):
             )
         low, high = high, 1.0 + 2 * (high - 1.0)
     if step == 0:
-        return _meet(score, max_dgs, low, high)
+        return meet(score, max_dgs, low, high)
     while high - low > 1.5 * step:
         middle = 1.0 + step * round((low + high - 2.0) / (2 * step))
         score_there = score(middle)
@@ -125,14 +125,17 @@ def search_factor(score, max_dgs, step=SEARCH_STEP, largest=LARGEST_FACTOR):
     return high, found
 
 
-def _meet(score, max_dgs, low, high):
-    """Where between two factors the score comes down to `max_dgs`, a little above, and its score.
+def meet(score, max_dgs, low, high):
+    """The factor at which a falling score comes down to `max_dgs`, within 0.1 %, and its score.
 
     By Brent's safeguarded bisection, which asks for a third of the scores that bisection does.
+
+    Args:
+        score: function F -> DGS, above `max_dgs` at `low` and not at `high`.
     """
     from scipy.optimize import brentq
 
     factor = brentq(lambda f: score(f) - max_dgs, low, high, rtol=PRECISION / 4)
     while (found := score(factor)) > max_dgs:
-        factor *= 1 + PRECISION / 4
+        factor = min(factor * (1 + PRECISION / 4), high)
     return factor, found

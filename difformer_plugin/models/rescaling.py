@@ -15,19 +15,19 @@ So what follows the embeddings samples the table itself (`difformer factor --fro
 
 import logging
 import math
+from functools import cache
 
 import torch
 from torch import nn
 
 from difformer_plugin.diffusion.gaussian import GaussianProcess
-from difformer_plugin.diffusion.rescaling import NoiseSeries, dgs, search_factor
+from difformer_plugin.diffusion.rescaling import NoiseSeries, dgs, meet, search_factor
 from difformer_plugin.diffusion.sampled_degeneration import table_scores
 from difformer_plugin.models.config import given_factor
 
 logger = logging.getLogger(__name__)
 
 SAMPLES = 64  # draws for each time step; about 4,000 in all, a standard error of 0.003
-PRECISION = 1e-3  # relative, of an F that follows
 BERT_DEVIATION = 0.02
 KEY = "rescaling._extra_state"
 
@@ -101,23 +101,23 @@ class Rescaling(nn.Module):
         self._followed = num_updates
         cfg, before = self.cfg, self.factor
 
-        def too_high(factor):
-            return self.score(embeddings, factor, seed=num_updates) > cfg.max_dgs
+        @cache
+        def score(factor):
+            return self.score(embeddings, factor, seed=num_updates)
 
         def bounded(factor):
             return min(max(factor, cfg.min_rescaling_factor), cfg.max_rescaling_factor)
 
         low = bounded(before / (1 + cfg.rescaling_max_change))
         high = bounded(before * (1 + cfg.rescaling_max_change))
-        if not too_high(low):
-            high = low
-        elif too_high(high):
-            low = high
-        while high - low > PRECISION * low:
-            middle = (low + high) / 2
-            low, high = (middle, high) if too_high(middle) else (low, middle)
-        self._set(high)
-        logger.info(f"rescaling factor {before:.4g} -> {high:.4g} at {num_updates} updates")
+        if score(low) <= cfg.max_dgs:
+            factor = low
+        elif score(high) > cfg.max_dgs:
+            factor = high
+        else:
+            factor, _ = meet(score, cfg.max_dgs, low, high)
+        self._set(factor)
+        logger.info(f"rescaling factor {before:.4g} -> {factor:.4g} at {num_updates} updates")
 
     def _set(self, factor):
         self._factor, self._process = factor, None

@@ -1,0 +1,75 @@
+"""What an F that follows the embeddings costs, as a share of the training time.
+
+python benchmarks/rescaling_cost.py CHECKPOINT [--max-tokens 2048] [--length 20] [--interval 1000]
+
+Both are timed in turn in one run: setting F anew for the checkpoint's embeddings, which have moved
+so far that F changes by all that it may, and an update on random sentences.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from difformer_plugin import register
+
+
+def timed(function):
+    """Seconds that a call takes."""
+    synchronise()
+    started = time.perf_counter()
+    function()
+    synchronise()
+    return time.perf_counter() - started
+
+
+def synchronise():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def main():
+    """Print the times and the share."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoint")
+    parser.add_argument("--max-tokens", type=int, default=2048, help="target tokens of an update")
+    parser.add_argument("--length", type=int, default=20, help="tokens of a sentence")
+    parser.add_argument("--interval", type=int, default=1000, help="updates between two changes")
+    parser.add_argument("--repetitions", type=int, default=9)
+    args = parser.parse_args()
+    register()
+    from difformer_plugin.criterions.difformer_loss import DifformerLoss, DifformerLossConfig
+    from difformer_plugin.models.stored import load_without_data
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_without_data(args.checkpoint).to(device).train()
+    model.rescaling.cfg.max_dgs = 0.15
+    criterion = DifformerLoss(DifformerLossConfig(), task=None)
+    optimiser = torch.optim.Adam(model.parameters())
+    shape = max(1, args.max_tokens // args.length), args.length
+    types = len(model.denoiser.embed_tokens.weight), len(model.encoder.embed_tokens.weight)
+    target, source = (torch.randint(4, size, shape, device=device) for size in types)
+    sample = {"net_input": {"src_tokens": source}, "target": target}
+
+    def update():
+        optimiser.zero_grad()
+        loss, tokens, _ = criterion(model, sample)
+        (loss / tokens).backward()
+        optimiser.step()
+
+    def follow():
+        model.rescaling.follow(model.denoiser.table(), 1)
+
+    update(), follow()  # the first of each also fills caches
+    times = [(timed(update), timed(follow)) for _ in range(args.repetitions)]
+    one_update, one_follow = (statistics.median(column) for column in zip(*times))
+    print(f"types x dimension      {types[0]} x {model.cfg.latent_dim}, on {device}")
+    print(f"an update              {one_update:.3f} s ({shape[0]} sentences of {shape[1]} tokens)")
+    print(f"setting F anew         {one_follow:.3f} s")
+    share = one_follow / (one_follow + args.interval * one_update)
+    print(f"every {args.interval} updates      {share:.3%} of the training time")
+
+
+if __name__ == "__main__":
+    main()
