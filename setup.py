@@ -27,6 +27,8 @@ setup(
         "sacremoses>=0.1",
         "subword-nmt>=0.3.8",
         "tqdm",
+        "scipy",
+        "matplotlib",
     ],
     extras_require={
         "tensorboard": ["tensorboard", "tensorboardX"],

@@ -1,5 +1,6 @@
 """The commands of README.md, examples/ and scripts/ work as they are written there."""
 
+import contextlib
 import gzip
 import os
 import re
@@ -53,6 +54,21 @@ def test_the_readme_translates_from_python(corpus, trained, tmp_path):
 def test_the_readme_lists_every_option():
     outcome = shell("python", REPOSITORY / "scripts" / "options_table.py", "--check")
     assert outcome.code == 0, f"run scripts/options_table.py\n{outcome.err[-2000:]}"
+
+
+def test_the_commands_of_difformer_in_the_readme_run(corpus, trained, tmp_path):
+    (tmp_path / "data-bin").symlink_to(corpus.joined)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "checkpoint_best.pt").symlink_to(trained.checkpoint)
+    commands = re.findall(r"^    difformer ((?:factor|probe) .*)$", README, re.MULTILINE)
+    assert len(commands) == 6
+    outputs = {}
+    with contextlib.chdir(tmp_path):
+        for command in commands:
+            outputs[command] = succeed(tmp_path, "difformer", *shlex.split(command)).out
+    first, *_ = outputs.values()
+    assert f"```\n{first}```" in README
+    assert (tmp_path / "schedules.png").exists() and (tmp_path / "probe.png").exists()
 
 
 def test_the_multi30k_example(corpus, tmp_path):
