@@ -8,7 +8,14 @@ from pathlib import Path
 from difformer_plugin.errors import UserError
 
 MAX_DGS, LATENT_DIM, DIFFUSION_STEPS, SAMPLES = 0.15, 128, 2000, 1000
-NOT_WITH_CHECKPOINT = ("vocab_size", "latent_dim", "sigma", "method", "from_data", "target_lang")
+SAMPLING = {"samples", "seed"}
+NOT_WITH_CHECKPOINT = {
+    *("vocab_size", "latent_dim", "sigma", "method", "from_data", "target_lang"),
+}
+NOT_WITH_TABLE = SAMPLING | {
+    *("vocab_size", "from_data", "target_lang", "from_checkpoint", "noise_schedule"),
+    *("max_dgs", "rescaling_factor", "method", "plot"),
+}
 
 
 def add_parser(subparsers):
@@ -69,7 +76,7 @@ def add_parser(subparsers):
         metavar="N",
         help=f"draws for each time step where it is sampled; default: {SAMPLES}",
     )
-    add("--seed", type=int, default=1, help="of these draws; default: 1")
+    add("--seed", type=int, metavar="N", help="of these draws; default: 1")
     add("--from-data", type=Path, metavar="DATA-BIN", help="take V from its target dictionary")
     add("--target-lang", metavar="LANG", help="which dictionary that is, if names do not say")
     add(
@@ -125,26 +132,26 @@ def run(args):
         "classifier": args.classifier,
         **subject.describe(series, factor),
     }
+    print(json.dumps(result, indent=1) if args.json else render(result, args.plot))
     if args.plot:
         plot(args.plot, subject, series, factor)
-    print(json.dumps(result, indent=1) if args.json else render(result, args.plot))
     return 0
 
 
 def check(args):
     """Raise a UserError for options that say nothing together."""
-    sources = [name for name in ("vocab_size", "from_data", "from_checkpoint") if vars(args)[name]]
+    given = {name for name, value in vars(args).items() if value is not None and value is not False}
+    sources = [name for name in ("vocab_size", "from_data", "from_checkpoint") if name in given]
     if args.vocab_size is not None and args.vocab_size < 1:
         raise UserError(f"--vocab-size must be at least 1, not {args.vocab_size}")
     if args.samples is not None and args.samples < 1:
         raise UserError(f"--samples must be at least 1, not {args.samples}")
-    if args.rescaling_factor is not None and args.max_dgs is not None:
+    if args.seed is not None and not 0 <= args.seed < 2**63:
+        raise UserError(f"--seed must lie between 0 and 2^63 - 1, not {args.seed}")
+    if "rescaling_factor" in given and "max_dgs" in given:
         raise UserError("--rescaling-factor asks for no search: leave --max-dgs out")
     if args.table:
-        unused = [*sources, *(n for n in ("max_dgs", "rescaling_factor", "plot") if vars(args)[n])]
-        unused += [n for n in ("noise_schedule", "method", "samples") if vars(args)[n]]
-        if unused:
-            raise UserError(f"--table has its own rows: leave {options(unused)} out")
+        refuse(given & NOT_WITH_TABLE, "--table has its own rows")
         return
     if len(sources) != 1:
         raise UserError(
@@ -152,15 +159,21 @@ def check(args):
             + (f", not {options(sources)}" if sources else "")
         )
     if args.from_checkpoint:
-        unused = [name for name in NOT_WITH_CHECKPOINT if vars(args)[name] is not None]
-        if unused:
-            raise UserError(f"--from-checkpoint brings its own: leave {options(unused)} out")
-    elif args.samples is not None and args.method != "monte-carlo":
-        raise UserError("--samples needs --method monte-carlo or --from-checkpoint")
+        refuse(given & NOT_WITH_CHECKPOINT, "--from-checkpoint brings its own")
+    elif args.method != "monte-carlo":
+        refuse(given & SAMPLING, "nothing is sampled without --method monte-carlo")
+    if not args.from_data:
+        refuse(given & {"target_lang"}, "there is no dictionary to choose without --from-data")
     if args.plot:
         from difformer_plugin.evaluation.plots import check_plot_path
 
         check_plot_path(args.plot)
+
+
+def refuse(unused, why):
+    """A UserError if there is any option in this set."""
+    if unused:
+        raise UserError(f"{why}: leave {options(sorted(unused))} out")
 
 
 def options(names):
@@ -178,8 +191,8 @@ def render(result, plotted):
         + (f", at most {result['max_dgs']:g}" if result["max_dgs"] else "")
         + f"; {result['dgs_unscaled']:.4f} at F = 1",
     ]
-    if "error_bound" in result:
-        lines.append(f"error               below {result['error_bound']:.4f} with 99 % confidence")
+    if bound := result.get("error_bound"):
+        lines.append(f"error               below {bound:.4f} with 99 % confidence, for a given F")
     lines.append(
         f"of                  {result['vocab_size']} embeddings of dimension "
         f"{result['latent_dim']}, sigma_e = {result['sigma']:.4g}, schedule "
@@ -209,7 +222,8 @@ def published(result):
     from difformer_plugin.diffusion.published import DGS_MAX, LATENT_DIM, TABLE_19
 
     row = TABLE_19.get((result["noise_schedule"], result["vocab_size"]))
-    same = (result["latent_dim"], result["sigma"], result["vp_rf"]) == (LATENT_DIM, 1.0, False)
+    setting = ("latent_dim", "sigma", "vp_rf", "classifier")
+    same = [result[name] for name in setting] == [LATENT_DIM, 1.0, False, "definition1"]
     return dict(zip(DGS_MAX, row)).get(result["max_dgs"]) if row and same else None
 
 

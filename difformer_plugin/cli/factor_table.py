@@ -18,15 +18,14 @@ from difformer_plugin.diffusion.rescaling import NoiseSeries, dgs, search_factor
 
 def run(args):
     """Print the table, or all of it and the three smaller ones as JSON."""
-    latent_dim = args.latent_dim or LATENT_DIM
+    latent_dim = LATENT_DIM if args.latent_dim is None else args.latent_dim
     sigma = 1.0 if args.sigma is None else args.sigma
     published = latent_dim == LATENT_DIM and sigma == 1.0 and not args.vp_rf
 
     @cache
     def score(schedule, factor, vocab_size=VOCAB_SIZES[0], dim=latent_dim, vp_rf=bool(args.vp_rf)):
-        series = NoiseSeries(
-            schedule, args.diffusion_steps or DIFFUSION_STEPS, vp_rf, args.timesteps
-        )
+        steps = DIFFUSION_STEPS if args.diffusion_steps is None else args.diffusion_steps
+        series = NoiseSeries(schedule, steps, vp_rf, args.timesteps)
         return dgs(series, factor, vocab_size, dim, sigma, args.classifier)
 
     def search(max_dgs, schedule, *setting):
@@ -98,7 +97,5 @@ def render(result):
 def cell(entry):
     """A factor, with the paper's in brackets where it is another."""
     factor, paper = entry["rescaling_factor"], entry.get("paper")
-    if factor is None:
-        return "-"
-    text = f"{factor:.4g}" if factor % 0.5 else f"{factor:.1f}"
+    text = "-" if factor is None else f"{factor:.4g}" if factor % 0.5 else f"{factor:.1f}"
     return text if paper in (None, factor) else f"{text} ({paper:.1f})"

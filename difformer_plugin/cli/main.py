@@ -30,6 +30,8 @@ def main(argv=None):
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130  # what a shell says of a program that Ctrl-C ended
 
 
 if __name__ == "__main__":

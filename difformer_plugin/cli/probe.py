@@ -45,13 +45,20 @@ def run(args):
 
         check_plot_path(args.plot)
     register_quietly()
+    from fairseq.data.data_utils import post_process
     from tqdm import tqdm
 
+    try:
+        post_process("", args.post_process)
+    except NotImplementedError:
+        raise UserError(
+            f"--post-process '{args.post_process}' is none that fairseq knows, as '@@ '"
+        ) from None
     from difformer_plugin.decoding.probe import bleu_by_time
 
     times = [i / args.points for i in range(args.points)]
     curves, signature = {}, None
-    for path in args.path.split(":"):
+    for path in dict.fromkeys(args.path.split(":")):
         model, task, batches = load(args, path)
 
         def progress(items, path=path):
@@ -60,12 +67,12 @@ def run(args):
         curves[path], signature = bleu_by_time(
             model, task.target_dictionary, batches, times, args.seed, args.post_process, progress
         )
-    if args.plot:
-        plot(args.plot, times, curves)
     if args.json:
         print(json.dumps({"signature": signature, "time": times, "bleu": curves}, indent=1))
     else:
         print(render(times, curves, signature))
+    if args.plot:
+        plot(args.plot, times, curves)
     return 0
 
 

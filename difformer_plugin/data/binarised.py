@@ -46,8 +46,11 @@ def target_vocab_size(folder, target=None):
             )
         (target,) = targets
     path = folder / f"dict.{target}.txt"
-    with open(path, encoding="utf-8") as lines:
-        return sum(1 for line in lines if line.strip()) + SPECIAL_SYMBOLS
+    try:
+        lines = path.read_text("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}): run fairseq-preprocess again") from None
+    return sum(1 for line in lines if line.strip()) + SPECIAL_SYMBOLS
 
 
 def check_dataset(folder, split, source, target):

@@ -29,6 +29,7 @@ from scipy.special import gammaln, ndtr
 from difformer_plugin.errors import UserError
 
 CLASSIFIERS = ("definition1", "nearest")
+LEAST_SCALE = 1e-6  # of sigma_e, and of 1 / F
 
 # Nodes of the quadratures. For d from 16 to 512 they leave an error below 1e-3 in DGS_t and below
 # 1e-4 in its mean over a schedule's steps (tests/diffusion/test_degeneration.py).
@@ -70,8 +71,10 @@ def degeneration_scores(
         raise UserError(f"the vocabulary size must be at least 1, not {vocab_size}")
     if latent_dim < 2:
         raise UserError(f"the latent dimension must be at least 2, not {latent_dim}")
-    if not (sigma > 0 and np.isfinite(sigma)):
-        raise UserError(f"sigma must be a number above 0, not {sigma:g}")
+    if not LEAST_SCALE <= sigma <= 1 / LEAST_SCALE:
+        raise UserError(
+            f"sigma must lie between {LEAST_SCALE:g} and {1 / LEAST_SCALE:g}, not {sigma:g}"
+        )
     total = alpha_bar + beta_bar
     if not (np.all(alpha_bar >= 0) and np.all(beta_bar >= 0) and np.all(np.isfinite(total))):
         raise UserError("alpha-bar and beta-bar must be finite and not below 0")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from difformer_plugin.diffusion.degeneration import degeneration_scores
+from difformer_plugin.diffusion.degeneration import LEAST_SCALE, degeneration_scores
 from difformer_plugin.diffusion.schedules import alphas_cumprod, get_schedule
 from difformer_plugin.errors import UserError
 
 SEARCH_STEP = 0.5  # Delta F of Algorithm 1
+LEAST_STEP = 1e-3
 LARGEST_FACTOR = 10_000.0
 PRECISION = 1e-3  # relative, of a factor found by bisection
 
@@ -27,9 +28,9 @@ def default_stride(diffusion_steps):
 
 
 def check_factor(factor, option="--rescaling-factor"):
-    """A rescaling factor must be a positive, finite number."""
-    if not (factor > 0 and np.isfinite(factor)):
-        raise UserError(f"{option} must be above 0, not {factor:g}")
+    """A rescaling factor must be above 0, and of a size that numbers can stand the square of."""
+    if not 0 < factor <= 1 / LEAST_SCALE:
+        raise UserError(f"{option} must be above 0 and at most {1 / LEAST_SCALE:g}, not {factor:g}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def dgs(series, factor, vocab_size, latent_dim, sigma=1.0, classifier="definitio
 def search_factor(score, max_dgs, step=SEARCH_STEP, largest=LARGEST_FACTOR):
     """The least F = 1, 1 + step, 1 + 2 step, ... whose score is at most `max_dgs` (Algorithm 1).
 
-    The score falls as F grows, so bisection finds what Algorithm 1's walk would.
+    The score is taken to fall as F grows, so that bisection finds what Algorithm 1's walk would.
 
     Args:
         score: function F -> DGS.
@@ -100,8 +101,8 @@ def search_factor(score, max_dgs, step=SEARCH_STEP, largest=LARGEST_FACTOR):
     """
     if not 0 < max_dgs <= 1:
         raise UserError(f"--max-dgs must lie in (0, 1], not {max_dgs:g}")
-    if not (step >= 0 and np.isfinite(step)):
-        raise UserError(f"the search step must be a number of at least 0, not {step:g}")
+    if not (step == 0 or LEAST_STEP <= step <= largest):
+        raise UserError(f"the search step must be 0 or from {LEAST_STEP:g} on, not {step:g}")
     found = score(1.0)
     if found <= max_dgs:
         return 1.0, found

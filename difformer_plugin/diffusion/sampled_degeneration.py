@@ -26,25 +26,27 @@ def degenerated_model(embeddings, z_t, classifier="definition1"):
     )
 
 
+def seeded(device, seed):
+    """A generator; from one seed, two factors are scored on the same draws."""
+    return torch.Generator(device).manual_seed(seed)
+
+
 def table_scores(
-    embeddings, alpha_bar, beta_bar, samples, classifier="definition1", seed=0, progress=iter
+    embeddings, alpha_bar, beta_bar, samples, generator, classifier="definition1", progress=iter
 ):
     """DGS_t of an embedding table, each from `samples` draws of a token and its noise.
-
-    The draws depend on `seed` alone, so that the scores of two factors differ by the factors and
-    not by chance.
 
     Args:
         embeddings: (V, D), on the device that is to compute.
         alpha_bar, beta_bar: (T,) arrays.
         samples: draws for each time step.
+        generator: on the table's device.
         progress: wraps the iteration over the time steps, as tqdm does.
     Returns:
         float64 (T,) on the CPU.
     """
     embeddings = embeddings.detach().float()
     device, (types, dim) = embeddings.device, embeddings.shape
-    generator = torch.Generator(device).manual_seed(seed)
     scores = []
     for a, b in progress(list(zip(alpha_bar, beta_bar))):
         right = 0
@@ -80,19 +82,20 @@ def normal_scores(
     samples=1000,
     tables=NORMAL_TABLES,
     seed=0,
+    progress=iter,
 ):
     """DGS_t by Algorithm 2 for tables drawn from N(0, sigma^2 I).
 
     Args:
         samples: draws for each time step, shared out among `tables` tables.
+        progress: wraps the iteration over the tables, as tqdm does.
     Returns:
         DGS_t, float64 (T,), and the standard error of its mean, from how the tables differ.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, share = seeded("cpu", seed), math.ceil(samples / tables)
     drawn = []
-    for i in range(tables):
+    for _ in progress(range(tables)):
         embeddings = sigma * torch.randn(vocab_size, latent_dim, generator=generator)
-        share = math.ceil(samples / tables)
-        drawn.append(table_scores(embeddings, alpha_bar, beta_bar, share, classifier, seed + i))
+        drawn.append(table_scores(embeddings, alpha_bar, beta_bar, share, generator, classifier))
     drawn = torch.stack(drawn)
     return drawn.mean(0), float(drawn.mean(1).std() / math.sqrt(tables))

@@ -5,14 +5,15 @@ from pathlib import Path
 from difformer_plugin.data.files import atomic_path
 from difformer_plugin.errors import UserError
 
+FORMATS = (".png", ".svg", ".pdf")
+
 
 def check_plot_path(path):
-    """The format must be one that is known from the file's name."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    known = FigureCanvasBase.get_supported_filetypes()
-    if Path(path).suffix[1:].lower() not in known:
-        raise UserError(f"--plot {path}: end the name in .png, .svg or .pdf")
+    """The name must tell the format, and must not be a folder's."""
+    if Path(path).suffix.lower() not in FORMATS:
+        raise UserError(f"--plot {path}: end the name in {', '.join(FORMATS)}")
+    if Path(path).is_dir():
+        raise UserError(f"--plot {path} is a folder: name a file")
 
 
 def save_panels(path, panels):

@@ -190,6 +190,12 @@ def check_rescaling(cfg):
             "--min-rescaling-factor must be above 0 and at most --max-rescaling-factor, not "
             f"{least:g} and {greatest:g}"
         )
+    factor = given_factor(cfg)
+    if interval > 0 and factor is not None and not least <= factor <= greatest:
+        raise UserError(
+            f"--rescaling-factor {factor:g}, from which it is to follow the embeddings, must lie "
+            f"between --min-rescaling-factor {least:g} and --max-rescaling-factor {greatest:g}"
+        )
 
 
 def check_config(cfg):
@@ -198,9 +204,14 @@ def check_config(cfg):
     check_rescaling(cfg)
     if cfg.diffusion_steps < 2:
         raise UserError(f"--diffusion-steps must be at least 2, not {cfg.diffusion_steps}")
-    for name in ("model_dim", "latent_dim", "encoder_layers", "decoder_layers"):
-        if getattr(cfg, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    for name, least in (
+        ("model_dim", 1),
+        ("latent_dim", 2),
+        ("encoder_layers", 1),
+        ("decoder_layers", 1),
+    ):
+        if getattr(cfg, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {least}")
     for side in ("encoder", "decoder"):
         heads = getattr(cfg, f"{side}_attention_heads")
         if heads < 1 or cfg.model_dim % heads:

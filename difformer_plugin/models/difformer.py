@@ -161,10 +161,12 @@ class Difformer(BaseFairseqModel):
         """The process of training."""
         return self.rescaling.process
 
+    @torch.no_grad()
     def prepare_training(self):
         """Choose what is left to be chosen, before the first update."""
-        self.rescaling.announce()
+        self.rescaling.begin(self.denoiser.table())
 
+    @torch.no_grad()
     def set_num_updates(self, num_updates):
         """Called before each update: now and then, F follows the embeddings."""
         super().set_num_updates(num_updates)

@@ -30,7 +30,7 @@ def check_dictionaries(model, state):
     Raises:
         UserError: they differ.
     """
-    own_state = model.state_dict()
+    own_state = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
     marks = state.get(KEY)
     for i, (side, table) in enumerate(zip(SIDES, TABLES)):
         if table not in state:

@@ -21,22 +21,30 @@ import torch
 from torch import nn
 
 from difformer_plugin.diffusion.gaussian import GaussianProcess
-from difformer_plugin.diffusion.rescaling import NoiseSeries, dgs, meet, search_factor
-from difformer_plugin.diffusion.sampled_degeneration import table_scores
+from difformer_plugin.diffusion.rescaling import (
+    NoiseSeries,
+    check_factor,
+    dgs,
+    meet,
+    search_factor,
+)
+from difformer_plugin.diffusion.sampled_degeneration import seeded, table_scores
+from difformer_plugin.errors import UserError
 from difformer_plugin.models.config import given_factor
 
 logger = logging.getLogger(__name__)
 
 SAMPLES = 64  # draws for each time step; about 4,000 in all, a standard error of 0.003
-BERT_DEVIATION = 0.02
+UNUSUAL_SIGMA = 0.1  # from this difference to 1 on, the first score is printed as well
 KEY = "rescaling._extra_state"
 
 
 class Rescaling(nn.Module):
-    """F, and the process of training with it. Its only state in a checkpoint is F.
+    """F, and the process of training with it.
 
-    A number on the command line counts for itself. An F that was chosen or that follows is the
-    checkpoint's where there is one, so that training goes on with it.
+    A checkpoint holds F and the threshold that it was chosen for. A number on the command line
+    counts for itself. An F that follows the embeddings goes on from the checkpoint's, and so does
+    one that was chosen for the same threshold; for another one F is chosen anew.
 
     Args:
         cfg: DifformerConfig; vocab_size: V of the target.
@@ -46,14 +54,16 @@ class Rescaling(nn.Module):
         super().__init__()
         self.cfg, self.vocab_size = cfg, vocab_size
         self.series = NoiseSeries(cfg.noise_schedule, cfg.diffusion_steps, cfg.vp_rf)
-        self.fixed = given_factor(cfg) is not None and cfg.rescaling_update_interval == 0
-        self._factor, self._process, self._followed = given_factor(cfg), None, 0
+        self.follows = cfg.rescaling_update_interval > 0
+        self._given = self._factor = given_factor(cfg)
+        self._process, self._followed, self._announced = None, 0, None
 
     @property
     def factor(self):
         """F. Where it is left to us it is chosen at the first call, for sigma_e = 1."""
         if self._factor is None:
-            self._factor, _ = search_factor(self._expected_score, self.cfg.max_dgs)
+            factor, _ = search_factor(self._expected_score, self.cfg.max_dgs)
+            self._factor = self._bounded(factor) if self.follows else factor
         return self._factor
 
     @property
@@ -69,68 +79,86 @@ class Rescaling(nn.Module):
     def _expected_score(self, factor, sigma=1.0):
         return dgs(self.series, factor, self.vocab_size, self.cfg.latent_dim, sigma)
 
+    def _bounded(self, factor):
+        return min(max(factor, self.cfg.min_rescaling_factor), self.cfg.max_rescaling_factor)
+
     def score(self, embeddings, factor=None, seed=0):
         """DGS of an embedding table (V, D) under F or another factor, by sampling."""
         coefficients = self.series.coefficients(factor or self.factor)
-        return table_scores(embeddings, *coefficients, SAMPLES, seed=seed).mean().item()
+        generator = seeded(embeddings.device, seed)
+        return table_scores(embeddings, *coefficients, SAMPLES, generator).mean().item()
 
-    def announce(self):
-        """Choose F if that is left to us, and print it."""
+    def begin(self, embeddings):
+        """Training begins with this table (V, D): choose F if that is left to us, and print it."""
+        self._announced = self.factor
         text = (
             f"rescaling factor {self.factor:g}: degeneration score "
             f"{self._expected_score(self.factor):.3f} for {self.vocab_size} normal embeddings of "
             f"dimension {self.cfg.latent_dim}, sigma_e = 1"
         )
-        if self.cfg.apply_bert_init:
-            scale = 1 if self.cfg.no_scale_embedding else math.sqrt(self.cfg.latent_dim)
-            start = BERT_DEVIATION * scale
+        sigma = embeddings.square().mean().sqrt().item()
+        if abs(sigma - 1) > UNUSUAL_SIGMA:
             text += (
-                f" ({self._expected_score(self.factor, start):.3f} at the start, since "
-                f"--apply-bert-init makes sigma_e {start:.2g}; it rises as the embeddings grow)"
+                f"; these embeddings start with sigma_e = {sigma:.2g}, where it is "
+                f"{self.score(embeddings):.3f}, and it will change with them"
             )
         logger.info(text)
 
     def is_due(self, num_updates):
-        """Whether F is to be set anew before this update; once for each, whatever its batches."""
-        interval = self.cfg.rescaling_update_interval
-        return interval > 0 and num_updates % interval == 0 and num_updates > self._followed
+        """Whether F is to be set anew before this update; once for each, whatever its batches.
 
-    @torch.no_grad()
+        Never before `begin`: a model that is loaded to translate is told its updates as well.
+        """
+        if self._announced is None:
+            return False
+        if self._announced != self.factor:
+            logger.info(f"rescaling factor {self.factor:g}, from the checkpoint")
+            self._announced = self.factor
+        due = self.follows and num_updates % self.cfg.rescaling_update_interval == 0
+        return due and num_updates > self._followed
+
     def follow(self, embeddings, num_updates):
         """Set F so that the score of the table (V, D) is --max-dgs, within the bounds on F."""
         self._followed = num_updates
-        cfg, before = self.cfg, self.factor
+        max_dgs, change, before = self.cfg.max_dgs, self.cfg.rescaling_max_change, self.factor
 
         @cache
         def score(factor):
             return self.score(embeddings, factor, seed=num_updates)
 
-        def bounded(factor):
-            return min(max(factor, cfg.min_rescaling_factor), cfg.max_rescaling_factor)
-
-        low = bounded(before / (1 + cfg.rescaling_max_change))
-        high = bounded(before * (1 + cfg.rescaling_max_change))
-        if score(low) <= cfg.max_dgs:
+        low, high = self._bounded(before / (1 + change)), self._bounded(before * (1 + change))
+        if score(low) <= max_dgs:
             factor = low
-        elif score(high) > cfg.max_dgs:
+        elif score(high) > max_dgs:
             factor = high
         else:
-            factor, _ = meet(score, cfg.max_dgs, low, high)
+            factor, _ = meet(score, max_dgs, low, high)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # processes may compute in different ways, but they train one model
+            shared = torch.tensor(factor, dtype=torch.float64, device=embeddings.device)
+            torch.distributed.broadcast(shared, 0)
+            factor = shared.item()
         self._set(factor)
+        self._announced = factor
         logger.info(f"rescaling factor {before:.4g} -> {factor:.4g} at {num_updates} updates")
 
     def _set(self, factor):
         self._factor, self._process = factor, None
 
     def get_extra_state(self):
-        """F for the checkpoint, in a tensor, which averaging checkpoints can add up."""
-        return torch.tensor(self.factor, dtype=torch.float64)
+        """F and its threshold (or NaN) for the checkpoint; a tensor can be averaged with others."""
+        max_dgs = math.nan if self.cfg.max_dgs is None else self.cfg.max_dgs
+        return torch.tensor([self.factor, max_dgs], dtype=torch.float64)
 
     def set_extra_state(self, state):
-        """F from the checkpoint."""
-        if not self.fixed and float(state) != self._factor:
-            self._set(float(state))
-            logger.info(f"rescaling factor {self.factor:g}, from the checkpoint")
+        """F from the checkpoint, if it counts."""
+        if not torch.is_tensor(state) or state.shape != (2,):
+            raise UserError("the checkpoint's rescaling factor is damaged: use another checkpoint")
+        factor, max_dgs = state.tolist()
+        chosen_for_this = self._given is None and math.isclose(max_dgs, self.cfg.max_dgs)
+        if self.follows or chosen_for_this:
+            check_factor(factor, "the checkpoint's rescaling factor")
+            self._set(factor)
 
     def complete(self, state):
         """A model's state dict with this F, if it is an older one that has none."""

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from fairseq.models import build_model
@@ -18,13 +19,13 @@ def load_without_data(path):
     """
     checkpoint = checkpoint_utils.load_checkpoint_to_cpu(str(path))
     state, cfg = checkpoint.get("model", {}), (checkpoint.get("cfg") or {}).get("model")
-    if cfg is None or not all(table in state for table in TABLES):
+    if cfg is None or not all(torch.is_tensor(state.get(table)) for table in TABLES):
         raise UserError(f"{path} is not a checkpoint of a Difformer")
     cfg.encoder_embed_path = cfg.decoder_embed_path = None  # they have done their work
     source, target = (_dictionary(len(state[table])) for table in TABLES)
     task = SimpleNamespace(source_dictionary=source, target_dictionary=target)
     model = build_model(cfg, task, from_checkpoint=True)
-    state[KEY] = model.state_dict()[KEY]
+    state[KEY] = model.get_buffer(KEY)
     model.load_state_dict(state)
     return model.eval()
 

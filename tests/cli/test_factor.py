@@ -110,19 +110,28 @@ def test_plots_are_whole_files(factor, tmp_path):
         ("--vocab-size 9 --from-data x", "not --vocab-size and --from-data"),
         ("--vocab-size 0", "--vocab-size must be at least 1, not 0"),
         ("--vocab-size 9 --latent-dim 1", "latent dimension must be at least 2, not 1"),
-        ("--vocab-size 9 --sigma 0", "sigma must be a number above 0, not 0"),
+        ("--vocab-size 9 --sigma 0", "sigma must lie between 1e-06 and 1e+06, not 0"),
         ("--vocab-size 9 --max-dgs 1.2", "--max-dgs must lie in (0, 1], not 1.2"),
         ("--vocab-size 9 --max-dgs 0.05", "choose a greater --max-dgs"),
         ("--vocab-size 9 --noise-schedule no", "unknown noise schedule 'no': choose one of"),
-        ("--vocab-size 9 --search-step -1", "search step must be a number of at least 0, not -1"),
+        ("--vocab-size 9 --search-step -1", "search step must be 0 or from 0.001 on, not -1"),
         ("--vocab-size 9 --timesteps 2000", "between 1 and 1999, not 2000"),
-        ("--vocab-size 9 --rescaling-factor 0", "--rescaling-factor must be above 0, not 0"),
+        ("--vocab-size 9 --rescaling-factor 0", "--rescaling-factor must be above 0 and"),
         ("--vocab-size 9 --rescaling-factor 2 --max-dgs 0.1", "leave --max-dgs out"),
-        ("--vocab-size 9 --samples 5", "--samples needs --method monte-carlo"),
+        (
+            "--vocab-size 9 --samples 5",
+            "nothing is sampled without --method monte-carlo",
+        ),
         ("--vocab-size 9 --method monte-carlo --samples 0", "--samples must be at least 1"),
         ("--vocab-size 9 --plot plot.docx", "--plot plot.docx: end the name in .png"),
         ("--table --max-dgs 0.1 --plot x.png", "leave --max-dgs and --plot out"),
         ("--from-checkpoint x.pt --sigma 2", "--from-checkpoint brings its own: leave --sigma"),
+        ("--table --latent-dim 0", "latent dimension must be at least 2, not 0"),
+        ("--table --max-dgs 0 --seed 2", "leave --max-dgs and --seed out"),
+        ("--vocab-size 9 --target-lang en", "leave --target-lang out"),
+        ("--vocab-size 9 --sigma 1e160", "sigma must lie between"),
+        ("--vocab-size 9 --method monte-carlo --seed -1", "--seed must lie between"),
+        ("--vocab-size 99999999999 --method monte-carlo", "too large to be drawn"),
         ("--from-data nowhere", "nowhere: no such data folder"),
     ],
 )
@@ -142,6 +151,8 @@ def test_v_is_read_from_the_target_dictionary(factor, tmp_path):
     assert factor("--from-data", tmp_path, "--target-lang", "de", "--json")["vocab_size"] == 11
     assert main(["factor", "--from-data", str(tmp_path)]) == 2  # which of them?
     (tmp_path / "train.de-en.de.idx").touch()
+    (tmp_path / "dict.fr.txt").write_bytes(b"\xff\xfe 1\n")
+    assert main(["factor", "--from-data", str(tmp_path), "--target-lang", "fr"]) == 2
     result = factor("--from-data", tmp_path, "--json")
     assert result["vocab_size"] == len(Dictionary.load(str(tmp_path / "dict.en.txt"))) == 37
 

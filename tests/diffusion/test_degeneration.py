@@ -163,8 +163,10 @@ def test_gauss_rule_has_the_moments_of_chi_squared(k):
     [
         ({"vocab_size": 0}, "vocabulary size must be at least 1, not 0"),
         ({"latent_dim": 1}, "latent dimension must be at least 2, not 1"),
-        ({"sigma": 0.0}, "sigma must be a number above 0"),
-        ({"sigma": math.nan}, "sigma must be a number above 0"),
+        ({"sigma": 0.0}, "sigma must lie between"),
+        ({"sigma": 1e-160}, "sigma must lie between"),
+        ({"sigma": 1e160}, "sigma must lie between"),
+        ({"sigma": math.nan}, "sigma must lie between"),
         ({"classifier": "best"}, "unknown classifier 'best'"),
         ({"alpha_bar": [-0.1]}, "not below 0"),
         ({"beta_bar": [math.inf]}, "finite"),

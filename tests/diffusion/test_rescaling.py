@@ -65,7 +65,7 @@ def test_series_that_cannot_be_are_refused(values, message):
         NoiseSeries(**values)
 
 
-@pytest.mark.parametrize("factor", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("factor", [0.0, -1.0, 1e200, math.nan, math.inf])
 def test_factors_that_cannot_be_are_refused(factor):
     with pytest.raises(UserError, match="must be above 0"):
         NoiseSeries().coefficients(factor)
@@ -118,7 +118,7 @@ def test_thresholds_that_are_no_share_are_refused(max_dgs):
         search_factor(lambda f: 1 / f, max_dgs)
 
 
-@pytest.mark.parametrize("step", [-0.5, math.nan, math.inf])
+@pytest.mark.parametrize("step", [-0.5, 1e-300, 1e300, math.nan, math.inf])
 def test_steps_that_lead_nowhere_are_refused(step):
     with pytest.raises(UserError, match="search step"):
         search_factor(lambda f: 1 / f, 0.1, step)

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from difformer_plugin.diffusion import sampled_degeneration
+from difformer_plugin.diffusion.degeneration import degeneration_scores
 from difformer_plugin.diffusion.sampled_degeneration import (
     degenerated_model,
     error_bound,
     normal_scores,
+    seeded,
     standard_error,
     table_scores,
 )
@@ -46,17 +48,19 @@ def test_two_opposite_embeddings_have_a_closed_form():
     a, b = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.5, 2.0, 1.0])
     expected = torch.special.ndtr(a.sqrt() * u.norm() / b.sqrt()).double()
     for classifier in ("definition1", "nearest"):
-        found = table_scores(torch.stack([u, -u]), a, b, 40_000, classifier)
+        found = table_scores(torch.stack([u, -u]), a, b, 40_000, seeded("cpu", 0), classifier)
         torch.testing.assert_close(found, expected, atol=4 * 0.5 / 200, rtol=0)
 
 
 def test_draws_depend_on_the_seed_alone():
     embeddings = torch.randn(40, 8)
     a, b = [0.9, 0.5], [0.4, 2.0]
-    once, again, other = (table_scores(embeddings, a, b, 100, seed=seed) for seed in (3, 3, 4))
+    once, again, other = (
+        table_scores(embeddings, a, b, 100, seeded("cpu", seed)) for seed in (3, 3, 4)
+    )
     assert torch.equal(once, again) and not torch.equal(once, other)
     state = torch.random.get_rng_state()
-    table_scores(embeddings, a, b, 100)
+    table_scores(embeddings, a, b, 100, seeded("cpu", 3))
     assert torch.equal(state, torch.random.get_rng_state())
 
 
@@ -64,7 +68,7 @@ def test_more_noise_never_makes_the_same_draws_easier_by_chance():
     """Scores of a series of factors fall evenly, as a search by bisection wants them to."""
     embeddings = torch.randn(100, 16)
     scores = [
-        table_scores(embeddings, [0.5], [f**2 * 0.5], 2000).item()
+        table_scores(embeddings, [0.5], [f**2 * 0.5], 2000, seeded("cpu", 0)).item()
         for f in torch.linspace(1, 3, 20).tolist()
     ]
     assert scores == sorted(scores, reverse=True) and scores[0] > scores[-1] + 0.2
@@ -73,7 +77,7 @@ def test_more_noise_never_makes_the_same_draws_easier_by_chance():
 def test_standard_error_is_the_spread_of_repetitions():
     embeddings = torch.randn(50, 8)
     a, b, samples = [0.95, 0.7, 0.3, 0.01], [0.05, 0.3, 0.7, 0.99], 60
-    runs = [table_scores(embeddings, a, b, samples, seed=seed) for seed in range(300)]
+    runs = [table_scores(embeddings, a, b, samples, seeded("cpu", i)) for i in range(300)]
     spread = torch.stack([run.mean() for run in runs]).std().item()
     stated = sum(standard_error(run, samples) for run in runs) / len(runs)
     assert stated == pytest.approx(spread, rel=0.2)
@@ -88,6 +92,14 @@ def test_error_bound_is_hoeffdings():
     assert 2 * math.exp(-2 * 2000 * bound**2) == pytest.approx(0.1)
     draws = torch.rand(500, 2000).lt(0.5).double().mean(1)  # the widest that draws can be
     assert (draws - 0.5).abs().gt(bound).double().mean() < 0.1
+
+
+def test_tables_and_noise_are_independent():
+    """Of one table only, too: were they drawn from the same numbers, it would show."""
+    exact = degeneration_scores([0.5], [8.0], 300, 32)
+    drawn = [normal_scores([0.5], [8.0], 300, 32, samples=64, tables=1, seed=i) for i in range(60)]
+    means = torch.stack([scores.mean() for scores, _ in drawn])
+    assert abs(means.mean() - exact[0]) < 3 * means.std() / math.sqrt(60)
 
 
 def test_scale_of_normal_tables():
@@ -106,5 +118,5 @@ def test_progress_is_shown_a_step_at_a_time():
             seen.append(step)
             yield step
 
-    table_scores(torch.randn(10, 4), [0.5, 0.2], [0.5, 0.8], 5, progress=progress)
+    table_scores(torch.randn(10, 4), [0.5, 0.2], [0.5, 0.8], 5, seeded("cpu", 0), progress=progress)
     assert seen == [(0.5, 0.5), (0.2, 0.8)]

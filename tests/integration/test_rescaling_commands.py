@@ -51,7 +51,7 @@ def test_training_chooses_and_follows(followed):
     *_, row = logged(out, "valid")
     state = load(followed.path)
     assert float(row["rescaling_factor"]) == pytest.approx(found[-1][1], rel=1e-3)
-    assert float(state["model"][KEY]) == pytest.approx(found[-1][1], rel=1e-3)
+    assert float(state["model"][KEY][0]) == pytest.approx(found[-1][1], rel=1e-3)
     assert 0 < float(row["dgs"]) < 0.3 and -1 <= float(row["ani"]) <= 1
 
 
@@ -84,6 +84,7 @@ def test_decoding_and_validation_need_nothing_new(corpus, followed, tmp_path):
     )
     *_, row = logged(followed.outcome.out, "valid")
     assert f"rescaling_factor {row['rescaling_factor']}" in outcome.out
+    assert "rescaling factor " not in outcome.out + outcome.err  # nothing chosen or set anew
     assert f"| dgs {row['dgs']}" in outcome.out and f"| mse {row['mse']}" in outcome.out
 
 
@@ -107,7 +108,7 @@ def test_the_embeddings_of_a_checkpoint_are_sampled(followed, tmp_path):
     state = load(followed.path)
     types, dim = state["model"]["denoiser.embed_tokens.weight"].shape
     assert (result["vocab_size"], result["latent_dim"]) == (types - 1, dim)
-    assert result["factor_in_training"] == float(state["model"][KEY])
+    assert result["factor_in_training"] == float(state["model"][KEY][0])
     assert result["method"] == "monte-carlo" and result["samples"] == 300
     assert 0 < result["standard_error"] < result["error_bound"] < 0.05
     normal = dgs(NoiseSeries(), 3, types - 1, dim, result["sigma"])
@@ -135,7 +136,7 @@ def test_probe_is_a_single_step_from_noise_scored(corpus, model, tmp_path):
     """As fairseq-generate --decoding-steps 1 --decoding-fixed-t t translates."""
     outcome = succeed(
         tmp_path,
-        *("difformer", "probe", corpus.joined, "--path", f"{model}:{model}", "--json"),
+        *("difformer", "probe", corpus.joined, "--path", model, "--json"),
         *("--points", 4, "--batch-size", 8, "--plot", tmp_path / "probe.png", "--seed", 1),
     )
     result = json.loads(outcome.out)
@@ -176,6 +177,7 @@ def test_probe_prints_a_column_for_each_model(corpus, model, trained, tmp_path):
         (["--batch-size", 0], "--batch-size must be at least 1, not 0"),
         (["--gen-subset", "dev"], "dev.de-en.de.idx: no such file"),
         (["--plot", "x.txt"], "--plot x.txt: end the name in .png"),
+        (["--post-process", "foo"], "--post-process 'foo' is none that fairseq knows"),
     ],
 )
 def test_probe_refuses_what_cannot_be(corpus, model, tmp_path, arguments, message):
