@@ -3,7 +3,9 @@
 NumPy and SciPy only.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -136,7 +138,14 @@ def meet(score, max_dgs, low, high):
     """
     from scipy.optimize import brentq
 
-    factor = brentq(lambda f: score(f) - max_dgs, low, high, rtol=PRECISION / 4)
+    score = cache(score)
+    # over log F the score is closer to a line; at the ends it is asked for the very same factors
+    ends = {math.log(low): low, math.log(high): high}
+
+    def excess(log_factor):
+        return score(ends.get(log_factor) or math.exp(log_factor)) - max_dgs
+
+    factor = math.exp(brentq(excess, *ends, xtol=PRECISION / 4))
     while (found := score(factor)) > max_dgs:
         factor = min(factor * (1 + PRECISION / 4), high)
     return factor, found
