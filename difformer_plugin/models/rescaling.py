@@ -146,9 +146,8 @@ class Rescaling(nn.Module):
         self._factor, self._process = factor, None
 
     def get_extra_state(self):
-        """F and its threshold (or NaN) for the checkpoint; a tensor can be averaged with others."""
-        max_dgs = math.nan if self.cfg.max_dgs is None else self.cfg.max_dgs
-        return torch.tensor([self.factor, max_dgs], dtype=torch.float64)
+        """F and its threshold (or 0) for the checkpoint; a tensor can be averaged with others."""
+        return torch.tensor([self.factor, self.cfg.max_dgs or 0.0], dtype=torch.float64)
 
     def set_extra_state(self, state):
         """F from the checkpoint, if it counts."""

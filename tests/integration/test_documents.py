@@ -56,6 +56,7 @@ def test_the_readme_lists_every_option():
     assert outcome.code == 0, f"run scripts/options_table.py\n{outcome.err[-2000:]}"
 
 
+@pytest.mark.slow
 def test_the_commands_of_difformer_in_the_readme_run(corpus, trained, tmp_path):
     (tmp_path / "data-bin").symlink_to(corpus.joined)
     (tmp_path / "checkpoints").mkdir()

@@ -271,4 +271,6 @@ def test_the_console_script_trains_and_reports_a_mistake(corpus, tmp_path):
     assert outcome.code == 0, outcome.err[-3000:]
     assert (tmp_path / "checkpoint_last.pt").is_file()
     outcome = shell(*command, "--rescaling-factor", 0, "--save-dir", tmp_path / "other")
-    assert error_line(outcome) == "error: --rescaling-factor must be above 0, not 0"
+    assert error_line(outcome) == (
+        "error: --rescaling-factor must be above 0 and at most 1e+06, not 0"
+    )
