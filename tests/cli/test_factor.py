@@ -86,6 +86,7 @@ def test_the_table_has_the_papers_layout_and_marks_what_differs(factor):
     assert "of 51 entries are the same" in out[9] and out[10].startswith("Table 2,")
 
 
+@pytest.mark.slow
 def test_the_table_as_json(factor):
     result = factor("--table", "--json", "--search-step", 2, "--latent-dim", 64)
     assert len(result["table_19"]) == 54 and "table_2" not in result

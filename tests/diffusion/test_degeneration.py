@@ -119,6 +119,7 @@ def test_score_falls_with_noise_and_vocabulary(classifier):
     assert (np.diff(scores) < 1e-6).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 @pytest.mark.parametrize("latent_dim", [16, 128, 512])
 def test_quadrature_has_converged(latent_dim, classifier, monkeypatch):
