@@ -72,6 +72,7 @@ def test_the_commands_of_difformer_in_the_readme_run(corpus, trained, tmp_path):
     assert (tmp_path / "schedules.png").exists() and (tmp_path / "probe.png").exists()
 
 
+@pytest.mark.slow
 def test_the_multi30k_example(corpus, tmp_path):
     """On a few sentences under the data set's names, for a few updates; then once more."""
     raw = tmp_path / "raw"
