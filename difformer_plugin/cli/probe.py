@@ -50,7 +50,7 @@ def run(args):
 
     try:
         post_process("", args.post_process)
-    except NotImplementedError:
+    except NotImplementedError:  # what fairseq raises for a name that it does not know
         raise UserError(
             f"--post-process '{args.post_process}' is none that fairseq knows, as '@@ '"
         ) from None
