@@ -1,55 +1,27 @@
 """What `difformer demo` says at its end: the output of fairseq-generate, scored and laid out."""
 
-import re
 import shlex
-from dataclasses import dataclass, field
 from itertools import groupby
 
-from difformer_plugin.data.corpus import detokeniser, remove_bpe
+from difformer_plugin.data.corpus import detokeniser
 from difformer_plugin.errors import UserError
+from difformer_plugin.evaluation.outputs import parse_outputs as parse_outputs
+from difformer_plugin.evaluation.outputs import sentences_by_changes
 
 EXAMPLES = 10
-LINE = re.compile(r"^([HE])-(\d+)(?:_(\d+))?\t(.*)$")  # S, T, D and P lines are not needed
-FRAME = ("<s>", "</s>")
-
-
-@dataclass
-class Outputs:
-    """Tokenised translations by sentence number, and their steps, all without subword marks."""
-
-    best: dict = field(default_factory=dict)
-    steps: dict = field(default_factory=dict)  # sentence number -> texts, first step first
-
-
-def parse_outputs(lines):
-    """Read the H- and E- lines of fairseq-generate; other lines (logs) pass by."""
-    outputs = Outputs()
-    for line in lines:
-        match = LINE.match(line.rstrip("\n"))
-        if match is None:
-            continue
-        kind, number, step, text = match[1], int(match[2]), match[3], match[4]
-        if kind == "H" and step is None:
-            outputs.best[number] = _words(text.partition("\t")[2])
-        elif kind == "E" and step is not None:
-            outputs.steps.setdefault(number, []).append(_words(text))
-    return outputs
-
-
-def _words(text):
-    return " ".join(word for word in remove_bpe(text).split() if word not in FRAME)
 
 
 def translations(outputs, count, language):
     """The detokenised translations in the order of the test set; all `count` must be there."""
-    missing = [number for number in range(count) if number not in outputs.best]
-    if missing or len(outputs.best) != count:
+    best = outputs.best
+    missing = [number for number in range(count) if number not in best]
+    if missing or len(best) != count:
         raise UserError(
-            f"fairseq-generate translated {len(outputs.best)} sentences where the test set has "
+            f"fairseq-generate translated {len(best)} sentences where the test set has "
             f"{count} (without a translation: {missing[:5] or 'none'}): nothing is scored"
         )
     detokenise = detokeniser(language)
-    return [detokenise(outputs.best[number]) for number in range(count)]
+    return [detokenise(best[number]) for number in range(count)]
 
 
 def score(hypotheses, references):
@@ -82,12 +54,7 @@ def choose_emergence(outputs):
 
     None where no sentence ended otherwise than it began.
     """
-    changing = {
-        number: len(list(groupby(steps)))
-        for number, steps in outputs.steps.items()
-        if steps[0] != steps[-1]
-    }
-    return max(sorted(changing), key=changing.get, default=None)
+    return next(iter(sentences_by_changes(outputs.steps)), None)
 
 
 def render_emergence(steps):
