@@ -5,6 +5,7 @@ from fairseq.data.data_utils import post_process
 
 from difformer_plugin.decoding.candidates import FRAME, forced_lengths, length_beam
 from difformer_plugin.decoding.choice import bleu_scores, teacher_scores
+from difformer_plugin.decoding.history import HistoryFile
 from difformer_plugin.decoding.options import check_options
 from difformer_plugin.decoding.reverse import predictor, reverse_process
 from difformer_plugin.diffusion.noise import SentenceNoise, sentence_keys
@@ -22,13 +23,16 @@ class DiffusionGenerator:
         dictionary: the target dictionary.
         options: DecodingOptions.
         seed: of the noise.
-        retain_history: keep the tokens of every step.
+        retain_history: keep the tokens of every step and their log-probabilities.
     """
 
     def __init__(self, dictionary, options, seed, retain_history=False):
         check_options(options)
         self.dictionary, self.options, self.seed = dictionary, options, seed
         self.retain_history = retain_history
+        if options.history_file and not retain_history:
+            raise UserError("--history-file needs --retain-iter-history")
+        self.history_file = options.history_file and HistoryFile(options.history_file, dictionary)
         self.eos = dictionary.eos()  # fairseq leaves this symbol out of what it prints
 
     def check_models(self, models):
@@ -90,7 +94,7 @@ class DiffusionGenerator:
         tokens[blank, 0], tokens[blank, 1] = self.dictionary.bos(), self.dictionary.eos()
 
         tokens, scores, mask = tokens.cpu(), scores.cpu(), mask.cpu()
-        history = [step.cpu() for step in history]
+        history = [(step.cpu(), log_probs.cpu()) for step, log_probs in history]
         hypotheses = [
             {
                 "steps": options.decoding_steps - options.decoding_early_stopping,
@@ -99,13 +103,18 @@ class DiffusionGenerator:
                 "score": scores[i][mask[i]].mean(),
                 "hypo_attn": None,
                 "alignment": None,
-                "history": [{"tokens": step[i][mask[i]]} for step in history],
+                "history": [
+                    {"tokens": step[i][mask[i]], "positional_scores": log_probs[i][mask[i]]}
+                    for step, log_probs in history
+                ],
             }
             for i in range(len(rows))
         ]
         sentences = [hypotheses[i : i + beam] for i in range(0, len(rows), beam)]
         if beam > 1:
             self._rank(models, src_tokens[rows], sentences)
+        if self.history_file:
+            self.history_file.write(sample, sentences)
         return sentences
 
     def _lengths(self, model, memory):
@@ -121,12 +130,12 @@ class DiffusionGenerator:
         )
 
     def _decode(self, model, memory, mask, noise):
-        """Tokens (N, L), their log-probabilities (N, L), and the tokens of each step."""
+        """Tokens (N, L), their log-probabilities (N, L), and both of each step."""
         options, history = self.options, []
 
         def observe(k, z, prediction):
             shown = prediction if options.retain_z_0_hat else z
-            history.append(model.round(shown, mask)[0])
+            history.append(model.round(shown, mask))
 
         prediction = reverse_process(
             model.decoding_process(options),

@@ -50,6 +50,11 @@ class DecodingOptions(FairseqDataclass):
     retain_z_0_hat: bool = option(
         False, "with --retain-iter-history, the history holds z_0-hat (Fig. 4) and not z_t"
     )
+    history_file: Optional[str] = option(
+        None,
+        "with --retain-iter-history, write the tokens of each step and their probabilities to this "
+        "new file, JSON lines",
+    )
 
     @property
     def forces_length(self):

@@ -148,14 +148,15 @@ class DiffusionTranslationTask(TranslationTask):
             raise UserError(
                 f"--eval-bleu-args must be JSON, as '{{\"length_beam_size\": 3}}': {error}"
             ) from None
-        known = {f.name for f in fields(DecodingOptions)} - {"_name", "ppl_mbr"}
+        known = {f.name for f in fields(DecodingOptions)} - {"_name", "ppl_mbr", "history_file"}
         if unknown := sorted(set(given) - known):
             raise UserError(
                 f"--eval-bleu-args: no such option as {', '.join(unknown)}; there are "
                 f"{', '.join(sorted(known))}"
             )
-        # while a model is trained, or loaded as one of two, there is no teacher
-        self.sequence_generator = self.build_generator([model], Namespace(**given, ppl_mbr=False))
+        # while a model is trained, or loaded as one of two, there is no teacher and no history
+        options = Namespace(**given, ppl_mbr=False, history_file=None)
+        self.sequence_generator = self.build_generator([model], options)
 
     def build_generator(self, models, args, **unused):
         """The generator, with this task's decoding options.
