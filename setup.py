@@ -17,6 +17,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["difformer_plugin", "difformer_plugin.*"]),
+    package_data={"difformer_plugin.evaluation": ["templates/*.j2"]},
     install_requires=[
         # fairseq 0.12 for Python 3.11 and later, imported as `fairseq`
         "fairseq-fixed==0.12.3.1",
@@ -29,10 +30,13 @@ setup(
         "tqdm",
         "scipy",
         "matplotlib",
+        "jinja2",
     ],
     extras_require={
         "tensorboard": ["tensorboard", "tensorboardX"],
-        "test": ["pytest", "ruff", "tensorboard", "tensorboardX"],
+        # what difformer evaluate can do without: ROUGE, BERTScore, COMET
+        "evaluate": ["rouge-score", "bert-score", "unbabel-comet"],
+        "test": ["pytest", "ruff", "tensorboard", "tensorboardX", "rouge-score"],
     },
     entry_points={"console_scripts": ["difformer=difformer_plugin.cli.main:main"]},
 )

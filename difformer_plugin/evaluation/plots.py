@@ -1,11 +1,16 @@
-"""Plots, as files."""
+"""Plots, as files and inside pages."""
 
+import io
+import re
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
 
 from difformer_plugin.data.files import atomic_path
 from difformer_plugin.errors import UserError
 
 FORMATS = (".png", ".svg", ".pdf")
+INK = "#010203"  # text and lines of a plot inside a page; replaced by the colour of its text
+COLOURS = ("#2a78d6", "#d9731a", "#3f9b57")  # told apart on white and on black, in any eye
 
 
 def check_plot_path(path):
@@ -38,3 +43,73 @@ def save_panels(path, panels):
         axes.legend()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def inline_svg(panel):
+    """A plot as an <svg> element for a page, in the page's own colours and as wide as its place.
+
+    Args:
+        panel: a dict with `title` (for those who cannot see it), `x_label`, `y_label`, and
+            `series`: a list of (label, x, y). Optional: `kind`, one of "line" (default), "bar" and
+            "dot"; `ticks`: (positions, labels) of x; `fit`: (x, y) of a line through dots;
+            `sizes`: of the dots; `zero`: mark y = 0.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": panel["title"],
+        "text.parse_math": False,  # a system's name may hold a $
+        "font.family": "sans-serif",
+        "font.size": 11,
+        **dict.fromkeys(
+            ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+        ),
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.subplots()
+        _draw(axes, panel)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
+    opening, rest = svg[svg.index("<svg") :].replace(INK, "currentColor").split(">", 1)
+    opening = re.sub(r'\s(width|height)="[^"]*"', "", opening)  # viewBox keeps their ratio
+    return f'{opening} role="img" aria-label={quoteattr(panel["title"])}>{rest}'
+
+
+def _draw(axes, panel):
+    from matplotlib.ticker import MaxNLocator
+
+    kind, count = panel.get("kind", "line"), len(panel["series"])
+    axes.patch.set_alpha(0)
+    for i, (label, x, y) in enumerate(panel["series"]):
+        label = label.replace("_", "\u200b_", 1) if label.startswith("_") else label
+        if kind == "bar":
+            width = 0.8 / count
+            x = [value + (i - (count - 1) / 2) * width for value in x]
+            axes.bar(x, y, width, label=label, color=COLOURS[i])
+        elif kind == "dot":
+            axes.scatter(x, y, s=panel.get("sizes"), label=label, color=COLOURS[i], alpha=0.7)
+        else:
+            marker = ("o", "s", "^")[i]
+            axes.plot(x, y, label=label, color=COLOURS[i], marker=marker, markersize=4)
+    if "fit" in panel:
+        axes.plot(*panel["fit"], color=COLOURS[1], label="least squares")
+    if panel.get("zero"):
+        axes.axhline(0, color=INK, linewidth=0.8)
+    if "ticks" in panel:
+        axes.set_xticks(*panel["ticks"])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel=panel["x_label"], ylabel=panel["y_label"])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25, color=INK)
+    axes.set_axisbelow(True)
+    if count > 1 or "fit" in panel:
+        # above the axes, where no curve is
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0
+        )

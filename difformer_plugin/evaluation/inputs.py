@@ -1,0 +1,237 @@
+"""What is compared: systems and references, from logs of fairseq-generate or from plain files."""
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from difformer_plugin.data.corpus import detokeniser, read_lines, tokeniser
+from difformer_plugin.errors import UserError
+from difformer_plugin.evaluation.outputs import check_complete, parse_outputs
+
+UNKNOWN = "<<unk>>"  # how fairseq prints a reference's words that its dictionary lacks
+ALIKE = 0.5  # two logs whose references agree less often are of different test sets
+
+
+@dataclass
+class System:
+    """The translations of one system, in the order of the test set.
+
+    `texts` are detokenised and `tokens` are Moses tokens, of the best candidates; `samples` holds
+    all candidates in tokens, the best first; `steps` the tokens of each step of the best, or None.
+    """
+
+    name: str
+    texts: list
+    tokens: list
+    samples: list
+    steps: list | None = None
+
+
+@dataclass
+class TestSet:
+    """References and sources; `notes` says in words how they were come by."""
+
+    __test__ = False  # it is no test, whatever its name makes pytest think
+
+    language: str | None
+    references: list
+    reference_tokens: list
+    sources: list | None
+    notes: list = field(default_factory=list)
+
+
+class Words:
+    """Moses tokens to text and back; languages are asked for only where they matter."""
+
+    def __init__(self, language, lowercase):
+        self.language, self.lowercase = language, lowercase
+        self.split = cache(self._split)  # steps and candidates are mostly equal
+        self.join = cache(self._join)
+        self._tools = {}
+
+    def _tool(self, make):
+        if self.language is None:
+            raise UserError("tell the language of the translations, as in --target-lang de")
+        if make not in self._tools:
+            self._tools[make] = make(self.language)
+        return self._tools[make]
+
+    def _split(self, text):
+        return self._tool(tokeniser)(text)
+
+    def _join(self, tokens):
+        return self._tool(detokeniser)(tokens)
+
+    def both(self, text, tokenised):
+        """(text, tokens) of a sentence that is in tokens, or is not."""
+        text = text.lower() if self.lowercase else text
+        return (self.join(text), text) if tokenised else (text, self.split(text))
+
+
+def load(path, ref=None, src=None, baseline=None, language=None, lowercase=False, tokenised=None):
+    """Read systems and references.
+
+    Args:
+        path, baseline: logs of fairseq-generate or plain files; the second may be None.
+        ref, src: plain files, or None where a log has them.
+        language: the target's, or None to take it from the log or from the reference's ending.
+        lowercase: lower-case everything.
+        tokenised: whether logs and plain files hold Moses tokens; None: logs do unless they are in
+            sentencepiece, and plain files do not.
+    Returns:
+        (TestSet, the list of Systems)
+    Raises:
+        UserError: a file is empty, in another encoding, or does not fit the others.
+    """
+    files = [_read(file) for file in (path, baseline) if file is not None]
+    language = language or _language([outputs for _, outputs in files], ref)
+    words = Words(language, lowercase)
+    log = files[0][1]
+    test_set = _test_set(path, log, ref, src, words, tokenised)
+    count = len(test_set.references)
+    names = _names([file for file in (path, baseline) if file is not None])
+    systems = []
+    for name, file, (lines, outputs) in zip(names, (path, baseline), files):
+        if outputs is None:
+            _same_count(file, lines, ref or path, count)
+            systems.append(_plain_system(name, lines, words, bool(tokenised)))
+        else:
+            check_complete(outputs, count, file)
+            in_tokens = not outputs.sentencepiece if tokenised is None else tokenised
+            systems.append(_logged_system(name, outputs, count, words, in_tokens))
+    if baseline is not None and files[1][1] is not None:
+        _check_same_references(baseline, files[1][1], test_set)
+    return test_set, systems
+
+
+def _read(path):
+    """(lines, None) of a plain file, or (None, Outputs) of what fairseq-generate printed."""
+    lines = list(read_lines(path))
+    if not lines:
+        raise UserError(f"{path}: the file is empty; it needs one sentence a line")
+    outputs = parse_outputs(lines)
+    if outputs.candidates:
+        return None, outputs
+    if outputs.ended or outputs.sources or outputs.languages:
+        raise UserError(
+            f"{path}: fairseq-generate has printed no translations: run it without --quiet, and "
+            "give what it writes to its standard output"
+        )
+    return lines, None
+
+
+def _language(logs, ref):
+    """The target language, as a log or the name of the reference tells it, or None."""
+    for outputs in logs:
+        if outputs is not None and len(outputs.languages) > 1:
+            return outputs.languages[1]
+    ending = re.fullmatch(r"\.([a-z]{2})", Path(str(ref).removesuffix(".gz")).suffix)
+    return ending[1] if ref and ending else None
+
+
+def _names(paths):
+    """Short names of the files, if these tell them apart."""
+    short = [Path(path).name for path in paths]
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+
+
+def _same_count(path, lines, other, count):
+    if len(lines) != count:
+        raise UserError(
+            f"{path} has {len(lines)} lines and {other} has {count} sentences; they must be of the "
+            "same test set, line by line"
+        )
+
+
+def _plain_system(name, lines, words, tokenised):
+    pairs = [words.both(line, tokenised) for line in lines]
+    tokens = [tokens for _, tokens in pairs]
+    return System(name, [text for text, _ in pairs], tokens, [[line] for line in tokens])
+
+
+def _logged_system(name, outputs, count, words, tokenised):
+    def tokens(text):
+        return words.both(text, tokenised)[1]
+
+    samples = [[tokens(text) for text in outputs.candidates[i]] for i in range(count)]
+    if outputs.was_detokenised:
+        texts = [words.both(outputs.detokenised[i][0], False)[0] for i in range(count)]
+    else:
+        texts = [words.both(outputs.candidates[i][0], tokenised)[0] for i in range(count)]
+    steps = None
+    if all(i in outputs.steps for i in range(count)):
+        steps = [[tokens(text) for text in outputs.steps[i]] for i in range(count)]
+    return System(name, texts, [candidates[0] for candidates in samples], samples, steps)
+
+
+def _test_set(path, log, ref, src, words, tokenised):
+    """References and sources from plain files, or from the lines of a log."""
+    notes = []
+    if ref is not None:
+        lines = list(read_lines(ref))
+        if not lines:
+            raise UserError(f"{ref}: the file is empty; it needs one sentence a line")
+        in_tokens = bool(tokenised) and log is None
+        notes.append(f"references: {ref}")
+    elif log is None:
+        raise UserError(f"{path} is a plain file: give its references with --ref")
+    else:
+        lines, in_tokens = _logged_references(path, log, tokenised, notes)
+    pairs = [words.both(line, in_tokens) for line in lines]
+    if not in_tokens:
+        notes.append(f"references tokenised by sacremoses ({words.language})")
+    if in_tokens:
+        notes.append(f"references detokenised by sacremoses ({words.language})")
+    if src is not None:
+        sources = list(read_lines(src))
+        _same_count(src, sources, ref or path, len(pairs))
+        notes.append(f"sources: {src}")
+    else:
+        sources = log and [log.sources.get(i) for i in range(len(pairs))]
+        sources = None if not sources or None in sources else sources
+    text, tokens = zip(*pairs)
+    return TestSet(words.language, list(text), list(tokens), sources, notes)
+
+
+def _logged_references(path, log, tokenised, notes):
+    """The T-lines in order, and whether they are in tokens."""
+    if not log.references:
+        raise UserError(f"{path} has no T-lines: give the references with --ref")
+    count = max(max(log.references), max(log.candidates)) + 1
+    check_complete(log, count, path)
+    if len(log.references) != count:
+        raise UserError(
+            f"{path}: only {len(log.references)} of {count} sentences have a T-line: give the "
+            "references with --ref"
+        )
+    lines = [log.references[i] for i in range(count)]
+    in_tokens = not log.sentencepiece if tokenised is None else tokenised
+    notes.append(f"references: the T-lines of {path}")
+    if unknown := sum(line.count(UNKNOWN) for line in lines):
+        notes.append(
+            f"the T-lines have {unknown} words that the dictionary lacks, which count as wrong: "
+            "--ref with the raw references is better"
+        )
+    if not log.ended:
+        notes.append(
+            f"{path} lacks the last line of a whole run of fairseq-generate: sentences at the end "
+            "may be missing"
+        )
+    return lines, in_tokens and not log.was_detokenised
+
+
+def _check_same_references(path, outputs, test_set):
+    """Refuse a baseline of another test set, which its own references give away."""
+
+    def bare(text):
+        return "".join(text.casefold().split())
+
+    known = [bare(text) for text in test_set.references], list(map(bare, test_set.reference_tokens))
+    own = [bare(outputs.references.get(i, "")) for i in range(len(test_set.references))]
+    alike = sum(text in both for text, *both in zip(own, *known))
+    if outputs.references and alike < ALIKE * len(own):
+        raise UserError(
+            f"{path}: the references of {len(own) - alike} of {len(own)} sentences are others: "
+            "give a baseline of the same test set"
+        )

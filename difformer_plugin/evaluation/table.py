@@ -1,0 +1,108 @@
+"""The results of `difformer evaluate` as text for a terminal."""
+
+WIDTH = 30  # of the first column
+
+
+def render(result):
+    """The results as tables; see `results.evaluate` for what is in them."""
+    names = ("system", "baseline")
+    lines = [f"{who:<12}{name}" for who, name in zip(names, result["systems"])]
+    lines.append(f"{'sentences':<12}{result['sentences']}")
+    lines += [f"{'note':<12}{note}" for note in result["notes"]]
+    lines += ["", *_metrics(result), *_diversity(result)]
+    if result["bleu_by_length"]:
+        lines += ["", *_lengths(result)]
+    lines += ["", *_length_errors(result)]
+    for name, curve in zip(names, result["bleu_by_step"]):
+        if curve:
+            lines += ["", *_steps(name, curve)]
+    lines += ["", "signatures"]
+    lines += [f"  {row['label']:<{WIDTH - 2}}{row['signature']}" for row in result["metrics"]]
+    return "\n".join(lines)
+
+
+def _columns(values, form="{:10.2f}"):
+    return "".join(form.format(value) for value in values)
+
+
+def _header(title, result):
+    return f"{title:<{WIDTH}}" + _columns(
+        ("system", "baseline")[: len(result["systems"])], "{:>10}"
+    )
+
+
+def _metrics(result):
+    two = len(result["systems"]) > 1
+    yield _header("metric", result) + ("{:>10}{:>8}".format("diff.", "p") if two else "")
+    for row in result["metrics"]:
+        line = f"{row['label']:<{WIDTH}}{_columns(row['scores'])}"
+        if two:
+            line += f"{row['scores'][0] - row['scores'][1]:+10.2f}"
+            line += f"{row['p_value']:8.3f}" if "p_value" in row else ""
+        elif "intervals" in row:
+            low, high = row["intervals"][0]
+            line += f"   95 %: {low:.2f} to {high:.2f}"
+        yield line
+    for missing in result["missing"]:
+        yield f"{missing['label']:<{WIDTH}}{missing['reason']}"
+
+
+def _diversity(result):
+    """div-4, self-BLEU and the oracle, in the columns of the systems that have several samples."""
+    found = result["diversity"]
+    if not any(found):
+        return
+    yield ""
+    yield _header("several samples a source", result)
+    rows = [
+        ("samples", "samples", "{:10d}"),
+        ("div-4 (0 to 1)", "div_4", "{:10.3f}"),
+        ("self-BLEU", "self_bleu", "{:10.2f}"),
+        ("BLEU, tok., of the best sample", "oracle_bleu", "{:10.2f}"),
+    ]
+    for label, key, form in rows:
+        cells = [form.format(own[key]) if own else f"{'-':>10}" for own in found]
+        yield f"{label:<{WIDTH}}" + "".join(cells)
+
+
+def _lengths(result):
+    yield _header("BLEU, tok., by source words", result) + f"{'sentences':>12}"
+    for bucket in result["bleu_by_length"]:
+        span = span_of(bucket)
+        yield f"  {span:<{WIDTH - 2}}{_columns(bucket['bleu'])}{bucket['sentences']:12d}"
+    if fit := result["regression"]:
+        yield ""
+        yield "relative difference of sentence BLEU, (a - b) / max(a, b), on source words"
+        yield f"  slope {fit['slope']:+.5f} a word, intercept {fit['intercept']:+.4f}"
+        yield f"  {slope_test(fit)}"
+
+
+def span_of(bucket):
+    """`6-9`, or `6` where all sources are of one length."""
+    low, high = bucket["shortest"], bucket["longest"]
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def slope_test(fit):
+    """The t-test in words, and what its sign means."""
+    if fit["t"] is None:
+        return "the line fits without error: there is no t-test of its slope"
+    test = f"t = {fit['t']:.2f}, {fit['degrees_of_freedom']} degrees of freedom, "
+    test += f"p = {fit['p_value']:.2g} (two-sided)"
+    better = "system" if fit["slope"] > 0 else "baseline"
+    return f"{test}; the sign favours the {better} on longer sources"
+
+
+def _length_errors(result):
+    yield _header("length, in tokens", result)
+    errors = result["length_errors"]
+    yield f"{'  mean error':<{WIDTH}}" + _columns([own["mean"] for own in errors], "{:+10.2f}")
+    exact = [100 * own["exact"] for own in errors]
+    yield f"{'  exact, % of sentences':<{WIDTH}}" + _columns(exact, "{:10.1f}")
+
+
+def _steps(name, curve):
+    yield f"BLEU, tok., by step of the {name}"
+    for start in range(0, len(curve), 10):
+        cells = "".join(f"{bleu:7.2f}" for bleu in curve[start : start + 10])
+        yield f"  {start + 1:>3}-{min(start + 10, len(curve)):<4}{cells}"
