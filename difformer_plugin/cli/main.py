@@ -4,10 +4,10 @@ import argparse
 import sys
 
 from difformer_plugin import __version__
-from difformer_plugin.cli import check_reference, convert, demo, factor, probe, user_dir
+from difformer_plugin.cli import check_reference, convert, demo, evaluate, factor, probe, user_dir
 from difformer_plugin.errors import UserError
 
-SUBCOMMANDS = (demo, factor, probe, convert, check_reference, user_dir)
+SUBCOMMANDS = (demo, evaluate, factor, probe, convert, check_reference, user_dir)
 
 
 def build_parser():
