@@ -53,19 +53,26 @@ def target_vocab_size(folder, target=None):
     return sum(1 for line in lines if line.strip()) + SPECIAL_SYMBOLS
 
 
+def stem_of(folder, split, source, target, language):
+    """Path of one side of a split without .bin and .idx, or None; either direction may name it."""
+    stems = [
+        Path(folder) / f"{split}.{pair}.{language}"
+        for pair in (f"{source}-{target}", f"{target}-{source}")
+    ]
+    return next((stem for stem in stems if Path(f"{stem}.idx").is_file()), None)
+
+
 def check_dataset(folder, split, source, target):
     """The files of a split must be there, whole, not empty, and of the same number of lines."""
     folder, counts = Path(folder), {}
-    pairs = [f"{source}-{target}", f"{target}-{source}"]
     for language in (source, target):
-        stems = [folder / f"{split}.{pair}.{language}" for pair in pairs]
-        stem = next((s for s in stems if Path(f"{s}.idx").is_file()), None)
+        stem = stem_of(folder, split, source, target, language)
         if stem is None:
             if language == target and counts:
                 return  # sources alone can be translated
             raise UserError(
-                f"{stems[0]}.idx: no such file; binarise this split with fairseq-preprocess, or "
-                "name another one"
+                f"{folder / split}.{source}-{target}.{language}.idx: no such file; binarise this "
+                "split with fairseq-preprocess, or name another one"
             )
         counts[language] = _check_file(stem)
     if len(set(counts.values())) > 1:
