@@ -62,11 +62,11 @@ def bert_score(test_set, systems, model=None):
     """
     version = _require("bert_score", "bert-score")
     _stay_offline()
-    import bert_score as package
-
-    model = model or package.utils.lang2model[test_set.language or "en"]
-    layers = package.utils.model2layers.get(model)
     try:
+        import bert_score as package
+
+        model = model or package.utils.lang2model[test_set.language or "en"]
+        layers = package.utils.model2layers.get(model)
         if layers is None:  # a model that the package has no best layer for: take its last
             from transformers import AutoConfig
 
@@ -90,13 +90,13 @@ def comet(test_set, systems, model=None):
     if test_set.sources is None:
         raise NotThere("not computed: COMET reads the sources: give them with --src")
     _stay_offline()
-    import comet as package
-    import torch
-    from huggingface_hub import snapshot_download
-
     model = model or COMET_MODEL
     path = Path(model)
     try:
+        import comet as package
+        import torch
+        from huggingface_hub import snapshot_download
+
         if not path.is_file():
             # the package's own download_model may fall back to another server
             path = Path(snapshot_download(model, local_files_only=True), "checkpoints/model.ckpt")
@@ -122,10 +122,8 @@ def _stay_offline():
 
 def _unusable(model, option, error):
     """What to tell of a model that is not there, or that its package cannot load."""
-    if isinstance(error, OSError):
-        return (
-            f"not computed: {model} is not on this machine: fetch it with `hf download {model}`, "
-            f"or name another with {option}"
-        )
     reason = str(error).partition("\n")[0][:120] or type(error).__name__
-    return f"not computed: {model} could not be loaded ({reason}): name another with {option}"
+    return (
+        f"not computed: {model or 'the package'} could not be loaded ({reason}); nothing is "
+        f"downloaded here: fetch a model with `hf download NAME`, or name another with {option}"
+    )

@@ -10,7 +10,8 @@ from difformer_plugin.errors import UserError
 
 FORMATS = (".png", ".svg", ".pdf")
 INK = "#010203"  # text and lines of a plot inside a page; replaced by the colour of its text
-COLOURS = ("#2a78d6", "#d9731a", "#3f9b57")  # told apart on white and on black, in any eye
+LEGEND = 45  # letters that fit side by side above a plot
+COLOURS = ("#2a78d6", "#d9731a")  # told apart on white and on black, in any eye
 
 
 def check_plot_path(path):
@@ -68,7 +69,7 @@ def inline_svg(panel):
         ),
     }
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        figure = Figure(figsize=(5.2, 3.3), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.subplots()
         _draw(axes, panel)
@@ -94,7 +95,7 @@ def _draw(axes, panel):
         elif kind == "dot":
             axes.scatter(x, y, s=panel.get("sizes"), label=label, color=COLOURS[i], alpha=0.7)
         else:
-            marker = ("o", "s", "^")[i]
+            marker = ("o", "s")[i]
             axes.plot(x, y, label=label, color=COLOURS[i], marker=marker, markersize=4)
     if "fit" in panel:
         axes.plot(*panel["fit"], color=COLOURS[1], label="least squares")
@@ -109,7 +110,12 @@ def _draw(axes, panel):
     axes.grid(axis="y", alpha=0.25, color=INK)
     axes.set_axisbelow(True)
     if count > 1 or "fit" in panel:
+        beside = sum(len(label) for label, *_ in panel["series"]) < LEGEND
         # above the axes, where no curve is
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=2 if beside else 1,
+            frameon=False,
+            borderaxespad=0.2,
         )
