@@ -17,7 +17,10 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["difformer_plugin", "difformer_plugin.*"]),
-    package_data={"difformer_plugin.evaluation": ["templates/*.j2"]},
+    package_data={
+        "difformer_plugin.data": ["recipes/*.toml"],
+        "difformer_plugin.evaluation": ["templates/*.j2"],
+    },
     install_requires=[
         # fairseq 0.12 for Python 3.11 and later, imported as `fairseq`
         "fairseq-fixed==0.12.3.1",

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from difformer_plugin.errors import UserError
@@ -29,7 +30,6 @@ GENERATE = """
 """
 MAX_UPDATE = 1600
 TRAIN_SIZE, TEST_SIZE = 40_000, 500  # of the generated corpus
-BPE_MERGES = 8000  # for a corpus of the user's
 
 RESULT = re.compile(rb"^[STHDPE]-\d")  # thousands of lines that go to the log alone
 TAIL = 15  # lines of a failed stage's log that are repeated
@@ -82,7 +82,7 @@ def add_parser(subparsers):
 def run(args):
     """Run the stages that are not done yet, then print the report and write OUT/report.txt."""
     from difformer_plugin.cli import demo_report
-    from difformer_plugin.data.corpus import read_lines, read_pairs
+    from difformer_plugin.data.corpus import read_lines
     from difformer_plugin.data.files import atomic_text
 
     check(args)
@@ -100,7 +100,8 @@ def run(args):
         stages.command(command)
 
     outputs = demo_report.parse_outputs(read_lines(stages.log("fairseq-generate")))
-    pairs = list(read_pairs(raw, "test", args.source_lang, args.target_lang))
+    test = [args.out / "corpus" / "reference" / f"test.{lang}" for lang in languages(args)]
+    pairs = list(zip(*map(read_lines, test), strict=True))
     report = demo_report.render(stages.done, pairs, outputs, args.target_lang)
     with atomic_text(args.out / "report.txt") as handle:
         handle.write(report)
@@ -127,27 +128,37 @@ def check(args):
         raise UserError(f"--out {args.out} holds other things: name a folder that is new or empty")
 
 
+def languages(args):
+    """Source and target."""
+    return args.source_lang, args.target_lang
+
+
+def load_recipe(args):
+    """Plain text; whole words of the synthetic corpus, subwords of another."""
+    from difformer_plugin.data.recipe import load
+
+    recipe = load("plain")
+    return recipe if args.data is not None else replace(recipe, bpe_merges=0)
+
+
 def corpus_key(args):
     """What the tokenised corpus is made of: the generator's options, or the user's files."""
-    from difformer_plugin.data.corpus import SPLITS, find_split
+    from difformer_plugin.data.preparation import fingerprint
 
     if args.data is None:
         return ["synthetic", args.seed, args.train_size, args.test_size]
-    languages = (args.source_lang, args.target_lang)
-    paths = [find_split(args.data, split, lang) for split in SPLITS for lang in languages]
-    stats = [(os.path.abspath(path), os.stat(path)) for path in paths]
-    return [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return fingerprint(load_recipe(args), args.data, args.out, languages(args))
 
 
 def prepare_corpus(args, raw):
-    """Tokenised text in OUT/text: whole words of the synthetic corpus, subwords of another."""
-    from difformer_plugin.data.corpus import prepare
+    """Tokenised text in OUT/corpus/text."""
     from difformer_plugin.data.grammar import write_corpus
+    from difformer_plugin.data.passes import cores
+    from difformer_plugin.data.preparation import prepare
 
     if args.data is None:
         write_corpus(raw, args.seed, args.train_size, args.test_size, args.test_size)
-    merges = 0 if args.data is None else BPE_MERGES
-    prepare(raw, args.out / "text", args.source_lang, args.target_lang, merges)
+    prepare(load_recipe(args), raw, args.out / "corpus", languages(args), cores())
 
 
 def commands(args):
@@ -166,7 +177,7 @@ def commands(args):
     preprocess = ["fairseq-preprocess", "--joined-dictionary", "--destdir", data]
     preprocess += ["--source-lang", args.source_lang, "--target-lang", args.target_lang]
     for split in ("train", "valid", "test"):
-        preprocess += [f"--{split}pref", str(args.out / "text" / split)]
+        preprocess += [f"--{split}pref", str(args.out / "corpus" / "text" / split)]
     train = ["fairseq-train", data, *user_dir, *TRAIN.split(), "--save-dir", checkpoints]
     train += ["--max-update", str(args.max_update), *seed, *device]
     generate = ["fairseq-generate", data, *user_dir, *GENERATE.split()]

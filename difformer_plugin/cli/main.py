@@ -4,10 +4,32 @@ import argparse
 import sys
 
 from difformer_plugin import __version__
-from difformer_plugin.cli import check_reference, convert, demo, evaluate, factor, probe, user_dir
+from difformer_plugin.cli import (
+    average,
+    check_reference,
+    convert,
+    demo,
+    distill,
+    evaluate,
+    factor,
+    prepare,
+    probe,
+    user_dir,
+)
 from difformer_plugin.errors import UserError
 
-SUBCOMMANDS = (demo, evaluate, factor, probe, convert, check_reference, user_dir)
+SUBCOMMANDS = (
+    demo,
+    distill,
+    prepare,
+    evaluate,
+    factor,
+    probe,
+    average,
+    convert,
+    check_reference,
+    user_dir,
+)
 
 
 def build_parser():

@@ -1,7 +1,10 @@
 """Writing files so that a reader sees all of one or nothing of it."""
 
 import contextlib
+import fcntl
 import os
+
+from difformer_plugin.errors import UserError
 
 
 @contextlib.contextmanager
@@ -29,3 +32,21 @@ def atomic_text(path):
         open(temporary, "w", encoding="utf-8", newline="\n") as handle,
     ):
         yield handle
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Keep other processes out of a folder in which this one works; created if need be.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "lock"), "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder} is in use by another process: wait for it, or choose another folder"
+            ) from None
+        yield

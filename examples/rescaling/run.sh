@@ -12,18 +12,14 @@ out=$1
 shift
 plugin="--user-dir $(difformer user-dir) --task diffusion_translation"
 
-if [ ! -f "$out/data-bin/test.de-en.en.idx" ]; then
+if [ ! -f "$out/raw/test.en" ]; then
   python -c "import sys
-from difformer_plugin.data.corpus import prepare
 from difformer_plugin.data.grammar import write_corpus
 out, size, held_out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-write_corpus(f'{out}/raw', 1, size, held_out, held_out)
-prepare(f'{out}/raw', f'{out}/text', 'de', 'en', 0)" "$out" "${SENTENCES:-40000}" "${HELD_OUT:-500}"
-  rm -f "$out"/data-bin/dict.*.txt
-  fairseq-preprocess --source-lang de --target-lang en --joined-dictionary \
-    --trainpref "$out/text/train" --validpref "$out/text/valid" --testpref "$out/text/test" \
-    --destdir "$out/data-bin"
+write_corpus(f'{out}/raw', 1, size, held_out, held_out)" "$out" "${SENTENCES:-40000}" "${HELD_OUT:-500}"
 fi
+difformer prepare "$(dirname "$0")/words.toml" --raw "$out/raw" --out "$out" \
+  --source-lang de --target-lang en
 
 # row NAME SCHEDULE OPTIONS: train, translate the test set in two ways, print a line of the table
 row() {

@@ -149,7 +149,7 @@ def test_a_failing_stage_gives_the_end_of_its_log(tmp_path):
         (["--max-update", 0], "--max-update must be at least 1"),
         (["--source-lang", "fr"], "give --data"),
         (["--train-size", 0], "--train-size"),
-        (["--data", "nowhere"], "nowhere: no train.de or train.de.gz"),
+        (["--data", "nowhere"], "nowhere: no such folder"),
     ],
 )
 def test_options_that_cannot_work(tmp_path, options, said):

@@ -1,13 +1,15 @@
 """A tiny corpus, binarised once, and tiny models trained on it once, for all of these tests."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from harness import OPTIMISER, SENTENCES, TRAIN, binarise, load, redraw, succeed
 
-from difformer_plugin.data.corpus import prepare
+from difformer_plugin.data import recipe
 from difformer_plugin.data.grammar import write_corpus
+from difformer_plugin.data.preparation import prepare
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +21,8 @@ def corpus(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder / "raw", 1, 200, SENTENCES, SENTENCES)
-    prepare(folder / "raw", folder / "text", "de", "en", bpe_merges=400, progress=False)
+    plain = replace(recipe.load("plain"), bpe_merges=400)
+    prepare(plain, folder / "raw", folder, ("de", "en"), progress=False)
     joined = binarise(folder / "text", folder / "joined", "--joined-dictionary")
     separate = binarise(folder / "text", folder / "separate")
     symbols = (joined / "dict.de.txt").read_text("utf-8").splitlines(keepends=True)

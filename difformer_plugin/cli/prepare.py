@@ -1,0 +1,96 @@
+"""`difformer prepare`: raw parallel text to a data-bin, by a recipe."""
+
+from pathlib import Path
+
+from difformer_plugin.errors import UserError
+
+
+def add_parser(subparsers):
+    """Add the subcommand."""
+    from difformer_plugin.data.recipe import available
+
+    parser = subparsers.add_parser(
+        "prepare", help="make a data-bin from the files of a corpus, by a recipe"
+    )
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        help=f"one of {', '.join(available())}; or a .toml file of yours (copy one with --show)",
+    )
+    parser.add_argument(
+        "--raw", type=Path, metavar="FOLDER", help="the files as their publisher ships them"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where text, reference and data-bin go; an interrupted run goes on from there",
+    )
+    parser.add_argument("--source-lang", metavar="LANG", help="default: the recipe's")
+    parser.add_argument("--target-lang", metavar="LANG", help="default: the recipe's")
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="first fetch what is missing in --raw, where the recipe knows a public address",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: one for each core)"
+    )
+    parser.add_argument(
+        "--text-only", action="store_true", help="stop before the data-bin (no fairseq needed)"
+    )
+    parser.add_argument("--show", action="store_true", help="print the recipe and do nothing")
+    parser.set_defaults(run=run)
+
+
+def run(args):
+    """Prepare, and print what came of it."""
+    from difformer_plugin.data import recipe as recipes
+    from difformer_plugin.data.download import download
+    from difformer_plugin.data.passes import cores
+    from difformer_plugin.data.preparation import binarise, prepare, unlike_the_paper
+
+    recipe = recipes.load(args.recipe)
+    if args.show:
+        print(recipes.find(args.recipe).read_text("utf-8"), end="")
+        return 0
+    check(args)
+    langs = recipes.languages(recipe, args.source_lang, args.target_lang)
+    if args.download:
+        download(recipe, args.raw, langs)
+    summary = prepare(
+        recipe,
+        args.raw,
+        args.out,
+        langs,
+        args.workers or cores(),
+        None if args.text_only else binarise,
+    )
+    print(render(summary, args.out))
+    for line in unlike_the_paper(recipe, summary.counts):
+        print(f"warning: {line}")
+    return 0
+
+
+def check(args):
+    """Raise a UserError for options that are missing or make no sense."""
+    for name in ("raw", "out"):
+        if getattr(args, name) is None:
+            raise UserError(f"--{name} is needed: name a folder")
+    if args.out.is_file():
+        raise UserError(f"--out {args.out} is a file: name a folder")
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f"--workers must be at least 1, not {args.workers}")
+
+
+def render(summary, out):
+    """What was read, kept and dropped, as text."""
+    lines = ["all of it was there already"] if summary.known else []
+    for split, counts in summary.counts.items():
+        dropped = {k: v for k, v in counts.items() if k not in ("pairs", "lines")}
+        reasons = "".join(f", {number:,} {reason}" for reason, number in dropped.items())
+        of = f" of {counts['lines']:,} lines" if "lines" in counts else " drawn from train"
+        lines.append(f"{split:<6}{counts['pairs']:>11,} pairs{of}{reasons}")
+    made = [name for name in ("text", "reference", "data-bin") if (out / name).exists()]
+    lines.append(f"in {out}: {', '.join(made)}")
+    return "\n".join(lines)

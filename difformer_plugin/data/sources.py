@@ -1,0 +1,251 @@
+"""The files of a corpus as their publishers ship them, read pair by pair."""
+
+import contextlib
+import gzip
+import html
+import json
+import os
+import re
+import tarfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path, PurePosixPath
+
+from difformer_plugin.errors import UserError
+
+SEGMENT = re.compile(r'<seg id="?([^">]*)"?>(.*)</seg>', re.IGNORECASE)
+DOCUMENT = re.compile(r"<doc[ >]", re.IGNORECASE)
+DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A file, or a member of an archive."""
+
+    path: Path
+    member: str = ""
+
+    def __str__(self):
+        return f"{self.path}:{self.member}" if self.member else str(self.path)
+
+    @contextlib.contextmanager
+    def open(self):
+        """A stream of its bytes, unpacked on the way."""
+        with contextlib.ExitStack() as stack:
+            name, stream = self.member or self.path.name, None
+            if not self.member:
+                stream = stack.enter_context(open(self.path, "rb"))
+            elif zipfile.is_zipfile(self.path):
+                archive = stack.enter_context(zipfile.ZipFile(self.path))
+                stream = stack.enter_context(archive.open(self.member))
+            else:
+                archive = stack.enter_context(tarfile.open(self.path, "r|*"))
+                stream = next(archive.extractfile(m) for m in archive if m.name == self.member)
+            yield gzip.GzipFile(fileobj=stream) if name.endswith(".gz") else stream
+
+    def identity(self):
+        """What changes when the file does: name, size and time of change."""
+        stat = os.stat(self.path)
+        return [os.path.abspath(self.path), self.member, stat.st_size, stat.st_mtime_ns]
+
+
+class Folder:
+    """The files below a folder, and in the archives there, found by the end of their paths."""
+
+    def __init__(self, folder, leave_out=()):
+        """Look through `folder`, but not at the folders `leave_out` of what was made of it."""
+        self.folder, own = Path(folder), {Path(path).absolute() for path in leave_out}
+        if not self.folder.is_dir():
+            raise UserError(f"{folder}: no such folder; name the one with the files of the corpus")
+        files = (path for path in self.folder.rglob("*") if path.is_file())
+        self.paths = sorted(p for p in files if own.isdisjoint(p.absolute().parents))
+        self.members = {}  # of an archive
+
+    def find(self, names, archive, published):
+        """The file that has one of these names, plain or gzipped, else the archive's member.
+
+        Raises:
+            UserError: it is nowhere, or in several places.
+        """
+        wanted = [name + end for name in names for end in ("", ".gz")]
+        found = [Raw(p) for p in self.paths if _ends(p.relative_to(self.folder), wanted)]
+        archives = [p for p in self.paths if archive and p.name == archive]
+        if not found:
+            found = [Raw(p, m) for p in archives for m in self._list(p) if _ends(m, wanted)]
+        if len(found) > 1:
+            raise UserError(
+                f"{' and '.join(map(str, found[:3]))} could all be {names[0]}: leave one of them"
+            )
+        if not found:
+            inside = f", nor in {archives[0]}" if archives else ""
+            shipped = f", which {archive} holds" if archive and not archives else ""
+            raise UserError(
+                f"{self.folder}: no {' or '.join(names)} there, plain or .gz{inside}{shipped}; it "
+                f"is published at {published}"
+            )
+        return found[0]
+
+    def _list(self, path):
+        """Names of the files in an archive."""
+        if path not in self.members:
+            try:
+                if zipfile.is_zipfile(path):
+                    with zipfile.ZipFile(path) as archive:
+                        names = [i.filename for i in archive.infolist() if not i.is_dir()]
+                else:
+                    with tarfile.open(path, "r|*") as archive:
+                        names = [member.name for member in archive if member.isfile()]
+            except DAMAGED as error:
+                raise UserError(f"{path}: damaged archive ({error}); fetch it again") from error
+            self.members[path] = names
+        return self.members[path]
+
+
+def _ends(path, names):
+    """Whether a path is one of the names, or ends in one after a slash."""
+    parts = PurePosixPath(path).parts
+    return any(
+        parts[-len(PurePosixPath(name).parts) :] == PurePosixPath(name).parts for name in names
+    )
+
+
+def read_lines(raw):
+    r"""Lines of a UTF-8 file, split on \n only: U+2028 and such stay inside.
+
+    Args:
+        raw: a Raw, or the path of a file, plain or ending in .gz.
+    Raises:
+        UserError: bad UTF-8 or a damaged file; it names the line.
+    """
+    raw = raw if isinstance(raw, Raw) else Raw(Path(raw))
+    number = 0
+    try:
+        with raw.open() as stream:
+            for number, line in enumerate(stream, start=1):
+                text = line.rstrip(b"\r\n").decode("utf-8")
+                yield text.removeprefix("\ufeff") if number == 1 else text
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{raw}, line {number}: not UTF-8 ({error.reason}); convert the file with iconv"
+        ) from error
+    except DAMAGED as error:
+        raise UserError(
+            f"{raw}: damaged gzip or archive after line {number} ({error}); fetch the file again"
+        ) from error
+
+
+def side_by_side(left, right, names):
+    """Entries of two iterables, pair by pair.
+
+    Args:
+        names: of the two, for messages.
+    Raises:
+        UserError: one is empty or ends before the other; both lengths are named.
+    """
+    nothing = object()
+    for whole in count():  # noqa: B007 - it is read after the loop
+        pair = (next(left, nothing), next(right, nothing))
+        if nothing in pair:
+            break
+        yield pair
+    counts = [
+        whole + (entry is not nothing) + sum(1 for _ in rest)
+        for entry, rest in zip(pair, (left, right))
+    ]
+    for name, number in zip(names, counts):
+        if number == 0:
+            raise UserError(f"{name}: the file is empty; it needs one sentence a line")
+    if counts[0] != counts[1]:
+        raise UserError(
+            f"{names[0]} has {counts[0]} lines and {names[1]} has {counts[1]}; "
+            "they must be translations line by line"
+        )
+
+
+class Pairs:
+    """The pairs of one source of a recipe: iterating yields (place, source text, target text).
+
+    `place` names file and line for messages.
+    """
+
+    def __init__(self, source, folder, langs, published):
+        self.source, self.langs = source, langs
+        self.raws = [
+            folder.find(source.names(lang, *langs), source.archive, published) for lang in langs
+        ]
+
+    def __iter__(self):
+        if self.source.format == "jsonl":
+            pairs = self._objects()
+        elif self.source.format == "segments":
+            pairs = self._segments()
+        else:
+            pairs = self._lines()
+        for place, *texts in pairs:
+            yield place, *map(self._edit, texts)
+
+    def _edit(self, text):
+        for string in self.source.remove:
+            text = text.replace(string, "")
+        for old, new in self.source.replace.items():
+            text = text.replace(old, new)
+        return html.unescape(text) if self.source.decode_entities else text
+
+    def _lines(self):
+        marks = self.source.drop_lines_with
+        files = [read_lines(raw) for raw in self.raws]
+        for number, (left, right) in enumerate(side_by_side(*files, self.raws), start=1):
+            dropped = [[mark in text for mark in marks] for text in (left, right)]
+            if dropped[0] != dropped[1]:
+                raise UserError(
+                    f"{self.raws[0]} and {self.raws[1]}, line {number}: only one of them is a "
+                    f"line with {' or '.join(marks)}; the two files are not aligned"
+                )
+            if not any(dropped[0]):
+                yield (self.raws, number), left, right
+
+    def _segments(self):
+        files = [_read_segments(raw) for raw in self.raws]
+        for left, right in side_by_side(*files, self.raws):
+            if left[:2] != right[:2]:
+                raise UserError(
+                    f"{self.raws[0]}, line {left[2]}, has segment {left[1]} of document {left[0]} "
+                    f"where {self.raws[1]}, line {right[2]}, has segment {right[1]} of document "
+                    f"{right[0]}; the two files are not aligned"
+                )
+            yield (self.raws, left[2]), left[3], right[3]
+
+    def _objects(self):
+        if self.raws[0] != self.raws[1]:
+            raise UserError(f"{self.raws[0]} and {self.raws[1]}: one file must hold both sides")
+        raw, keys, number = self.raws[0], [self.source.fields[lang] for lang in self.langs], 0
+        for number, line in enumerate(read_lines(raw), start=1):
+            try:
+                texts = [json.loads(line)[key] for key in keys]
+            except (ValueError, TypeError, KeyError):
+                texts = []
+            if not all(isinstance(text, str) for text in texts) or not texts:
+                raise UserError(
+                    f"{raw}, line {number}: not a JSON object with the strings "
+                    f"{' and '.join(map(repr, keys))}"
+                )
+            yield (self.raws, number), *(" ".join(text.split("\n")) for text in texts)
+        if number == 0:
+            raise UserError(f"{raw}: the file is empty; it needs one JSON object a line")
+
+
+def _read_segments(raw):
+    """(document, segment's id, line number, text) of each <seg> in a file."""
+    document = 0
+    for number, line in enumerate(read_lines(raw), start=1):
+        document += DOCUMENT.search(line) is not None
+        if "<seg" not in line.lower():
+            continue
+        match = SEGMENT.search(line)
+        if match is None:
+            raise UserError(
+                f'{raw}, line {number}: not a segment, <seg id="…"> text </seg>, on one line'
+            )
+        yield document, match[1], number, match[2].strip()

@@ -1,0 +1,106 @@
+"""Fetching from a server of our own: resumed, checked by size, refused in one line."""
+
+import re
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+
+from difformer_plugin.data import recipe
+from difformer_plugin.data.download import download, fetch
+from difformer_plugin.data.recipe import Download
+from difformer_plugin.errors import UserError
+
+CONTENT = bytes(range(256)) * 4000  # a million bytes
+
+
+@pytest.fixture
+def server():
+    """A server with /file; `ranges`: whether it knows them; `cut`: bytes before it hangs up."""
+    state = SimpleNamespace(ranges=True, cut=None, requests=[])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            header = self.headers.get("Range")
+            state.requests.append((self.path, header))
+            if self.path != "/file":
+                return self.send_error(404)
+            start = int(re.fullmatch(r"bytes=(\d+)-", header)[1]) if header else 0
+            if header and state.ranges and start >= len(CONTENT):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+                return self.end_headers()
+            start = start if state.ranges else 0
+            self.send_response(206 if header and state.ranges else 200)
+            self.send_header("Content-Length", str(len(CONTENT) - start))
+            self.end_headers()
+            end = len(CONTENT) if state.cut is None else start + state.cut
+            return self.wfile.write(CONTENT[start:end])
+
+        def log_message(self, *unused):
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever)
+    thread.start()
+    state.url = f"http://127.0.0.1:{http.server_port}"
+    yield state
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_interrupted_download_goes_on(server, tmp_path, ranges):
+    path = tmp_path / "file"
+    server.cut, server.ranges = 300_000, ranges
+    with pytest.raises(UserError, match=r"ended after 300,000 of 1,024,000 bytes; run the same"):
+        fetch(f"{server.url}/file", path, 0, progress=False)
+    assert not path.exists()
+    server.cut = None
+    fetch(f"{server.url}/file", path, len(CONTENT), progress=False)
+    assert path.read_bytes() == CONTENT
+    assert [header for _, header in server.requests] == [None, "bytes=300000-"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_file_that_was_whole_but_not_named_yet(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    fetch(f"{server.url}/file", tmp_path / "file", 0, progress=False)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("expected", [len(CONTENT) - 1, len(CONTENT) + 1])
+def test_another_size_is_refused_and_removed(server, tmp_path, expected):
+    with pytest.raises(UserError, match=f"has 1,024,000 bytes, not {expected:,}"):
+        fetch(f"{server.url}/file", tmp_path / "file", expected, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refusals_are_one_line(server, tmp_path):
+    with pytest.raises(UserError, match=r"/other: Not Found; run the same command again"):
+        fetch(f"{server.url}/other", tmp_path / "file", 0, progress=False)
+    server_url = server.url.replace("127.0.0.1", "nowhere.invalid")
+    with pytest.raises(UserError, match="nowhere.invalid"):
+        fetch(f"{server_url}/file", tmp_path / "file", 0, progress=False)
+
+
+def test_a_recipe_fetches_what_it_needs_and_does_not_have(server, tmp_path):
+    items = [
+        Download(f"{server.url}/file", len(CONTENT)),
+        Download(f"{server.url}/file", file="german", languages=["de"]),
+        Download(f"{server.url}/file", file="czech", languages=["cs"]),
+    ]
+    own = replace(recipe.load("multi30k"), download=items)
+    (tmp_path / "german").write_bytes(b"is there")
+    download(own, tmp_path, ("de", "en"), progress=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "german"]
+    assert (tmp_path / "german").read_bytes() == b"is there"
+    assert len(server.requests) == 1
+
+
+def test_a_recipe_without_an_address_says_where_to_go(tmp_path):
+    with pytest.raises(UserError, match="QQP cannot be fetched.*DiffuSeq.*put the files into"):
+        download(recipe.load("qqp"), tmp_path, ("src", "tgt"))

@@ -1,0 +1,136 @@
+"""A pass in chunks: any number of workers, any kill, any restart give the same files."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+
+from difformer_plugin.data import passes
+from difformer_plugin.errors import UserError
+
+
+@dataclass(frozen=True)
+class Double:
+    """Rows (n, 2n) of the numbers that 7 does not divide."""
+
+    pause: float = 0.0
+    fail_at: int | None = None
+    die: bool = False
+
+    def __call__(self, entries):
+        time.sleep(self.pause)
+        if self.fail_at in entries:
+            if self.die:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise UserError(f"number {self.fail_at}")
+        rows = [(str(n), str(2 * n)) for n in entries if n % 7]
+        return rows, Counter(sevens=sum(n % 7 == 0 for n in entries))
+
+
+def outputs(row, before):
+    """Every fifth row goes to other files."""
+    kind = "fifth" if (before + 1) % 5 == 0 else "rest"
+    return {f"{kind}.one": row[0], f"{kind}.two": row[1]}
+
+
+def go(folder, function=None, count=100, workers=1):
+    function = function or Double()
+    return passes.run_pass(folder, "pass", iter(range(count)), function, outputs, workers, False)
+
+
+def contents(folder):
+    return {p.name: p.read_text() for p in folder.iterdir() if p.suffix in (".one", ".two")}
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(passes, "CHUNK", 3)
+    monkeypatch.setattr(passes, "SAVE_SECONDS", 0.0)
+
+
+def expected(count=100):
+    kept = [n for n in range(count) if n % 7]
+    rows = {"fifth": kept[4::5], "rest": [n for i, n in enumerate(kept) if i % 5 != 4]}
+    return {
+        f"{kind}.{name}": "".join(f"{factor * n}\n" for n in numbers)
+        for kind, numbers in rows.items()
+        for name, factor in (("one", 1), ("two", 2))
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_any_number_of_workers(tmp_path, workers):
+    counts = go(tmp_path, workers=workers)
+    assert contents(tmp_path) == expected()
+    assert counts == {"lines": 100, "rows": 85, "sevens": 15}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failure_is_passed_on_and_the_next_run_goes_on(tmp_path, workers):
+    with pytest.raises(UserError, match="number 50"):
+        go(tmp_path, Double(fail_at=50), workers=workers)
+    assert go(tmp_path, Double(fail_at=0)) == {"lines": 100, "rows": 85, "sevens": 15}
+    assert contents(tmp_path) == expected()
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    first = go(tmp_path)
+    assert go(tmp_path, Double(fail_at=0)) == first
+
+
+def test_a_killed_worker_is_one_clear_line(tmp_path):
+    with pytest.raises(UserError, match="a worker was killed.*run the same command again"):
+        go(tmp_path, Double(fail_at=50, die=True), workers=2)
+    go(tmp_path)
+    assert contents(tmp_path) == expected()
+
+
+def test_killed_at_random_moments(tmp_path):
+    """kill -9 again and again: nothing is lost, doubled or out of order."""
+    draw, kills = random.Random(4), 0
+    context = multiprocessing.get_context("fork")
+    while True:
+        process = context.Process(target=go, args=(tmp_path, Double(pause=0.004), 600))
+        process.start()
+        process.join(draw.uniform(0.02, 0.2))
+        if process.exitcode is not None:
+            break
+        process.kill()
+        process.join()
+        kills += 1
+    assert process.exitcode == 0 and kills >= 3
+    assert contents(tmp_path) == expected(600)
+
+
+def test_what_was_written_after_the_last_save_is_cut_off(tmp_path, monkeypatch):
+    with pytest.raises(UserError):
+        go(tmp_path, Double(fail_at=50))
+    for path in tmp_path.glob("*.one"):
+        path.write_bytes(path.read_bytes() + b"half a li")
+    go(tmp_path)
+    assert contents(tmp_path) == expected()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_it_reads_ahead_a_bounded_number_of_chunks(tmp_path, workers):
+    """However slow the work is: this is what keeps memory from growing with the corpus."""
+    read = []
+
+    def entries():
+        for number in range(300):
+            read.append(number)
+            yield number
+
+    ahead = []
+
+    def watch(row, before):
+        ahead.append(len(read) - int(row[0]))
+        return outputs(row, before)
+
+    passes.run_pass(tmp_path, "pass", entries(), Double(0.001), watch, workers, False)
+    assert max(ahead) <= passes.CHUNK * (workers * passes.AHEAD + 2)

@@ -1,0 +1,124 @@
+"""Recipes: those of the package hold together, and a wrong key or value is named."""
+
+import pytest
+
+from difformer_plugin.data import recipe
+from difformer_plugin.errors import UserError
+
+GOOD = """
+title = "t"
+published = "p"
+bpe-merges = 5
+[train]
+files = [{ file = "a.{lang}" }]
+[valid]
+every = 3
+[test]
+files = [{ file = ["b.{lang}", "c.{lang}"] }]
+"""
+
+# Table 20: training, validation, test
+TABLE_20 = {
+    "wmt14-en-de": (4_500_966, 3_000, 3_003),
+    "wmt16-en-ro": (608_319, 1_999, 1_999),
+    "iwslt14-de-en": (160_215, 7_282, 6_750),
+    "gigaword": (3_803_957, 189_651, 1_951),
+    "qqp": (144_715, 2_048, 2_500),
+    "wiki-auto": (677_751, 2_048, 5_000),
+    "quasar-t": (116_953, 2_048, 10_000),
+}
+
+
+def load(tmp_path, text):
+    path = tmp_path / "own.toml"
+    path.write_text(text, "utf-8")
+    return recipe.load(str(path))
+
+
+def test_the_package_has_the_papers_corpora():
+    for name, sizes in TABLE_20.items():
+        assert tuple(recipe.load(name).pairs.values()) == sizes
+    others = {"multi30k", "debian-descriptions", "plain"}
+    assert set(recipe.available()) == set(TABLE_20) | others
+
+
+@pytest.mark.parametrize("name", recipe.available())
+def test_recipes_of_the_package(name):
+    loaded = recipe.load(name)
+    langs = loaded.languages or ["fr", "de"]
+    source, target = recipe.languages(loaded, langs[0], langs[1])
+    for split in (loaded.train, loaded.valid, loaded.test):
+        for file in split.files:
+            for lang in (source, target):
+                assert all(file.names(lang, source, target))
+    for item in loaded.download:
+        assert item.url.startswith("https://")
+    assert loaded.published
+
+
+def test_names_know_direction_and_role():
+    source = recipe.load("wmt16-en-ro").test.files[0]
+    assert source.names("ro", "ro", "en") == ["newstest2016-roen-src.ro.sgm"]
+    assert source.names("ro", "en", "ro") == ["newstest2016-enro-ref.ro.sgm"]
+
+
+def test_own_recipe(tmp_path):
+    own = load(tmp_path, GOOD)
+    assert own.valid.every == 3 and own.bpe_merges == 5 and own.text.tokenise
+    assert own.test.files[0].names("de", "de", "en") == ["b.de", "c.de"]
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("title", "name", "no such key as name; there are title"),
+        ('title = "t"', "", "the key title is missing"),
+        ("bpe-merges = 5", 'bpe-merges = "5"', "bpe-merges is '5', which is not a whole number"),
+        ("bpe-merges = 5", "bpe-merges = true", "bpe-merges is True, which is not a whole"),
+        ("bpe-merges = 5", "bpe-merges = -1", "bpe-merges must be 0"),
+        ("every = 3", "", "valid needs either files or every"),
+        ("every = 3", "every = 1", "every must be 2 or more"),
+        ("a.{lang}", "a.{language}", "a.{language}"),
+        (
+            'file = "a.{lang}"',
+            "file = 5",
+            "files[0]: file is 5, which is not a string, list",
+        ),
+        ('file = "a.{lang}"', 'file = "a", format = "xml"', "'xml' is none of plain, segments"),
+        ('file = "a.{lang}"', 'file = "a", format = "jsonl"', "jsonl needs fields"),
+        ("[valid]", "[clean]\nunits = 'words'\n[valid]", "tokens or subwords, not 'words'"),
+        ("[valid]", "[text]\nlowercase = 1\n[valid]", "lowercase is 1, which is not a true or"),
+        ("[valid]", "[valid", "is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, old, new, said):
+    assert old in GOOD
+    with pytest.raises(UserError) as error:
+        load(tmp_path, GOOD.replace(old, new, 1))
+    assert said in str(error.value) and "own.toml" in str(error.value)
+
+
+def test_numbers_may_be_whole(tmp_path):
+    assert load(tmp_path, GOOD + "[clean]\nratio = 2\n").clean.ratio == 2.0
+
+
+def test_no_such_recipe_lists_those_that_are():
+    with pytest.raises(UserError, match="no recipe iwslt: there are .*iwslt14-de-en"):
+        recipe.load("iwslt")
+    with pytest.raises(UserError, match="no recipe nowhere.toml"):
+        recipe.load("nowhere.toml")
+
+
+def test_languages():
+    multi30k, plain = recipe.load("multi30k"), recipe.load("plain")
+    iwslt = recipe.load("iwslt14-de-en")
+    assert recipe.languages(multi30k, None, None) == ("de", "en")
+    assert recipe.languages(multi30k, "cs", "fr") == ("cs", "fr")
+    assert recipe.languages(iwslt, "en", None) == ("en", "de")
+    assert recipe.languages(iwslt, None, "de") == ("en", "de")
+    with pytest.raises(UserError, match="has no it: .* de, en, fr, cs"):
+        recipe.languages(multi30k, "it", "en")
+    with pytest.raises(UserError, match="both en"):
+        recipe.languages(multi30k, "en", "en")
+    with pytest.raises(UserError, match="are needed"):
+        recipe.languages(plain, "de", None)
