@@ -135,7 +135,7 @@ def parse_shard(text):
     if shard.isdecimal() and count.isdecimal() and int(shard) < int(count):
         return int(shard), int(count)
     raise UserError(
-        f"--shard {text}: give I/N with I from 0 to N - 1, as 0/4, 1/4, 2/4 and 3/4 on four machines"
+        f"--shard {text}: give I/N with I from 0 to N - 1, as 0/3, 1/3 and 2/3 on three machines"
     )
 
 

@@ -103,6 +103,7 @@ def check_out(out, manifest):
             raise UserError(f"{out / MANIFEST} is damaged: remove {out}") from None
         if differs := difference(theirs, manifest["setting"]):
             raise UserError(f"{out} was distilled with {differs}: give another --out or remove it")
+        shutil.rmtree(work_folder(out), ignore_errors=True)  # a kill after the last step left it
         return found
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} holds other things: name a folder that is new or empty")
