@@ -1,0 +1,54 @@
+"""`difformer average`: the mean of the best or the last checkpoints of a training."""
+
+from pathlib import Path
+
+from difformer_plugin.cli import register_quietly
+from difformer_plugin.errors import UserError
+
+
+def add_parser(subparsers):
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "average",
+        help="average the weights of the best or the last checkpoints",
+        description="Write the mean of several checkpoints of one training as a checkpoint that "
+        "fairseq-generate reads. Two files of the same number of updates count as one.",
+    )
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="the --save-dir of fairseq-train")
+    add("--out", required=True, type=Path, metavar="FILE", help="the checkpoint to write")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--best",
+        type=int,
+        metavar="N",
+        help="those with the best value of the --best-checkpoint-metric of the training",
+    )
+    which.add_argument("--last", type=int, metavar="N", help="those with the most updates")
+    parser.set_defaults(run=run)
+
+
+def run(args):
+    """Average, and print a line for each checkpoint."""
+    option, number = ("--last", args.last) if args.best is None else ("--best", args.best)
+    if number < 1:
+        raise UserError(f"{option} must be at least 1, not {number}")
+    if args.out.is_dir():
+        raise UserError(f"--out {args.out} is a folder: name a file")
+    register_quietly()
+    from tqdm import tqdm
+
+    from difformer_plugin.guards import save_atomically
+    from difformer_plugin.models import averaging
+
+    if args.out.resolve() in [path.resolve() for path in averaging.files(args.folder)]:
+        raise UserError(f"--out {args.out} is a checkpoint of the training: give another name")
+    found = averaging.checkpoints(args.folder)
+    choose = averaging.newest if args.best is None else averaging.best
+    chosen = choose(found, number, args.folder)
+    mean = averaging.average(chosen, lambda each: tqdm(each, "average", leave=False, disable=None))
+    save_atomically(mean, args.out)
+    for checkpoint in chosen:
+        print(checkpoint)
+    print(f"{args.out}: the mean of these {number}" if number > 1 else f"{args.out}: a copy of it")
+    return 0
