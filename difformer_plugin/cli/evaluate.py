@@ -117,7 +117,7 @@ def run(args):
     if args.history:
         from difformer_plugin.evaluation.history import read_history
 
-        history = read_history(args.history, len(test_set.references))
+        history = read_history(args.history, systems[0])
 
     def progress(tasks):
         with tqdm(tasks, "score", leave=False, disable=None) as bar:

@@ -1,23 +1,26 @@
 """The file of --history-file, read: the tokens of each step with their probabilities."""
 
 import json
+from html import unescape
 
 from difformer_plugin.data.corpus import read_lines
 from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.outputs import FRAME, SENTENCEPIECE
 
 MARK = "@@"
+ALIKE = 0.8  # of sentences; the rest is for text in sentencepiece, which has no Moses tokens
 
 
-def read_history(path, count):
-    """Read the steps of `count` sentences.
+def read_history(path, system):
+    """Read the steps of all sentences of a System.
 
     Returns:
         sentence number -> steps, first step first, each a list of (token, probability).
     Raises:
-        UserError: a line is no such JSON, or a sentence or a step is missing.
+        UserError: a line is no such JSON, a sentence or a step is missing, or the steps are not
+            those that the system's log has.
     """
-    found = {}
+    count, found = len(system.texts), {}
     for number, line in enumerate(read_lines(path), start=1):
         try:
             entry = json.loads(line)
@@ -29,16 +32,42 @@ def read_history(path, count):
                 f"{path}, line {number}: no step of a history ({error!r:.80}): give the file that "
                 "fairseq-generate wrote with --history-file"
             ) from None
-    missing = [number for number in range(count) if number not in found]
-    if missing:
+    if missing := [number for number in range(count) if number not in found]:
         raise UserError(
             f"{path}: {len(missing)} of {count} sentences are missing, the first of them "
             f"{missing[0]} (counted from 0): the run was cut short, or is one of several shards"
         )
+    if len(found) > count:
+        raise UserError(f"{path} holds {len(found)} sentences, and {system.name} {count}")
+    decoding_steps = max(map(len, found.values()))
     for number, steps in found.items():
-        if sorted(steps) != list(range(len(steps))):
-            raise UserError(f"{path}: a step of sentence {number} is missing: run it again")
-    return {number: [steps[k] for k in range(len(steps))] for number, steps in found.items()}
+        if sorted(steps) != list(range(decoding_steps)):
+            raise UserError(
+                f"{path}: sentence {number} lacks some of {decoding_steps} steps: the run was cut "
+                "short; run it again"
+            )
+    history = {number: [found[number][k] for k in range(decoding_steps)] for number in found}
+    if system.steps is not None and _agreement(history, system.steps) < ALIKE:
+        raise UserError(
+            f"{path}: the last steps are others than in {system.name}: give the file of the same "
+            "run of fairseq-generate"
+        )
+    return history
+
+
+def _agreement(history, steps):
+    """The share of sentences whose last steps agree but for case and spaces."""
+    same = 0
+    for number, own in enumerate(steps):
+        text = "".join(text for text, *_ in pieces(history[number][-1]))
+        if len(own) == len(history[number]):
+            same += _bare(text) == _bare(own[-1])
+    return same / len(steps)
+
+
+def _bare(text):
+    """Text without case, spaces and the escapes of Moses tokens."""
+    return "".join(unescape(text).casefold().split())
 
 
 def pieces(step):
@@ -60,8 +89,6 @@ def pieces(step):
 
 def mean_probability(history):
     """By step, the mean probability of all tokens of all sentences."""
-    means = []
-    for k in range(max(map(len, history.values()))):
-        own = [p for steps in history.values() for _, p in steps[min(k, len(steps) - 1)]]
-        means.append(sum(own) / len(own) if own else 0.0)
-    return means
+    by_step = zip(*history.values())
+    probabilities = [[p for step in steps for _, p in step] for steps in by_step]
+    return [sum(own) / len(own) for own in probabilities]

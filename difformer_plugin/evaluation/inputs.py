@@ -30,7 +30,10 @@ class System:
 
 @dataclass
 class TestSet:
-    """References and sources; `notes` says in words how they were come by."""
+    """References and sources; `notes` says in words how they were come by.
+
+    `sources` is None where there are none, and `raw_sources` is False where they are in tokens.
+    """
 
     __test__ = False  # it is no test, whatever its name makes pytest think
 
@@ -38,6 +41,7 @@ class TestSet:
     references: list
     reference_tokens: list
     sources: list | None
+    raw_sources: bool = True
     notes: list = field(default_factory=list)
 
 
@@ -172,26 +176,38 @@ def _test_set(path, log, ref, src, words, tokenised):
         lines = list(read_lines(ref))
         if not lines:
             raise UserError(f"{ref}: the file is empty; it needs one sentence a line")
-        in_tokens = bool(tokenised) and log is None
+        in_tokens = bool(tokenised)
         notes.append(f"references: {ref}")
     elif log is None:
         raise UserError(f"{path} is a plain file: give its references with --ref")
     else:
         lines, in_tokens = _logged_references(path, log, tokenised, notes)
     pairs = [words.both(line, in_tokens) for line in lines]
-    if not in_tokens:
-        notes.append(f"references tokenised by sacremoses ({words.language})")
-    if in_tokens:
-        notes.append(f"references detokenised by sacremoses ({words.language})")
+    done = "detokenised" if in_tokens else "tokenised"
+    notes.append(f"references {done} by sacremoses ({words.language})")
+    sources, raw = _sources(path, log, src, len(pairs), tokenised)
+    if src is not None:
+        notes.append(f"sources: {src}")
+    elif sources is None:
+        notes.append("no sources: --src gives BLEU by their length")
+    texts, tokens = map(list, zip(*pairs))
+    return TestSet(words.language, texts, tokens, sources, raw, notes)
+
+
+def _sources(path, log, src, count, tokenised):
+    """The sources or None, and whether they are raw text."""
     if src is not None:
         sources = list(read_lines(src))
-        _same_count(src, sources, ref or path, len(pairs))
-        notes.append(f"sources: {src}")
-    else:
-        sources = log and [log.sources.get(i) for i in range(len(pairs))]
-        sources = None if not sources or None in sources else sources
-    text, tokens = zip(*pairs)
-    return TestSet(words.language, list(text), list(tokens), sources, notes)
+        _same_count(src, sources, path, count)
+        return sources, not tokenised
+    sources = [log.sources.get(i) for i in range(count)] if log else [None]
+    raw = log is not None and not _in_tokens(log, tokenised)
+    return (None, raw) if None in sources else (sources, raw)
+
+
+def _in_tokens(log, tokenised):
+    """Whether a log's S- and T-lines are in tokens; those of H-lines fairseq leaves as they are."""
+    return not log.was_detokenised and (not log.sentencepiece if tokenised is None else tokenised)
 
 
 def _logged_references(path, log, tokenised, notes):
@@ -206,7 +222,6 @@ def _logged_references(path, log, tokenised, notes):
             "references with --ref"
         )
     lines = [log.references[i] for i in range(count)]
-    in_tokens = not log.sentencepiece if tokenised is None else tokenised
     notes.append(f"references: the T-lines of {path}")
     if unknown := sum(line.count(UNKNOWN) for line in lines):
         notes.append(
@@ -218,7 +233,7 @@ def _logged_references(path, log, tokenised, notes):
             f"{path} lacks the last line of a whole run of fairseq-generate: sentences at the end "
             "may be missing"
         )
-    return lines, in_tokens and not log.was_detokenised
+    return lines, _in_tokens(log, tokenised)
 
 
 def _check_same_references(path, outputs, test_set):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 COMPOUND = re.compile(r"(\S)-(\S)")
-LOWER_IS_BETTER = {"ter"}
 
 
 @dataclass(frozen=True)
@@ -37,18 +36,19 @@ def split_compounds(tokens):
     return COMPOUND.sub(r"\1 ##AT##-##AT## \2", tokens)
 
 
-def metrics(language, skip=()):
+def metrics(language, skip=(), lowercase=False):
     """The metrics for a target language, in the order of the table.
 
     Args:
         language: German has compounds split in one more row.
         skip: keys to leave out.
+        lowercase: ignore case.
     """
     from sacrebleu.metrics import BLEU, CHRF, TER
 
     def multi_bleu():
         """No smoothing, and words between spaces, as multi-bleu.perl."""
-        return BLEU(tokenize="none", smooth_method="none", force=True)
+        return BLEU(lowercase, force=True, tokenize="none", smooth_method="none")
 
     found = [Metric("bleu_tokenised", "BLEU, tokenised", multi_bleu(), on_tokens=True)]
     if language == "de":
@@ -56,8 +56,8 @@ def metrics(language, skip=()):
             Metric("bleu_compounds", "BLEU, tok., compounds split", multi_bleu(), True, True)
         )
     found += [
-        Metric("sacrebleu", "sacreBLEU", BLEU()),
-        Metric("chrf", "chrF2", CHRF()),
+        Metric("sacrebleu", "sacreBLEU", BLEU(lowercase)),
+        Metric("chrf", "chrF2", CHRF(lowercase=lowercase)),
         Metric("ter", "TER (less is better)", TER()),
     ]
     return [metric for metric in found if metric.key not in skip]

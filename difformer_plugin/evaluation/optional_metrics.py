@@ -87,8 +87,8 @@ def comet(test_set, systems, model=None):
         model: name of a model in the local cache, or its checkpoint; None: COMET_MODEL.
     """
     version = _require("comet", "unbabel-comet")
-    if test_set.sources is None:
-        raise NotThere("not computed: COMET reads the sources: give them with --src")
+    if test_set.sources is None or not test_set.raw_sources:
+        raise NotThere("not computed: it reads the raw sources: give them with --src")
     _stay_offline()
     model = model or COMET_MODEL
     path = Path(model)

@@ -14,7 +14,7 @@ FRAME = ("<s>", "</s>")
 SENTENCEPIECE = "\u2581"
 REMEDY = (
     "fairseq leaves out batches of odd sizes: run fairseq-generate again with "
-    "--required-batch-size-multiple 1"
+    "--required-batch-size-multiple 1, and give files of one test set"
 )
 
 

@@ -17,7 +17,7 @@ def evaluate(test_set, systems, settings, progress=iter):
     Args:
         test_set: TestSet.
         systems: one System, or the system and its baseline.
-        settings: has `skip` (keys of metrics), `bootstrap_samples`, `buckets`,
+        settings: has `skip` (keys of metrics), `lowercase`, `bootstrap_samples`, `buckets`,
             `bertscore_model` and `comet_model`.
         progress: wraps the list of what is to be scored.
     """
@@ -29,7 +29,8 @@ def evaluate(test_set, systems, settings, progress=iter):
         "metrics": [],
         "missing": [],
     }
-    tasks = [(metric.label, metric) for metric in metrics(test_set.language, settings.skip)]
+    found = metrics(test_set.language, settings.skip, settings.lowercase)
+    tasks = [(metric.label, metric) for metric in found]
     tasks += [(OPTIONAL[key][0], key) for key in OPTIONAL if key not in settings.skip]
     for label, task in progress(tasks):
         if task not in OPTIONAL:

@@ -88,9 +88,9 @@ def slope_test(fit):
     if fit["t"] is None:
         return "the line fits without error: there is no t-test of its slope"
     test = f"t = {fit['t']:.2f}, {fit['degrees_of_freedom']} degrees of freedom, "
-    test += f"p = {fit['p_value']:.2g} (two-sided)"
+    test += f"p = {fit['p_value']:.2g}"
     better = "system" if fit["slope"] > 0 else "baseline"
-    return f"{test}; the sign favours the {better} on longer sources"
+    return f"{test}; it favours the {better} on longer sources"
 
 
 def _length_errors(result):
