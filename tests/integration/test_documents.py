@@ -1,7 +1,6 @@
 """The commands of README.md, examples/ and scripts/ work as they are written there."""
 
 import contextlib
-import gzip
 import os
 import re
 import shlex
@@ -72,31 +71,13 @@ def test_the_commands_of_difformer_in_the_readme_run(corpus, trained, tmp_path):
     assert (tmp_path / "schedules.png").exists() and (tmp_path / "probe.png").exists()
 
 
-@pytest.mark.slow
-def test_the_multi30k_example(corpus, tmp_path):
-    """On a few sentences under the data set's names, for a few updates; then once more."""
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    for split, name in (("train", "train"), ("valid", "val"), ("test", "test_2016_flickr")):
-        for lang in ("de", "en"):
-            with gzip.open(raw / f"{name}.{lang}.gz", "wb") as file:
-                file.write((corpus.raw / f"{split}.{lang}").read_bytes())
-    script = REPOSITORY / "examples" / "multi30k" / "run.sh"
-    command = ["bash", script, raw, tmp_path / "out", "--max-update", 2, "--max-epoch", 2]
-    outcome = shell(*command, OMP_NUM_THREADS="1")
-    assert outcome.code == 0, outcome.out[-2000:] + outcome.err[-2000:]
-    count = len(lines(corpus.raw / "test.de"))
-    for name in ("b1", "b10"):
-        assert f"{name}: {count} sentences" in outcome.out
-        assert len(lines(tmp_path / "out" / f"{name}.en")) == count
-    assert outcome.out.count("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp") == 2
-
-    log = tmp_path / "out" / "train.log"
-    table = shell("python", REPOSITORY / "scripts" / "learning_curve.py", log)
+def test_the_learning_curve(trained, tmp_path):
+    (tmp_path / "train.log").write_text(trained.log, "utf-8")
+    table = shell("python", REPOSITORY / "scripts" / "learning_curve.py", tmp_path / "train.log")
     assert table.code == 0, table.err
     header, _, *rows = table.out.splitlines()
     assert header.split(" | ")[0] == "| num_updates" and len(rows) >= 1
-    assert rows[-1].startswith("| 2 |") and " - " not in rows[-1]
+    assert rows[-1].startswith("| 60 |") and " - " not in rows[-1]
 
 
 @pytest.mark.slow

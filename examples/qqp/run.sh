@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# QQP, paraphrasing, with the paper's hyper-parameters (Table 21), on the raw targets as there.
+#
+#   examples/qqp/run.sh RAW OUT [STAGE ...]
+#
+# RAW holds train.jsonl, valid.jsonl and test.jsonl. The paper: nearly 12 hours on one V100.
+recipe=qqp source=src target=tgt
+stages="prepare train average evaluate"
+max_tokens=8192
+difformer="--arch difformer_base --dropout 0.1 --apply-bert-init
+  --encoder-learned-pos --decoder-learned-pos
+  --lr 5e-4 --lr-scheduler inverse_sqrt --warmup-updates 10000 --max-update 50000"
+difformer_batch=8192
+max_dgs=0.15
+evaluation="--target-lang en --lowercase"
+. "$(dirname "$0")/../stages.sh"

@@ -1,0 +1,156 @@
+# From raw text to a score, in stages: what the run.sh of each data set sets and this file does.
+#
+#   examples/DATASET/run.sh RAW OUT [STAGE …]
+#
+# Stages: prepare, train_teacher, distill, train, average, evaluate, and train_cmlm, the baseline;
+# without names, those of the data set's `stages`, in this order. Each goes on where it was
+# interrupted, and is given more options by a variable of its own: PREPARE, TRAIN_TEACHER, DISTILL,
+# TRAIN, TRAIN_CMLM, GENERATE, EVALUATE (as TRAIN="--max-update 1000"). TEACHER_AVERAGE, AVERAGE_BEST
+# and CMLM_AVERAGE are the numbers of checkpoints averaged (5). GPUS=0 does without those that are
+# there. DRY_RUN=1 prints the commands and runs nothing.
+set -euo pipefail
+
+if [ $# -lt 2 ]; then
+  echo "usage: $0 RAW OUT [STAGE ...]    (stages: $stages)" >&2
+  exit 2
+fi
+raw=$1 out=$2
+shift 2
+[ $# -gt 0 ] || set -- $stages
+
+user_dir=$(difformer user-dir)
+gpus=${GPUS-$(python -c "import torch; print(torch.cuda.device_count())")}
+precision=$([ "$gpus" = 0 ] && echo --cpu || echo --fp16)
+
+# print a command, and run it
+do_it() {
+  printf '\n$' && printf ' %q' "$@" && echo
+  [ -n "${DRY_RUN-}" ] || "$@"
+}
+
+# the same with its output in a file
+do_it_to() {
+  local file=$1
+  shift
+  printf '\n$' && printf ' %q' "$@" && printf ' > %q\n' "$file"
+  [ -n "${DRY_RUN-}" ] || { "$@" >"$file.unfinished" && mv "$file.unfinished" "$file"; }
+}
+
+# what is shown goes to OUT/NAME.log as well
+log() {
+  if [ -n "${DRY_RUN-}" ]; then cat; else tee -a "$out/$1.log"; fi
+}
+
+# options for batches of so many tokens in all, whatever the number of GPUs
+batch() {
+  local each=$((max_tokens < $1 ? max_tokens : $1)) devices=$((gpus > 0 ? gpus : 1))
+  local times=$(($1 / (each * devices)))
+  echo --max-tokens "$each" --update-freq $((times > 0 ? times : 1))
+}
+
+# what is trained: the distilled data where there is a teacher, else the raw data
+training_data() {
+  case " $stages " in *" distill "*) echo "$out/distilled" ;; *) echo "$out/data-bin" ;; esac
+}
+
+prepare() {
+  do_it difformer prepare "$recipe" --raw "$raw" --out "$out" \
+    --source-lang "$source" --target-lang "$target" ${PREPARE-}
+}
+
+train_teacher() {
+  do_it fairseq-train "$out/data-bin" --user-dir "$user_dir" --task translation \
+    $teacher --share-all-embeddings \
+    --criterion label_smoothed_cross_entropy --label-smoothing 0.1 \
+    --optimizer adam --adam-betas '(0.9, 0.98)' --lr-scheduler inverse_sqrt \
+    $(batch "$teacher_batch") --required-batch-size-multiple 1 $precision --seed 1 \
+    --save-dir "$out/teacher" --keep-last-epochs 5 --log-format simple --log-interval 100 \
+    ${TRAIN_TEACHER-} 2>&1 | log teacher
+  do_it difformer average "$out/teacher" --last "${TEACHER_AVERAGE-5}" --out "$out/teacher.pt"
+}
+
+distill() {
+  do_it difformer distill "$out/data-bin" --teacher "$out/teacher.pt" --out "$out/distilled" \
+    --beam 5 ${DISTILL-}
+}
+
+train() {
+  do_it fairseq-train "$(training_data)" --user-dir "$user_dir" --task diffusion_translation \
+    $difformer --share-all-embeddings --noise-schedule sqrt \
+    --rescaling-factor auto --max-dgs "$max_dgs" \
+    --self-cond --rescale-timesteps --embed-norm --embed-norm-affine --pred-length-offset \
+    --criterion difformer_loss --label-smoothing 0.1 --length-loss-factor 0.1 \
+    --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 1.0 \
+    $(batch "$difformer_batch") $precision --seed 1 \
+    --eval-bleu --eval-bleu-remove-bpe --decoding-steps 10 --decoding-early-stopping 2 \
+    --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
+    --save-dir "$out/difformer" --keep-best-checkpoints 5 --keep-last-epochs 1 --log-format simple --log-interval 100 \
+    ${TRAIN-} 2>&1 | log difformer
+}
+
+average() {
+  do_it difformer average "$out/difformer" --best "${AVERAGE_BEST-5}" --out "$out/difformer.pt"
+}
+
+train_cmlm() {
+  do_it fairseq-train "$(training_data)" --user-dir "$user_dir" --task translation_lev \
+    --arch cmlm_transformer --criterion nat_loss --noise random_mask \
+    $cmlm --share-all-embeddings --decoder-learned-pos --encoder-learned-pos \
+    --pred-length-offset --length-loss-factor 0.1 --apply-bert-init \
+    --label-smoothing 0.1 --optimizer adam --adam-betas '(0.9, 0.98)' \
+    --weight-decay 0.01 --clip-norm 1.0 \
+    $(batch "$difformer_batch") --required-batch-size-multiple 1 $precision --seed 1 \
+    --save-dir "$out/cmlm" --keep-last-epochs 5 --log-format simple --log-interval 100 \
+    ${TRAIN_CMLM-} 2>&1 | log cmlm
+  do_it difformer average "$out/cmlm" --last "${CMLM_AVERAGE-5}" --out "$out/cmlm.pt"
+}
+
+# generate NAME OPTIONS: the test set's translations in OUT/NAME.out
+generate() {
+  local name=$1
+  shift
+  do_it_to "$out/$name.out" fairseq-generate "$out/data-bin" --user-dir "$user_dir" \
+    --gen-subset test --remove-bpe --batch-size 50 --required-batch-size-multiple 1 $precision \
+    "$@" ${GENERATE-}
+}
+
+evaluate() {
+  local name diffusion="--task diffusion_translation --path $out/difformer.pt --decoding-steps 20 \
+    --decoding-early-stopping 5" first=difformer-b10 baseline=difformer-b1
+  generate difformer-b1 $diffusion
+  rm -f "$out/history.jsonl"
+  generate difformer-b10 $diffusion --length-beam-size 5 --noise-beam-size 2 --bleu-mbr \
+    --retain-iter-history --retain-z-0-hat --history-file "$out/history.jsonl"
+  if [ -f "$out/cmlm.pt" ]; then
+    generate cmlm --task translation_lev --path "$out/cmlm.pt" --iter-decode-max-iter 9 \
+      --iter-decode-force-max-iter --iter-decode-with-beam 5
+    baseline=cmlm
+  fi
+  if [ -f "$out/teacher.pt" ]; then
+    generate teacher --task translation --path "$out/teacher.pt" --beam 5
+    baseline=teacher
+  fi
+  for name in difformer-b1 cmlm teacher; do
+    [ ! -f "$out/$name.out" ] || score "$name"
+  done
+  score "$first" --baseline "$out/$baseline.out" --history "$out/history.jsonl" \
+    --html "$out/report.html"
+}
+
+# score NAME OPTIONS: what difformer evaluate says of OUT/NAME.out
+score() {
+  local name=$1
+  shift
+  do_it difformer evaluate "$out/$name.out" --ref "$out/reference/test.$target" \
+    --src "$out/reference/test.$source" $evaluation "$@" ${EVALUATE-}
+}
+
+for stage in "$@"; do
+  case " prepare train_teacher distill train average train_cmlm evaluate " in
+    *" $stage "*) ;;
+    *) echo "error: no stage $stage; there are $stages" >&2 && exit 2 ;;
+  esac
+done
+for stage in "$@"; do
+  "$stage"
+done

@@ -1,0 +1,114 @@
+"""The examples: every stage of the small one runs, and all options of the large ones exist."""
+
+import gzip
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from fairseq import options
+from harness import lines, shell, succeed
+
+from difformer_plugin.data import recipe
+from difformer_plugin.data.grammar import write_corpus
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+FOLDERS = sorted(path.parent.name for path in EXAMPLES.glob("*/run.sh"))
+FROM_RAW_TEXT = [name for name in FOLDERS if name in recipe.available()]
+
+
+def commands(name, raw, out, *stages, **environment):
+    """The commands of stages, as DRY_RUN=1 prints them: lists of words."""
+    script = EXAMPLES / name / "run.sh"
+    outcome = shell("bash", script, raw, out, *stages, DRY_RUN="1", GPUS="0", **environment)
+    assert outcome.code == 0, outcome.err
+    printed = [line[2:] for line in outcome.out.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line) for line in printed]
+
+
+def test_the_paper_has_a_folder_for_each_of_its_corpora():
+    assert set(FROM_RAW_TEXT) == set(recipe.available()) - {"plain"}
+
+
+SMALL = "--encoder-layers 1 --decoder-layers 1 --max-tokens 400 --num-workers 0"
+MINIATURE = {
+    "PREPARE": "--workers 1",
+    "TRAIN_TEACHER": f"{SMALL} --max-update 6 --save-interval-updates 3",
+    "TRAIN": f"{SMALL} --max-update 4 --max-epoch 1",
+    "TRAIN_CMLM": f"{SMALL} --max-update 4",
+    "EVALUATE": "--bootstrap-samples 50",
+    "TEACHER_AVERAGE": "1",
+    "CMLM_AVERAGE": "1",
+    "AVERAGE_BEST": "1",
+}
+STAGES = ["prepare", "train_teacher", "distill", "train", "average", "train_cmlm", "evaluate"]
+
+
+def test_all_stages_of_multi30k_in_miniature(tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    write_corpus(tmp_path / "text", 1, 160, 9, 11)
+    for split, name in (("train", "train"), ("valid", "val"), ("test", "test_2016_flickr")):
+        for lang in ("de", "en"):
+            with gzip.open(raw / f"{name}.{lang}.gz", "wb") as file:
+                file.write((tmp_path / "text" / f"{split}.{lang}").read_bytes())
+    outputs = {}
+    for stage in STAGES:  # later ones look at what the earlier ones have left
+        for command in commands("multi30k", raw, out, stage, **MINIATURE):
+            target = Path(command[-1]) if command[-2] == ">" else None
+            done = succeed(tmp_path, *(command[:-2] if target else command))
+            outputs[stage] = outputs.get(stage, "") + done.out
+            if target:
+                target.write_text(done.out, "utf-8")
+    assert "train         160 pairs of 160 lines" in outputs["prepare"]
+    assert "160" in outputs["distill"]
+    for system in ("difformer-b1", "difformer-b10", "cmlm", "teacher"):
+        translated = [line for line in lines(out / f"{system}.out") if line.startswith("H-")]
+        assert len(translated) == 11
+    assert outputs["evaluate"].count("nrefs:1|") >= 4
+    history = [json.loads(line) for line in lines(out / "history.jsonl")]
+    assert {entry["id"] for entry in history} == set(range(11))
+    assert "<svg" in (out / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", FROM_RAW_TEXT)
+def test_the_commands_of_every_example_are_ones_that_exist(name, tmp_path):
+    """Parsed by fairseq and by difformer themselves, with the options as they stand."""
+    from difformer_plugin import register
+    from difformer_plugin.cli.main import build_parser
+
+    register()
+    parsers = {
+        "fairseq-train": options.get_training_parser,
+        "fairseq-generate": options.get_generation_parser,
+    }
+    (tmp_path / "teacher.pt").touch()
+    if name in ("qqp", "wiki-auto", "quasar-t"):
+        (tmp_path / "teacher.pt").unlink()
+    for program, *arguments in commands(name, tmp_path, tmp_path):
+        if program == "difformer":
+            parsed = build_parser().parse_args(arguments)
+            assert parsed.run
+        else:
+            arguments = arguments[:-2] if arguments[-2] == ">" else arguments
+            parser = parsers[program]()
+            parsed = options.parse_args_and_arch(parser, arguments)
+            assert parsed.data == str(tmp_path / "data-bin") or "distilled" in parsed.data
+
+
+def test_batches_have_the_papers_number_of_tokens(tmp_path):
+    """Table 21, on one device."""
+    for name, tokens in (("wmt14-en-de", 65536), ("iwslt14-de-en", 8192), ("qqp", 8192)):
+        (train,) = commands(name, tmp_path, tmp_path, "train")
+        values = dict(zip(train, train[1:]))
+        assert int(values["--max-tokens"]) * int(values["--update-freq"]) == tokens
+
+
+def test_mistakes(tmp_path):
+    script = EXAMPLES / "multi30k" / "run.sh"
+    outcome = shell("bash", script, tmp_path)
+    assert outcome.code == 2 and outcome.err.startswith("usage: ")
+    outcome = shell("bash", script, tmp_path, tmp_path, "training")
+    assert outcome.code == 2 and "no stage training; there are prepare" in outcome.err
+    outcome = shell("bash", script, tmp_path / "nowhere", tmp_path / "out", "prepare")
+    assert outcome.code == 2 and "nowhere: no such folder" in outcome.err
