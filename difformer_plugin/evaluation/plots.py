@@ -10,7 +10,7 @@ from difformer_plugin.errors import UserError
 
 FORMATS = (".png", ".svg", ".pdf")
 INK = "#010203"  # text and lines of a plot inside a page; replaced by the colour of its text
-LEGEND = 45  # letters that fit side by side above a plot
+LEGEND = 40  # letters that fit side by side above a plot
 COLOURS = ("#2a78d6", "#d9731a")  # told apart on white and on black, in any eye
 
 
@@ -87,7 +87,7 @@ def _draw(axes, panel):
     kind, count = panel.get("kind", "line"), len(panel["series"])
     axes.patch.set_alpha(0)
     for i, (label, x, y) in enumerate(panel["series"]):
-        label = label.replace("_", "\u200b_", 1) if label.startswith("_") else label
+        label = _legend_label(label)
         if kind == "bar":
             width = 0.8 / count
             x = [value + (i - (count - 1) / 2) * width for value in x]
@@ -119,3 +119,9 @@ def _draw(axes, panel):
             frameon=False,
             borderaxespad=0.2,
         )
+
+
+def _legend_label(name):
+    """A name that fits above a plot; matplotlib would hide one that begins with an underscore."""
+    short = name if len(name) <= LEGEND else f"{name[: LEGEND // 2 - 1]}…{name[-LEGEND // 2 :]}"
+    return f"\u200b{short}" if short.startswith("_") else short

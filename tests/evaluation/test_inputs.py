@@ -1,0 +1,140 @@
+"""Systems and references from logs and plain files."""
+
+import gzip
+
+import pytest
+
+from difformer_plugin.errors import UserError
+from difformer_plugin.evaluation.inputs import load
+
+RAW = ["It's a well-known dog.", "He sleeps."]
+MOSES = ["It &apos;s a well @-@ known dog .", "He sleeps ."]  # as fairseq's tokeniser has it
+SOURCES = ["Ein Hund .", "Er schläft ."]
+
+
+def log(hypotheses, references, sources=SOURCES, detokenised=None):
+    lines = []
+    for i, (hypothesis, reference, source) in enumerate(zip(hypotheses, references, sources)):
+        plain = (detokenised or hypotheses)[i]
+        lines += [f"S-{i}\t{source}", f"T-{i}\t{reference}", f"H-{i}\t-0.5\t{hypothesis}"]
+        lines += [f"D-{i}\t-0.5\t{plain}", f"E-{i}_0\tthe", f"E-{i}_1\t{hypothesis}"]
+    return [*lines, "Generate test with beam=5: BLEU4 = 1.00"]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, lines):
+        path = tmp_path / name
+        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        return path
+
+    return write
+
+
+def test_a_log_in_tokens(write):
+    bpe = ["It &apos;s a well @-@ kno@@ wn dog .", "He sle@@ eps ."]
+    test_set, (system,) = load(write("gen.out", log(bpe, bpe)), language="en")
+    assert system.tokens == test_set.reference_tokens == MOSES
+    assert system.texts == test_set.references == RAW
+    assert system.steps == [["the", line] for line in MOSES]
+    assert test_set.sources == SOURCES and not test_set.raw_sources
+    assert any("detokenised by sacremoses (en)" in note for note in test_set.notes)
+
+
+def test_a_log_that_fairseq_has_detokenised(write):
+    path = write("gen.out", log(MOSES, RAW, detokenised=RAW))
+    test_set, (system,) = load(path, language="en")
+    assert system.tokens == test_set.reference_tokens == MOSES
+    assert system.texts == test_set.references == RAW
+    assert test_set.raw_sources
+
+
+def test_a_log_in_sentencepiece_is_raw_text(write):
+    pieces = ["▁It ' s ▁a ▁well - known ▁dog .", "▁He ▁sleep s ."]
+    test_set, (system,) = load(write("gen.out", log(pieces, RAW)), language="en")
+    assert system.texts == RAW and system.tokens == MOSES == test_set.reference_tokens
+    plain, (same,) = load(write("joined.out", log(RAW, RAW)), language="en", tokenised=False)
+    assert (same.texts, same.tokens, plain.references) == (RAW, MOSES, RAW)
+
+
+def test_raw_references_and_a_plain_baseline(write):
+    ref = write("test.en", RAW)
+    path = write("gen.out", log(MOSES, ["It <<unk>> .", "<<unk>> ."]))
+    test_set, systems = load(path, ref=ref, baseline=write("other", RAW[::-1]))
+    assert test_set.language == "en" and test_set.references == RAW
+    assert [system.texts for system in systems] == [RAW, RAW[::-1]]
+    assert systems[1].tokens == MOSES[::-1] and systems[1].steps is None
+    assert [system.name for system in systems] == ["gen.out", "other"]
+    unknown, _ = load(path, language="en")
+    assert any("2 words that the dictionary lacks" in note for note in unknown.notes)
+
+
+def test_plain_files(write, tmp_path):
+    with gzip.open(tmp_path / "ref.en.gz", "wt", encoding="utf-8") as file:
+        file.write("".join(f"{line}\n" for line in RAW))
+    hyp, src = write("hyp", RAW), write("src", SOURCES)
+    test_set, (system,) = load(hyp, ref=tmp_path / "ref.en.gz", src=src)
+    assert (system.texts, system.tokens, test_set.sources) == (RAW, MOSES, SOURCES)
+    tokens, (same,) = load(
+        write("tok", MOSES), ref=write("tok.ref", MOSES), language="en", tokenised=True
+    )
+    assert (same.texts, same.tokens, tokens.references) == (RAW, MOSES, RAW)
+    lowered, (low,) = load(hyp, ref=tmp_path / "ref.en.gz", lowercase=True)
+    assert low.texts == lowered.references == [line.lower() for line in RAW]
+    assert any("--src" in note for note in lowered.notes)
+
+
+def test_the_language_comes_from_the_log(write):
+    named = [f"INFO | [{lang}] dictionary: 8 types" for lang in ("de", "fr")]
+    test_set, (system,) = load(write("gen.out", [*named, *log(["l&apos; eau"] * 2, MOSES)]))
+    assert test_set.language == "fr" and system.texts[0] == "l'eau"
+
+
+def test_a_run_that_was_cut_short_is_noted(write):
+    test_set, _ = load(write("gen.out", log(MOSES, MOSES)[:-1]), language="en")
+    assert any("lacks the last line of a whole run" in note for note in test_set.notes)
+
+
+@pytest.mark.parametrize(
+    "files, options, said",
+    [
+        ({"path": []}, {}, "path: the file is empty"),
+        ({"path": RAW}, {}, "plain file: give its references with --ref"),
+        ({"path": RAW, "ref": RAW[:1]}, {}, "path has 2 lines and .*ref has 1 sentences"),
+        ({"path": RAW, "ref": []}, {}, "ref: the file is empty"),
+        ({"path": RAW, "ref": RAW, "src": RAW[:1]}, {}, "src has 1 lines"),
+        ({"path": RAW, "ref": RAW, "baseline": RAW * 2}, {}, "baseline has 4 lines"),
+        ({"path": RAW, "ref": RAW}, {"language": None}, "--target-lang"),
+        ({"path": log(MOSES, MOSES), "ref": RAW * 2}, {}, "2 of 4 sentences are missing"),
+        ({"path": [x for x in log(MOSES, MOSES) if x[0] != "T"]}, {}, "no T-lines.*--ref"),
+        ({"path": [x for x in log(MOSES, MOSES) if x[:3] != "T-0"]}, {}, "only 1 of 2 .*T-line"),
+        (
+            {"path": [x for x in log(MOSES, MOSES) if x[:3] != "H-0"]},
+            {},
+            "1 of 2 .*first of them 0",
+        ),
+        ({"path": [x for x in log(MOSES, MOSES) if x[0] == "S"]}, {}, "without --quiet"),
+        (
+            {"path": log(MOSES, MOSES), "baseline": log(MOSES, ["Other .", "Ones ."])},
+            {},
+            "references of 2 of 2 sentences are others",
+        ),
+    ],
+)
+def test_what_does_not_fit(write, files, options, said):
+    paths = {name: write(name, lines) for name, lines in files.items()}
+    with pytest.raises(UserError, match=said):
+        load(**paths, **({"language": "en"} | options))
+
+
+def test_the_same_references_in_another_form_are_the_same(write):
+    detokenised = write("b", log(MOSES, RAW, detokenised=RAW))
+    _, systems = load(write("a", log(MOSES, MOSES)), baseline=detokenised, language="en")
+    assert systems[0].texts == systems[1].texts
+
+
+def test_files_of_one_name_are_told_apart(write, tmp_path):
+    (tmp_path / "other").mkdir()
+    a, b = write("gen.out", log(MOSES, MOSES)), write("other/gen.out", log(MOSES, MOSES))
+    _, systems = load(a, baseline=b, language="en")
+    assert [system.name for system in systems] == [str(a), str(b)]

@@ -1,0 +1,215 @@
+"""The page: what is in it, that nothing in it comes from elsewhere, and how a browser shows it."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import pytest
+
+from difformer_plugin.evaluation import report, table
+from difformer_plugin.evaluation.inputs import System, TestSet
+from difformer_plugin.evaluation.results import evaluate
+
+EVIL = "<script>alert(1)</script> & \"quoted\" 'text' {{ 7 * 7 }}"
+SETTINGS = SimpleNamespace(
+    skip=["rouge", "comet", "bertscore"], lowercase=False, bootstrap_samples=20, buckets=3
+)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+REFERENCES = ["a b c d e", "f g h i j k", "l m n o p", "q r s t u v w", "a c e g i k m o", "x"]
+SOURCES = ["eins", "zwei zwei", "drei drei drei", "vier " * 4, "fünf " * 5, EVIL]
+
+
+def system(name, texts, samples=1, steps=True):
+    history = [[f"{text} z", "z " + text, text] for text in texts] if steps else None
+    return System(name, texts, texts, [[text] * samples for text in texts], history)
+
+
+@pytest.fixture(scope="module")
+def worked():
+    """A test set, two systems, their result, and the history of the first."""
+    test_set = TestSet("de", REFERENCES, REFERENCES, SOURCES, True, [f"a note {EVIL}"])
+    texts = [text[:-1] + "y" for text in REFERENCES[:-1]] + [EVIL]
+    systems = [
+        system(f"$a_b$ {EVIL}", texts, samples=2),
+        system("_hidden", ["y", *REFERENCES[1:]], steps=False),
+    ]
+    history = {
+        number: [[(word, 0.05 + 0.3 * k) for word in step.split()] for k, step in enumerate(steps)]
+        for number, steps in enumerate(systems[0].steps)
+    }
+    return test_set, systems, evaluate(test_set, systems, SETTINGS), history
+
+
+@pytest.fixture(scope="module")
+def page(worked, tmp_path_factory):
+    test_set, systems, result, history = worked
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    report.write_report(path, result, test_set, systems, history)
+    return path
+
+
+class Elements(HTMLParser):
+    """Names and attributes of all elements, and the text outside style and script."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if self.found and self.found[-1][0] not in ("style", "script"):
+            self.text += data
+
+    def named(self, name):
+        return [attrs for tag, attrs in self.found if tag == name]
+
+
+def test_the_page_is_whole_and_asks_for_nothing(page):
+    elements = Elements(page.read_text("utf-8"))
+    assert len(elements.named("svg")) == 5  # by length, by step, confidence, errors, regression
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in elements.named("svg"))
+    for _, attrs in elements.found:
+        for name in ("src", "href", "xlink:href", "action", "poster", "data"):
+            # the parts of an SVG refer to each other
+            assert attrs.get(name, "#").startswith("#"), attrs
+    text = page.read_text("utf-8")
+    outside = re.findall(r"https?://[^\s\"'<)]+", text)
+    assert all("w3.org" in url for url in outside)  # names of namespaces
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+
+
+def test_what_users_wrote_is_text(page):
+    elements = Elements(page.read_text("utf-8"))
+    assert len(elements.named("script")) == 1
+    assert EVIL in elements.text and "49" not in elements.text.split("Plots")[0]
+    assert f"a note {EVIL}" in elements.text and "$a_b$" in elements.text
+    assert elements.text.count("_hidden") > 4  # in the legends too, where matplotlib drops it
+
+
+def test_the_numbers_are_those_of_the_result(page, worked):
+    _, _, result, _ = worked
+    text = Elements(page.read_text("utf-8")).text
+    for row in result["metrics"]:
+        assert row["label"] in text and row["signature"] in text
+        assert all(f"{score:.2f}" in text for score in row["scores"])
+    for own in result["diversity"]:
+        assert own is None or f"{own['self_bleu']:.2f}" in text
+    assert f"{result['regression']['slope']:+.5f}" in text
+    terminal = table.render(result)
+    for row in result["metrics"]:
+        assert re.search(
+            rf"{re.escape(row['label'])} +{row['scores'][0]:.2f} +{row['scores'][1]:.2f} ", terminal
+        )
+    assert (
+        "several samples a source" in terminal and "BLEU, tok., by step of the system" in terminal
+    )
+    assert json.loads(json.dumps(result, allow_nan=False))["sentences"] == len(REFERENCES)
+
+
+def test_shades_follow_the_probability(page):
+    spans = [
+        (float(attrs["title"]), attrs["class"])
+        for attrs in Elements(page.read_text("utf-8")).named("span")
+        if "title" in attrs
+    ]
+    assert {probability for probability, _ in spans} == {0.05, 0.35, 0.65}
+    assert {name for _, name in spans} == {"t c0", "t c1", "t c3"}
+    assert all(name == f"t c{int(5 * probability)}" for probability, name in spans)
+
+
+def test_without_steps_or_history_the_page_says_how_to_get_them(worked, tmp_path):
+    test_set, systems, result, _ = worked
+    report.write_report(tmp_path / "a.html", result, test_set, systems)
+    assert "--history-file FILE" in Elements((tmp_path / "a.html").read_text("utf-8")).text
+    bare = TestSet("en", REFERENCES, REFERENCES, None)
+    alone = [system("s", REFERENCES, steps=False)]
+    settings = SimpleNamespace(**{**vars(SETTINGS), "bootstrap_samples": 0})
+    found = evaluate(bare, alone, settings)
+    report.write_report(tmp_path / "b.html", found, bare, alone)
+    text = Elements((tmp_path / "b.html").read_text("utf-8")).text
+    assert "--retain-iter-history --retain-z-0-hat" in text and "baseline" not in text
+    assert "several samples" not in table.render(found)
+
+
+def test_a_page_that_fails_leaves_the_old_one(page, worked, tmp_path):
+    test_set, systems, result, _ = worked
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    with pytest.raises(KeyError):
+        report.write_report(path, {**result, "length_errors": [{}]}, test_set, systems)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+PROBE = """
+<script>
+const boxes = [...document.querySelectorAll(".emergence")];
+const shown = box => [...box.querySelectorAll("li")].filter(li => li.offsetHeight > 0).length;
+const before = boxes.map(shown);
+const slider = boxes[0].querySelector("input[type=range]");
+slider.value = 1;
+slider.oninput();
+const first = [...boxes[0].querySelectorAll("li")].find(li => li.offsetHeight > 0);
+const text = first.querySelector("span:last-child").innerText;
+const all = boxes[0].querySelector("input[type=checkbox]");
+all.checked = true;
+all.onchange();
+const svgs = [...document.querySelectorAll("svg")].map(svg => svg.getBoundingClientRect());
+const letters = [...document.querySelectorAll("svg text")].map(t => t.getBoundingClientRect());
+const out = document.createElement("pre");
+out.id = "probe";
+out.textContent = JSON.stringify({
+  before, text, after: shown(boxes[0]),
+  ratios: svgs.map(r => r.width / r.height), widths: svgs.map(r => r.width),
+  overflow: document.documentElement.scrollWidth - innerWidth,
+  outside: letters.filter(r => r.right > innerWidth || r.left < 0).length,
+  letters: letters.length, alerts: window.alerts || 0,
+  colour: getComputedStyle(document.querySelector("svg text")).fill,
+});
+document.body.append(out);
+</script></body>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on the PATH")
+@pytest.mark.parametrize("width", [1200, 375])
+def test_a_browser_shows_it(page, width, tmp_path):
+    """Plots have a size, nothing sticks out, the slider steps, and there is no error."""
+    inner = page.read_text("utf-8").replace("</body>", PROBE)
+    inner = inner.replace("<head>", "<head><script>window.alert = () => { alerts = 1 };</script>")
+    (tmp_path / "inner.html").write_text(inner, "utf-8")
+    # a window is at least 500 pixels wide, a frame may be as narrow as a phone
+    (tmp_path / "outer.html").write_text(
+        f'<iframe src="inner.html" width="{width}" height="900"></iframe>'
+        "<script>onload = () => document.body.append("
+        "frames[0].document.getElementById('probe'))</script>"
+    )
+    process = subprocess.run(
+        [
+            *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *("--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}"),
+            *("--enable-logging=stderr", "--window-size=1300,1000", "--virtual-time-budget=1000"),
+            (tmp_path / "outer.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "CONSOLE" not in process.stderr, process.stderr[-2000:]
+    probed = re.search(r'<pre id="probe">(.*?)</pre>', process.stdout)
+    assert probed, process.stdout[-500:] + process.stderr[-2000:]
+    found = json.loads(probed[1].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
+    assert set(found["before"]) == {1} and found["after"] == 3
+    assert found["text"].endswith("z")  # the first step, and not the last
+    assert all(1.2 < ratio < 2 for ratio in found["ratios"])
+    assert all(0.4 * min(width, 600) < w <= width for w in found["widths"])
+    assert found["overflow"] <= 0 and found["outside"] == 0 and found["letters"] > 50
+    assert found["alerts"] == 0
+    assert found["colour"] == "rgb(29, 37, 48)"  # the ink of the page's own style

@@ -1,0 +1,74 @@
+"""The file of --history-file, read."""
+
+import json
+
+import pytest
+
+from difformer_plugin.errors import UserError
+from difformer_plugin.evaluation.history import mean_probability, pieces, read_history
+from difformer_plugin.evaluation.inputs import System
+
+SYSTEM = System("gen.out", ["", ""], [], [], [["a b", "a cat &apos;s"], ["x", "y"]])
+
+
+def entry(number, step, tokens, probabilities):
+    return json.dumps(
+        {"id": number, "step": step, "tokens": tokens, "probabilities": probabilities}
+    )
+
+
+LINES = [
+    entry(1, 0, ["<s>", "x", "</s>"], [0.9, 0.5, 0.7]),
+    entry(1, 1, ["<s>", "y", "</s>"], [1, 1, 1]),
+    entry(0, 1, ["a", "ca@@", "t", "&apos;s"], [1, 0.5, 0.25, 0.25]),
+    entry(0, 0, ["a", "b"], [0.1, 0.3]),
+]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(lines):
+        path = tmp_path / "history"
+        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        return path
+
+    return write
+
+
+def test_steps_come_in_order(write):
+    history = read_history(write(LINES), SYSTEM)
+    assert history[0] == [
+        [("a", 0.1), ("b", 0.3)],
+        [("a", 1), ("ca@@", 0.5), ("t", 0.25), ("&apos;s", 0.25)],
+    ]
+    assert mean_probability(history) == [
+        pytest.approx((0.1 + 0.3 + 0.9 + 0.5 + 0.7) / 5),
+        pytest.approx((1 + 0.5 + 0.25 + 0.25 + 3) / 7),
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines, said",
+    [
+        ([*LINES, "{"], "line 5: no step of a history"),
+        ([*LINES, "[]"], "line 5: no step"),
+        (["3"], "line 1: no step"),
+        ([entry(0, 0, ["a"], [0.5, 0.5])], "line 1: no step"),
+        ([entry(0, 0, ["a"], ["x"])], "line 1: no step"),
+        (LINES[2:], "1 of 2 sentences are missing, the first of them 1"),
+        (LINES[1:], "sentence 1 lacks some of 2 steps"),
+        ([*LINES, entry(2, 0, [], [])], "holds 3 sentences, and gen.out 2"),
+        ([*LINES[:2], entry(0, 0, ["a"], [1]), entry(0, 1, ["b"], [1])], "of the same run"),
+        ([*LINES, *(entry(i, 2, ["y"], [1]) for i in (0, 1))], "of the same run"),
+    ],
+)
+def test_a_file_that_is_no_history_or_another(write, lines, said):
+    with pytest.raises(UserError, match=said):
+        read_history(write(lines), SYSTEM)
+
+
+def test_pieces_of_words():
+    bpe = [("<s>", 1.0), ("ca@@", 0.5), ("t", 0.2), ("sits", 0.9), ("</s>", 1.0)]
+    assert pieces(bpe) == [("ca", 0.5, False), ("t", 0.2, False), ("sits", 0.9, True)]
+    sentencepiece = [("▁ca", 0.5), ("t", 0.2), ("▁sits", 0.9)]
+    assert pieces(sentencepiece) == pieces(bpe)
