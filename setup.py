@@ -39,7 +39,7 @@ setup(
         "tensorboard": ["tensorboard", "tensorboardX"],
         # what difformer evaluate can do without: ROUGE, BERTScore, COMET
         "evaluate": ["rouge-score", "bert-score", "unbabel-comet"],
-        "test": ["pytest", "ruff", "tensorboard", "tensorboardX", "rouge-score"],
+        "test": ["pytest", "pytest-xdist", "ruff", "tensorboard", "tensorboardX", "rouge-score"],
     },
     entry_points={"console_scripts": ["difformer=difformer_plugin.cli.main:main"]},
 )

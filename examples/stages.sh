@@ -6,8 +6,9 @@
 # without names, those of the data set's `stages`, in this order. Each goes on where it was
 # interrupted, and is given more options by a variable of its own: PREPARE, TRAIN_TEACHER, DISTILL,
 # TRAIN, TRAIN_CMLM, GENERATE, EVALUATE (as TRAIN="--max-update 1000"). TEACHER_AVERAGE, AVERAGE_BEST
-# and CMLM_AVERAGE are the numbers of checkpoints averaged (5). GPUS=0 does without those that are
-# there. DRY_RUN=1 prints the commands and runs nothing.
+# and CMLM_AVERAGE are the numbers of checkpoints averaged (5), RESCALING the options of noise
+# rescaling. DATA=raw trains on the raw targets, GPUS=0 on the CPU. DRY_RUN=1 prints the commands
+# and runs nothing.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -48,9 +49,13 @@ batch() {
   echo --max-tokens "$each" --update-freq $((times > 0 ? times : 1))
 }
 
-# what is trained: the distilled data where there is a teacher, else the raw data
+# what is trained on: the distilled data where there is a teacher, else the raw data
 training_data() {
-  case " $stages " in *" distill "*) echo "$out/distilled" ;; *) echo "$out/data-bin" ;; esac
+  case "${DATA-} $stages " in
+    "raw "*) echo "$out/data-bin" ;;
+    *" distill "*) echo "$out/distilled" ;;
+    *) echo "$out/data-bin" ;;
+  esac
 }
 
 prepare() {
@@ -77,7 +82,7 @@ distill() {
 train() {
   do_it fairseq-train "$(training_data)" --user-dir "$user_dir" --task diffusion_translation \
     $difformer --share-all-embeddings --noise-schedule sqrt \
-    --rescaling-factor auto --max-dgs "$max_dgs" \
+    ${RESCALING---rescaling-factor auto --max-dgs $max_dgs} \
     --self-cond --rescale-timesteps --embed-norm --embed-norm-affine --pred-length-offset \
     --criterion difformer_loss --label-smoothing 0.1 --length-loss-factor 0.1 \
     --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 1.0 \

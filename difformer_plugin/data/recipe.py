@@ -94,7 +94,7 @@ class Recipe:
     text: Text = Text()
     clean: Clean = Clean()
     pairs: dict = field(default_factory=dict)  # split -> how many there should be
-    pairs_from: str = ""  # who says so
+    pairs_from: str = "the recipe"  # who says so
     download: list[Download] = field(default_factory=list)
 
 

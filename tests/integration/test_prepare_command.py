@@ -1,0 +1,99 @@
+"""`difformer prepare` as a user types it: what it prints, and one line for each mistake."""
+
+import gzip
+import json
+import re
+
+import pytest
+from harness import error_line, lines, run, succeed
+
+from difformer_plugin.data import recipe
+from difformer_plugin.data.grammar import write_corpus
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw")
+    write_corpus(folder, 3, 120, 9, 11)
+    for path in folder.glob("train.*"):
+        (folder / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    return folder
+
+
+PAIR = ("--source-lang", "de", "--target-lang", "en")
+
+
+def test_a_data_bin_that_fairseq_trains_on(raw, tmp_path):
+    command = ["difformer", "prepare", "plain", "--raw", raw, "--out", tmp_path / "out", *PAIR]
+    first = succeed(tmp_path, *command)
+    assert first.out.splitlines() == [
+        "train         120 pairs of 120 lines",
+        "valid           9 pairs of 9 lines",
+        "test           11 pairs of 11 lines",
+        f"in {tmp_path / 'out'}: text, reference, data-bin",
+    ]
+    assert "Traceback" not in first.err and "INFO" not in first.err
+    assert lines(tmp_path / "out" / "reference" / "test.en") == lines(raw / "test.en")
+    again = succeed(tmp_path, *command)
+    assert again.out.splitlines()[0] == "all of it was there already"
+    assert again.out.splitlines()[1:] == first.out.splitlines()
+    succeed(
+        tmp_path,
+        *("fairseq-train", tmp_path / "out" / "data-bin", "--arch", "transformer_iwslt_de_en"),
+        *("--task", "translation", "--encoder-layers", 1, "--decoder-layers", 1, "--cpu"),
+        *("--optimizer", "adam", "--max-tokens", 300, "--max-update", 1, "--no-save"),
+        *("--share-all-embeddings", "--num-workers", 0),
+    )
+
+
+def test_an_own_recipe_is_a_copy_that_is_changed(raw, tmp_path):
+    shown = succeed(tmp_path, "difformer", "prepare", "plain", "--show").out
+    assert shown == recipe.find("plain").read_text("utf-8")
+    own = tmp_path / "own.toml"
+    own.write_text(
+        shown.replace("bpe-merges = 8000", "bpe-merges = 50")
+        + '[pairs]\ntrain = 100\n\n[[download]]\nurl = "'
+        + (raw / "test.en").as_uri()
+        + '"\n',
+        "utf-8",
+    )
+    part = tmp_path / "part"
+    part.mkdir()
+    for path in raw.iterdir():
+        if path.name != "test.en":
+            (part / path.name).symlink_to(path)
+    command = ["difformer", "prepare", own, "--raw", part, "--out", tmp_path / "out", *PAIR]
+    assert "no test.en" in error_line(run(tmp_path, *command, "--text-only"))
+    outcome = succeed(tmp_path, *command, "--text-only", "--download")
+    assert "warning: train has 120 pairs, and 100 according to" in outcome.out
+    assert len(lines(tmp_path / "out" / "text" / "codes")) == 51
+    assert not (tmp_path / "out" / "data-bin").exists()
+    counts = json.loads((tmp_path / "out" / "prepare.json").read_text("utf-8"))["counts"]
+    assert counts["test"] == {"pairs": 11, "lines": 11}
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["iwslt"], "no recipe iwslt: there are debian-descriptions, "),
+        (["nowhere.toml"], "no recipe nowhere.toml"),
+        (["plain", "--out", "out"], "--raw is needed"),
+        (["plain", "--raw", "raw"], "--out is needed"),
+        (["plain", "--raw", "nowhere", "--out", "out", *PAIR], "nowhere: no such folder"),
+        (["plain", "--raw", "raw", "--out", "out"], "--source-lang and --target-lang are needed"),
+        (["plain", "--raw", "raw", "--out", "out", *PAIR, "--workers", 0], "--workers must be"),
+        (["multi30k", "--raw", "raw", "--out", "out"], "github.com/multi30k/dataset"),
+        (["qqp", "--raw", "raw", "--out", "out", "--download"], "QQP cannot be fetched"),
+        (["multi30k", "--raw", "raw", "--out", "out", "-s", "it"], None),
+    ],
+)
+def test_mistakes(raw, tmp_path, arguments, said):
+    (tmp_path / "raw").symlink_to(raw)
+    arguments = [tmp_path / a if a in ("raw", "out", "nowhere") else a for a in arguments]
+    outcome = run(tmp_path, "difformer", "prepare", *arguments)
+    if said is None:  # argparse's own
+        assert outcome.code == 2 and "unrecognized arguments: -s it" in outcome.err
+    else:
+        assert re.sub(r"\s+", " ", said) in error_line(outcome)
+    assert not (tmp_path / "out").exists()
