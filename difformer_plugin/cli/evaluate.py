@@ -1,6 +1,7 @@
 """`difformer evaluate`: scores of translations, of one system or of two, as table, JSON or page."""
 
 import json
+import logging
 from pathlib import Path
 
 from difformer_plugin.errors import UserError
@@ -102,6 +103,7 @@ def run(args):
     from difformer_plugin.evaluation.comparison import parse_buckets
     from difformer_plugin.evaluation.results import evaluate
 
+    logging.getLogger().setLevel(logging.WARNING)  # libraries tell of each of their stages
     args.buckets = parse_buckets(args.buckets)
     tokenised = True if args.tokenized else False if args.raw else None
     test_set, systems = inputs.load(
