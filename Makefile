@@ -20,11 +20,14 @@ $(VENV)/.installed: setup.py Makefile
 	$(BIN)/python -m pip install --no-build-isolation -e ".[test]"
 	touch $@
 
+# a process for each core; files are not divided, since the tests of one share what they train
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
 test: install
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: install
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 style: install
 	$(BIN)/ruff check .

@@ -1,13 +1,12 @@
 """Recipes: small TOML files that say how a published corpus becomes a data-bin."""
 
 import dataclasses
+import tomllib
 import types
 import typing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-
-import tomllib
 
 from difformer_plugin.errors import UserError
 
