@@ -1,0 +1,95 @@
+"""Failures of a teacher, against an exhaustive search for repetitions and against real text."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from difformer_plugin.data.failures import (
+    CUT_OFF,
+    EMPTY,
+    LONGEST_UNIT,
+    REPETITION,
+    TOO_LONG,
+    failure,
+    repeated,
+)
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def exhaustive(tokens):
+    """Try every start and unit: how much after the unit's first occurrence repeats it."""
+    most = 0
+    for start in range(len(tokens)):
+        for unit in range(1, LONGEST_UNIT + 1):
+            first = tokens[start : start + unit]
+            stop = start + unit
+            while stop < len(tokens) and tokens[stop] == first[(stop - start) % unit]:
+                stop += 1
+            if len(first) == unit and stop - start >= 3 * unit:
+                most = max(most, stop - start - unit)
+    return most
+
+
+def test_repetitions_are_those_of_an_exhaustive_search():
+    random = np.random.default_rng(1)
+    found = set()
+    for _ in range(2000):
+        tokens = random.integers(0, 3, random.integers(0, 14)).tolist()
+        tokens = tokens[:4] + tokens[4:6] * int(random.integers(0, 6)) + tokens[6:]
+        assert repeated(tokens) == exhaustive(tokens)
+        found.add(repeated(tokens))
+    assert {0, 2, 3, 4, 5} <= found
+
+
+def words(text):
+    return text.split()
+
+
+SOURCE = words("ein Mann in einem weißen Hemd geht mit seinem Hund durch den Park")
+TARGET = words("a man in a white shirt is walking his dog through the park")
+
+
+@pytest.mark.parametrize(
+    "output, cause",
+    [
+        ("", EMPTY),
+        ("a man in a white shirt and white shirt and white shirt and white shirt", REPETITION),
+        ("a man man man man man man walks", REPETITION),
+        ("a man " + ", " * 30, REPETITION),
+        ("a man walks his dog , and " + " ".join(map(str, range(40))), TOO_LONG),
+        ("a man in a white shirt walks", None),
+        ("the the man has had had a dog", None),
+        ("a man is very , very , very white", None),
+    ],
+)
+def test_causes(output, cause):
+    assert failure(words(output), SOURCE, TARGET) == cause
+
+
+def test_a_repetition_of_the_source_or_the_target_is_no_failure():
+    dashes = words("- - - - - - - - table")
+    assert failure(dashes, SOURCE, TARGET) == REPETITION
+    assert failure(dashes, dashes, TARGET) is None
+    assert failure(dashes, SOURCE, dashes) is None
+    assert failure(words("-") * 40, dashes, dashes) == REPETITION
+
+
+def test_the_limit_of_the_search_is_a_failure():
+    output = words("a man in a white")
+    assert failure(output, SOURCE, TARGET, limit=5) == CUT_OFF
+    assert failure(output, SOURCE, TARGET, limit=6) is None
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no shared/data")
+def test_real_targets_are_no_failures():
+    """Both directions of Multi30k's validation set, in words, with the other side alone."""
+    sides = []
+    for language in ("de", "en"):
+        with gzip.open(DATA / "multi30k" / f"val.{language}.gz", "rt", encoding="utf-8") as file:
+            sides.append([line.split() for line in file])
+    assert len(sides[0]) == 1014
+    for sources, outputs in (sides, sides[::-1]):
+        assert not [pair for pair in zip(outputs, sources) if failure(pair[0], pair[1], pair[1])]

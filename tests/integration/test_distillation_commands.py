@@ -1,0 +1,418 @@
+"""`difformer distill` and `difformer average`, with tiny teachers, as a user runs them."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import time
+
+import child
+import numpy as np
+import pytest
+import torch
+from conftest import train_teacher
+from fairseq.data import Dictionary
+from fairseq.data.data_utils import load_indexed_dataset
+from harness import (
+    OPTIMISER,
+    SENTENCES,
+    SERVER,
+    TASK,
+    binarise,
+    error_line,
+    lines,
+    load,
+    run,
+    succeed,
+)
+
+from difformer_plugin.cli.main import main
+from difformer_plugin.data.corpus import remove_bpe
+from difformer_plugin.data.failures import failure
+
+SEARCH = ["--max-len-a", 0, "--max-len-b", 12]
+BATCHES = ["--batch-size", 4]
+TEST = ["--split", "test"]
+TRAINING = 200  # sentences
+
+
+@pytest.fixture(scope="module")
+def drilled_teacher(corpus, tmp_path_factory):
+    """A teacher that has learnt enough for outputs to differ, in part cut off or in circles.
+
+    After the ten updates of `teacher` all are the same, and equal outputs would mean nothing.
+    """
+    drill = ["--lr", 2e-2, "--max-update", 200, "--disable-validation"]
+    return train_teacher(corpus.joined, tmp_path_factory.mktemp("drilled"), *drill)
+
+
+@pytest.fixture(scope="module")
+def distil(corpus, drilled_teacher):
+    """Run the command on the training set, with options; it must end well."""
+
+    def call(folder, *options, data=corpus.joined):
+        out = folder / "distilled"
+        command = ["distill", data, "--teacher", drilled_teacher, "--out", out]
+        outcome = succeed(folder, "difformer", *command, *SEARCH, *BATCHES, *options)
+        return out, outcome.out
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def distilled(distil, tmp_path_factory):
+    """The training set, distilled in one go."""
+    return distil(tmp_path_factory.mktemp("distilled"))
+
+
+def side(folder, language, split="train"):
+    """The tokens of each line of a split."""
+    data = load_indexed_dataset(str(folder / f"{split}.de-en.{language}"))
+    return [tokens.tolist() for tokens in data]
+
+
+def failures(folder):
+    """Sentence -> cause, what became of it, source and output."""
+    rows = [line.split("\t") for line in lines(folder / "distilled.failures.tsv")[1:]]
+    return {int(row[0]): row[1:] for row in rows}
+
+
+def contents(folder):
+    """The bytes of every file; of the manifest what does not depend on the clock."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    manifest = json.loads(found.pop("distilled.json"))
+    manifest["tally"].pop("seconds")
+    return found, manifest
+
+
+def test_outputs_are_those_of_fairseq_generate(corpus, drilled_teacher, distilled, tmp_path):
+    """Sentence by sentence, in fairseq's own batches; what was no translation is in the report."""
+    outcome = succeed(
+        tmp_path,
+        *("fairseq-generate", corpus.joined, "--path", drilled_teacher, "--gen-subset", "train"),
+        *("--beam", 5, *SEARCH, "--required-batch-size-multiple", 1, "--cpu"),
+        *("--user-dir", TASK[3], "--batch-size", 50),
+    )
+    expected = outcome.translations()
+    assert len(expected) == TRAINING and len(set(expected.values())) > TRAINING / 2
+    out, printed = distilled
+    dictionary = Dictionary.load(str(out / "dict.en.txt"))
+    failed, sources = failures(out), lines(corpus.text / "train.de")
+    assert 0 < len(failed) < TRAINING / 2
+    for i, tokens in enumerate(side(out, "en")):
+        if i not in failed:
+            assert dictionary.string(tokens) == expected[i]
+            continue
+        assert failed[i][1:] == ["raw", remove_bpe(sources[i]), remove_bpe(expected[i])]
+        assert tokens == side(corpus.joined, "en")[i]
+    # the BLEU that is printed is that of all first hypotheses against the raw targets
+    from sacrebleu.metrics import BLEU
+
+    outputs = [remove_bpe(expected[i]) for i in range(TRAINING)]
+    references = [remove_bpe(line) for line in lines(corpus.text / "train.en")]
+    score = BLEU(tokenize="none", force=True).corpus_score(outputs, [references]).score
+    assert float(re.search(r"BLEU +([\d.]+)", printed)[1]) == pytest.approx(score, abs=0.005)
+    assert f"{TRAINING} translated" in printed and "target tokens/s" in printed
+
+
+def test_all_but_the_targets_is_the_raw_data_bin(corpus, distilled):
+    out, _ = distilled
+    assert all(tokens[-1] == 2 and 2 not in tokens[:-1] for tokens in side(out, "en"))
+    for path in corpus.joined.iterdir():
+        if not path.name.startswith("train.de-en.en."):
+            assert (out / path.name).read_bytes() == path.read_bytes()
+    assert side(out, "en") != side(corpus.joined, "en")
+    assert np.load(out / "distilled.sentences.npy").tolist() == list(range(TRAINING))
+
+
+def test_fairseq_trains_on_it(distilled, tmp_path):
+    train_teacher(distilled[0], tmp_path, "--max-update", 2)
+
+
+def test_what_is_finished_is_not_done_again(distilled, distil, tmp_path):
+    shutil.copytree(distilled[0], tmp_path / "distilled")
+    before = contents(tmp_path / "distilled")
+    _, printed = distil(tmp_path)
+    assert "nothing to do" in printed and "BLEU" in printed
+    assert contents(tmp_path / "distilled") == before
+
+
+def test_shards_merge_to_the_same_bytes(distil, tmp_path):
+    options, folders = [*TEST, "--on-failure", "drop", "--add-raw", 0.4], []
+    for i in range(3):
+        (tmp_path / str(i)).mkdir()
+        folders.append(distil(tmp_path / str(i), "--shard", f"{i}/3", *options)[0])
+    counts = [len(side(folder, "en", "test")) for folder in folders]
+    whole, _ = distil(tmp_path, *options)
+    merged = tmp_path / "merged"
+    command = ["distill", "--merge", folders[2], folders[0], folders[1], "--out", merged]
+    printed = succeed(tmp_path, "difformer", *command).out
+    assert f"{SENTENCES} translated" in printed
+    assert contents(merged) == contents(whole)
+    assert len(side(merged, "en", "test")) == sum(counts) and all(counts)
+
+
+def test_dropped_pairs_and_added_raw_ones(corpus, distil, tmp_path):
+    (tmp_path / "kept").mkdir()
+    kept, _ = distil(tmp_path / "kept", *TEST)
+    out, printed = distil(tmp_path, *TEST, "--on-failure", "drop", "--add-raw", 1)
+    failed = failures(out)
+    assert failed and failed.keys() == failures(kept).keys()
+    assert {row[1] for row in failed.values()} == {"dropped"}
+    rows = [i for i in range(SENTENCES) if i not in failed]
+    for language in ("de", "en"):
+        raw, whole = (side(folder, language, "test") for folder in (corpus.joined, kept))
+        assert side(out, language, "test") == [whole[i] for i in rows] + raw
+    assert f"{len(rows) + SENTENCES} pairs written, {SENTENCES} of them raw" in printed
+    assert np.load(out / "distilled.sentences.npy").tolist() == [*rows, *range(SENTENCES)]
+
+
+def test_replaced_failures(corpus, drilled_teacher, distil, tmp_path):
+    """They are the first hypothesis of fairseq-generate's --nbest that is not a failure itself."""
+    out, printed = distil(tmp_path, *TEST, "--on-failure", "replace")
+    outcome = succeed(
+        tmp_path,
+        *("fairseq-generate", corpus.joined, "--path", drilled_teacher, "--nbest", 5),
+        *("--beam", 5, *SEARCH, "--required-batch-size-multiple", 1, "--cpu"),
+        *("--user-dir", TASK[3], "--batch-size", 50),
+    )
+    candidates = {}
+    for sentence, text in outcome.lines("H"):
+        candidates.setdefault(sentence, []).append(text.split())
+    sources, targets = (
+        [line.split() for line in lines(corpus.text / f"test.{language}")]
+        for language in ("de", "en")
+    )
+    dictionary, found = Dictionary.load(str(out / "dict.en.txt")), side(out, "en", "test")
+    replaced = 0
+    for i, row in failures(out).items():
+        good = [c for c in candidates[i] if failure(c, sources[i], targets[i], 12) is None]
+        assert row[1] == ("next hypothesis" if good else "raw")
+        assert dictionary.string(found[i]).split() == (good[0] if good else targets[i])
+        replaced += bool(good)
+    assert replaced and f"{replaced} with the next hypothesis" in printed
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(15, marks=pytest.mark.slow)])
+def test_kills_change_nothing(corpus, drilled_teacher, distilled, tmp_path, kills):
+    """Each kill comes a random moment after some batch was decoded, and costs at most one."""
+    out, calls, chance = tmp_path / "distilled", tmp_path / "calls", random.Random(kills)
+    calls.touch()
+    command = ["difformer", "distill", corpus.joined, "--teacher", drilled_teacher, "--out", out]
+    command = [str(part) for part in [*command, *SEARCH, *BATCHES]]
+
+    def start():
+        streams = str(tmp_path / "out"), str(tmp_path / "err")
+        environment = {"CALLS": str(calls), "CUDA_VISIBLE_DEVICES": ""}
+        args = ("counted_distill", "main", command, *streams, None, environment)
+        process = SERVER.Process(target=child.call, args=args)
+        process.start()
+        return process
+
+    for _ in range(kills):
+        process, before = start(), calls.stat().st_size
+        while calls.stat().st_size < before + 2 and process.is_alive():
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.03))
+        assert process.is_alive(), "it had finished: use smaller batches"
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert not out.exists()
+    process = start()
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "err").read_text()
+    assert contents(out) == contents(distilled[0])
+    assert not (tmp_path / "distilled.unfinished").exists()
+    batches = TRAINING // 4
+    assert batches <= calls.stat().st_size <= batches + kills
+
+
+def test_a_source_longer_than_the_teacher_takes(corpus, drilled_teacher, tmp_path):
+    """It is reported and keeps its target; so is a pair without a source."""
+    for name in ("train", "valid", "test"):
+        for language in ("de", "en"):
+            shutil.copy(corpus.text / f"{name}.{language}", tmp_path)
+    with open(tmp_path / "test.de", "a") as source, open(tmp_path / "test.en", "a") as target:
+        source.write("gut " * 1024 + "\n\n" + "gut " * 20 + "\n")
+        target.write("good\nnothing\ngood\n")
+    dictionary = ["--srcdict", corpus.joined / "dict.de.txt", "--joined-dictionary"]
+    data = binarise(tmp_path, tmp_path / "data", *dictionary)
+    command = ["distill", data, "--teacher", drilled_teacher, "--out", tmp_path / "out", *SEARCH]
+    printed = succeed(tmp_path, "difformer", *command, "--split", "test").out
+    failed = failures(tmp_path / "out")
+    assert failed[SENTENCES][:2] == ["source too long", "raw"]
+    assert failed[SENTENCES + 1][:2] == ["no source", "raw"]
+    assert "1 source too long" in printed and f"{SENTENCES + 1} translated" in printed
+    assert side(tmp_path / "out", "de", "test") == side(data, "de", "test")
+    assert len(side(tmp_path / "out", "en", "test")) == SENTENCES + 3
+
+
+def test_a_diffusion_model_can_be_the_teacher(corpus, model, tmp_path):
+    """It is asked through its task, as fairseq-generate asks it."""
+    out = tmp_path / "out"
+    command = ["distill", corpus.joined, "--teacher", model, "--out", out, "--split", "test"]
+    succeed(tmp_path, "difformer", *command)
+    seed = ["--seed", 3]  # that of its training, which the checkpoint holds
+    generate = ["fairseq-generate", corpus.joined, *TASK, "--path", model, "--remove-bpe", *seed]
+    outcome = succeed(tmp_path, *generate)
+    dictionary, failed = Dictionary.load(str(out / "dict.en.txt")), failures(out)
+    expected = outcome.translations()
+    for i, tokens in enumerate(side(out, "en", "test")):
+        found = failed[i][3] if i in failed else dictionary.string(tokens, "@@ ")
+        assert found == expected[i]
+
+
+@pytest.mark.slow
+def test_a_non_autoregressive_teacher(corpus, tmp_path):
+    """fairseq's CMLM: sources with BOS, no beam search."""
+    succeed(
+        tmp_path,
+        *("fairseq-train", corpus.joined, "--task", "translation_lev", "--cpu"),
+        *("--arch", "cmlm_transformer", "--criterion", "nat_loss", "--noise", "full_mask"),
+        *("--encoder-embed-dim", 16, "--encoder-ffn-embed-dim", 16, "--encoder-layers", 1),
+        *("--decoder-embed-dim", 16, "--decoder-ffn-embed-dim", 16, "--decoder-layers", 1),
+        *("--encoder-attention-heads", 2, "--decoder-attention-heads", 2, *OPTIMISER.split()),
+        *("--max-update", 10, "--save-dir", tmp_path, "--required-batch-size-multiple", 1),
+    )
+    teacher, out = tmp_path / "checkpoint_last.pt", tmp_path / "out"
+    command = ["distill", corpus.joined, "--teacher", teacher, "--out", out, "--split", "test"]
+    succeed(tmp_path, "difformer", *command)
+    outcome = succeed(
+        tmp_path,
+        *("fairseq-generate", corpus.joined, "--path", teacher, "--task", "translation_lev"),
+        *("--user-dir", TASK[3], "--cpu", "--required-batch-size-multiple", 1, "--remove-bpe"),
+    )
+    dictionary, failed = Dictionary.load(str(out / "dict.en.txt")), failures(out)
+    assert len(outcome.translations()) == SENTENCES
+    for i, tokens in enumerate(side(out, "en", "test")):
+        found = failed[i][3] if i in failed else dictionary.string(tokens, "@@ ")
+        assert found == outcome.translations()[i]
+
+
+def test_merging_refuses_what_does_not_go_together(tmp_path):
+    """One line for each, before anything is written."""
+    from difformer_plugin.data.distilled import MANIFEST, read_shards
+    from difformer_plugin.errors import UserError
+
+    def shard(name, number, **setting):
+        setting = {"data": "d", "teacher": "t", "--beam": 5, "--shard": number} | setting
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MANIFEST).write_text(json.dumps({"setting": setting, "tally": {}}))
+        return tmp_path / name
+
+    first, second, third = (shard(str(i), f"{i}/3") for i in range(3))
+    found = [manifest["folder"] for manifest in read_shards([third, first, second])]
+    assert found == [first, second, third]
+    (tmp_path / "late.unfinished").mkdir()
+    for folders, said in (
+        ([first, third], "missing: 1/3"),
+        ([first, second, third, shard("again", "1/3")], "both shard 1/3"),
+        ([shard("whole", "0/1")], "nothing to do"),
+        ([first, tmp_path], "no finished shard: name the --out"),
+        ([first, tmp_path / "late"], "no finished shard: run its command again"),
+        ([first, shard("other", "1/3", data="e")], "other data"),
+        ([first, shard("teacher", "1/3", teacher="u")], "another teacher"),
+        ([first, shard("beam", "1/3", **{"--beam": 4})], "--beam 4 instead of 5"),
+        ([first, shard("of 4", "1/4")], "shard 1/4"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_shards(folders)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil-was-here",)
+
+
+def test_bad_input(corpus, drilled_teacher, other_teacher, distilled, tmp_path):
+    out, evil, empty = tmp_path / "out", tmp_path / "evil.pt", tmp_path / "empty"
+    torch.save({"model": Evil()}, evil)
+    empty.mkdir()
+
+    def refuse(*options, data=corpus.joined, teacher=drilled_teacher, out=out):
+        command = ["distill", data, "--teacher", teacher, "--out", out, *SEARCH, *options]
+        line = error_line(run(tmp_path, "difformer", *command))
+        assert not (tmp_path / "out").exists()
+        return line
+
+    assert "no such data folder" in refuse(data=tmp_path / "nowhere")
+    assert "no such checkpoint" in refuse(teacher=tmp_path / "nowhere.pt")
+    line = refuse(teacher=other_teacher)
+    assert "dictionary" in line and str(other_teacher) in line and str(corpus.joined) in line
+    assert "refused" in refuse(teacher=evil)
+    assert not os.path.exists("evil-was-here")
+    assert "no such file" in refuse("--split", "other")
+    assert "only 1 batches" in refuse("--shard", "1/2", "--split", "test")
+    assert "holds other things" in refuse(out=tmp_path)
+    assert "--batch-size 4 instead of 256" in refuse(out=distilled[0])
+    assert "--post-process" in refuse("--post-process", "nonsense")
+    assert "--fp16" in refuse("--fp16")
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        *(([f"--shard={shard}"], "--shard") for shard in ("3/3", "x", "-1/3", "1/0", "0")),
+        (["--beam", "0"], "--beam"),
+        (["--add-raw", "1.5"], "--add-raw"),
+        (["--add-raw", "nan"], "--add-raw"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--max-tokens", "-1"], "--max-tokens"),
+        (["--max-len-b", "0"], "--max-len-b"),
+        (["--lenpen", "inf"], "--lenpen"),
+        (["--seed", "-1"], "--seed"),
+        (["--merge"], "--teacher does not go with --merge"),
+    ],
+)
+def test_options_that_cannot_be(options, said, tmp_path, capsys):
+    """They are refused before anything is read."""
+    command = ["distill", "data", "--teacher", "teacher.pt", "--out", str(tmp_path / "out")]
+    assert main([*command, *options]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.err.startswith("error: ")
+    assert len(captured.err.splitlines()) == 1 and not captured.out
+
+
+def test_unfinished_work_of_another_kind_is_refused(corpus, drilled_teacher, tmp_path):
+    from difformer_plugin.data.journal import Journal
+
+    work = tmp_path / "out.unfinished"
+    work.mkdir()
+    command = ["distill", corpus.joined, "--teacher", drilled_teacher, "--out", tmp_path / "out"]
+    with Journal(work / "journal") as journal:
+        line = error_line(run(tmp_path, "difformer", *command))
+        assert "in use by another process" in line
+        journal.begin({"--beam": 4})
+        journal.append({"batch": 0})
+    line = error_line(run(tmp_path, "difformer", *command))
+    assert "--beam 4 instead of 5" in line and str(work) in line
+
+
+def test_the_average_of_a_training(corpus, tmp_path):
+    """fairseq-generate translates with it; each update counts once, whatever its files."""
+    save = tmp_path / "save"
+    save.mkdir()
+    train_teacher(corpus.joined, save, "--save-interval-updates", 5, "--max-tokens", 2000)
+    names = {path.name for path in save.glob("*.pt")}
+    assert names == {f"checkpoint{name}.pt" for name in ("_2_5", "_4_10", "_best", "_last")}
+    out = tmp_path / "mean.pt"
+    printed = succeed(tmp_path, "difformer", "average", save, "--last", 2, "--out", out).out
+    assert "checkpoint_2_5.pt" in printed and "checkpoint_4_10.pt" in printed
+    states = [load(save / f"checkpoint_{n}.pt")["model"] for n in ("2_5", "4_10")]
+    mean = load(out)
+    assert mean["last_optimizer_state"] is None
+    for name, tensor in mean["model"].items():
+        expected = (states[0][name].double() + states[1][name].double()) / 2
+        torch.testing.assert_close(tensor.double(), expected, rtol=1e-6, atol=1e-9)
+    assert not all(torch.equal(mean["model"][name], states[1][name]) for name in states[1])
+    generate = ["fairseq-generate", corpus.joined, "--path", out, "--user-dir", TASK[3], "--cpu"]
+    outcome = succeed(tmp_path, *generate, "--required-batch-size-multiple", 1)
+    assert len(outcome.translations()) == SENTENCES
+
+    command = ["average", save, "--last", 2, "--out", tmp_path / "refused.pt"]
+    torch.save({"model": Evil()}, save / "checkpoint3.pt")
+    line = error_line(run(tmp_path, "difformer", *command))
+    assert "checkpoint3.pt is refused" in line
+    assert not os.path.exists("evil-was-here") and not (tmp_path / "refused.pt").exists()
