@@ -1,1 +1,1 @@
-"""How good is it? Analyses and plots."""
+"""How good is it? Metrics, analyses and plots."""

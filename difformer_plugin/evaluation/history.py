@@ -3,7 +3,7 @@
 import json
 from html import unescape
 
-from difformer_plugin.data.corpus import read_lines
+from difformer_plugin.data.sources import read_lines
 from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.outputs import FRAME, SENTENCEPIECE
 

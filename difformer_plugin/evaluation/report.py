@@ -1,5 +1,7 @@
 """The page of `difformer evaluate --html`: tables, plots and sentences in one file."""
 
+from html import unescape
+
 from difformer_plugin.data.files import atomic_text
 from difformer_plugin.evaluation.history import mean_probability, pieces
 from difformer_plugin.evaluation.outputs import sentences_by_changes
@@ -167,7 +169,7 @@ def _emerging(test_set, system, history):
             "steps": [
                 [
                     {
-                        "text": text,
+                        "text": unescape(text),  # Moses tokens write ' as &apos;
                         "space": space,
                         "probability": probability,
                         "shade": None if probability is None else _shade(probability),

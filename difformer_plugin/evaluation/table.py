@@ -90,7 +90,7 @@ def slope_test(fit):
     test = f"t = {fit['t']:.2f}, {fit['degrees_of_freedom']} degrees of freedom, "
     test += f"p = {fit['p_value']:.2g}"
     better = "system" if fit["slope"] > 0 else "baseline"
-    return f"{test}; it favours the {better} on longer sources"
+    return f"{test}; the slope favours the {better} on longer sources"
 
 
 def _length_errors(result):

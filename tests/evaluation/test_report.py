@@ -25,7 +25,7 @@ SOURCES = ["eins", "zwei zwei", "drei drei drei", "vier " * 4, "fünf " * 5, EVI
 
 
 def system(name, texts, samples=1, steps=True):
-    history = [[f"{text} z", "z " + text, text] for text in texts] if steps else None
+    history = [[f"{text} z&apos;s", "z " + text, text] for text in texts] if steps else None
     return System(name, texts, texts, [[text] * samples for text in texts], history)
 
 
@@ -207,7 +207,7 @@ def test_a_browser_shows_it(page, width, tmp_path):
     assert probed, process.stdout[-500:] + process.stderr[-2000:]
     found = json.loads(probed[1].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
     assert set(found["before"]) == {1} and found["after"] == 3
-    assert found["text"].endswith("z")  # the first step, and not the last
+    assert found["text"].endswith("z's")  # the first step, and not the last
     assert all(1.2 < ratio < 2 for ratio in found["ratios"])
     assert all(0.4 * min(width, 600) < w <= width for w in found["widths"])
     assert found["overflow"] <= 0 and found["outside"] == 0 and found["letters"] > 50
