@@ -8,6 +8,8 @@ from pathlib import Path
 from difformer_plugin.cli import register_quietly
 from difformer_plugin.errors import UserError
 
+LOW_BLEU = 1.0  # what a teacher has left whose dictionary has the right size in another order
+
 
 def add_parser(subparsers):
     """Add the subcommand."""
@@ -97,10 +99,28 @@ def run(args):
     job = distill_run.merge if args.merge else distill_run.distill
     manifest, finished = job(args)
     if args.json:
-        print(json.dumps(manifest))
+        print(json.dumps(manifest | summary(manifest)))
     else:
         print(render(args.out, manifest, finished, time.monotonic() - started))
     return 0
+
+
+def summary(manifest):
+    """What the sums of a manifest come to."""
+    from sacrebleu.metrics import BLEU
+
+    from difformer_plugin.data.distillation import Tally
+
+    tally = Tally()
+    tally.add(manifest["tally"])
+    metric = BLEU(tokenize="none", force=True)
+    metric.corpus_score(["a"], [["a"]])  # it has no signature before it has scored anything
+    return {
+        "bleu": tally.score().score,
+        "signature": str(metric.get_signature()),
+        "length_ratio": tally.bleu[8] / max(tally.bleu[9], 1),
+        "tokens_per_second": tally.tokens / max(tally.seconds, 1e-9),
+    }
 
 
 def check(args):
@@ -141,37 +161,29 @@ def parse_shard(text):
 
 def render(out, manifest, finished, seconds):
     """What was done, for a reader."""
-    from difformer_plugin.data.distillation import Tally
-
-    tally = Tally()
-    tally.add(manifest["tally"])
-    failed = tally.failures.total()
-    causes = ", ".join(f"{count:,} {cause}" for cause, count in sorted(tally.failures.items()))
-    kept = failed - tally.replaced - tally.dropped
-    decoded = tally.sentences
-    score, rate = tally.score(), tally.tokens / max(tally.seconds, 1e-9)
+    tally, total = manifest["tally"], summary(manifest)
+    failures = sorted(tally["failures"].items())
+    failed = sum(count for _, count in failures)
+    causes = ", ".join(f"{count:,} {cause}" for cause, count in failures)
+    kept = failed - tally["replaced"] - tally["dropped"]
     lines = [
-        f"{out}: finished before, nothing to do" if finished else f"{out}: {seconds:.0f} s",
-        f"lines     {decoded:,} translated; {tally.pairs:,} pairs written, {tally.raw:,} of them "
-        "raw ones added",
-        f"failures  {failed:,}" + (f" ({causes})" if failed else ""),
-        f"          {kept:,} with the raw target, {tally.replaced:,} with the next hypothesis, "
-        f"{tally.dropped:,} dropped",
-        f"speed     {rate:,.0f} target tokens/s ({tally.tokens:,} in {tally.seconds:,.0f} s of "
-        "decoding)",
-        f"BLEU      {score.score:.2f} of the teacher against the raw targets, tokenised; length "
-        f"ratio {tally.bleu[8] / max(tally.bleu[9], 1):.3f}",
-        f"          {signature()}",
+        f"{out}: finished before, nothing to do" if finished else f"{out}: {seconds:,.0f} s",
+        f"lines     {tally['sentences']:,} translated; {tally['pairs']:,} pairs written, "
+        f"{tally['raw']:,} of them raw ones added",
+        f"failures  {failed:,}",
+        f"speed     {total['tokens_per_second']:,.0f} target tokens/s ({tally['tokens']:,} in "
+        f"{tally['seconds']:,.0f} s of decoding)",
+        f"BLEU      {total['bleu']:.2f} of the teacher against the raw targets, tokenised "
+        f"({total['signature']}); length ratio {total['length_ratio']:.3f}",
     ]
     if failed:
-        lines.insert(4, f"          each is in {out / 'distilled.failures.tsv'}")
+        lines[2] += (
+            f" ({causes}), each in {out / 'distilled.failures.tsv'}\n"
+            f"          {kept:,} with the raw target, {tally['replaced']:,} with the next "
+            f"hypothesis, {tally['dropped']:,} dropped"
+        )
+    if total["bleu"] < LOW_BLEU:
+        lines.append(
+            "warning: hardly a word is right; was the teacher trained with these dict.*.txt?"
+        )
     return "\n".join(lines)
-
-
-def signature():
-    """sacreBLEU's, for the BLEU that is printed."""
-    from sacrebleu.metrics import BLEU
-
-    metric = BLEU(tokenize="none", force=True)
-    metric.corpus_score(["a"], [["a"]])  # it has no signature before it has scored anything
-    return str(metric.get_signature())

@@ -98,7 +98,7 @@ def check_out(out, manifest):
     if (out / MANIFEST).is_file():
         try:
             found = json.loads((out / MANIFEST).read_text("utf-8"))
-            theirs = found["setting"]
+            theirs = dict(found["setting"])
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{out / MANIFEST} is damaged: remove {out}") from None
         if differs := difference(theirs, manifest["setting"]):

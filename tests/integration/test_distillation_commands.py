@@ -375,6 +375,13 @@ def test_options_that_cannot_be(options, said, tmp_path, capsys):
     assert len(captured.err.splitlines()) == 1 and not captured.out
 
 
+def test_a_dictionary_in_another_order_shows(corpus, distil, distilled, tmp_path):
+    """fairseq's own models do not hold their dictionaries, only how many types they have."""
+    _, printed = distil(tmp_path, data=corpus.other)
+    assert "was the teacher trained with these dict.*.txt?" in printed
+    assert "warning" not in distilled[1]
+
+
 def test_unfinished_work_of_another_kind_is_refused(corpus, drilled_teacher, tmp_path):
     from difformer_plugin.data.journal import Journal
 
