@@ -65,6 +65,11 @@ def load(args):
     teacher = Teacher(paths, data, search, precision, "cuda" if gpu else "cpu")
     raw = RawPairs(data, args.split, teacher.languages, teacher.dictionaries, args.post_process)
     teacher.load_split(args.split)
+    if len(teacher.source_lengths()) != len(raw):  # a task may repeat or leave out sentences
+        raise UserError(
+            f"the teacher's task reads {len(teacher.source_lengths())} of {len(raw)} lines: use a "
+            "teacher of fairseq's task translation"
+        )
     return teacher, raw
 
 
@@ -111,9 +116,6 @@ def decode(plan, journal, teacher, raw):
     tally = distillation.Tally()
     total = sum(len(batch) for batch in plan.batches.values())
 
-    def words(tokens, is_reference):
-        return raw.target_words(tokens, is_reference)
-
     with bar(total, " lines", "distill") as progress:
 
         def observe(batch, is_old):
@@ -125,7 +127,8 @@ def decode(plan, journal, teacher, raw):
                 progress.set_postfix_str(f"BLEU {tally.score().score:.1f}", refresh=False)
                 progress.update(batch.sentences)
 
-        distillation.decode(journal, plan.batches, teacher.translate, raw.tokens, words, observe)
+        sides = raw.tokens, raw.target_words
+        distillation.decode(journal, plan.batches, teacher.translate, *sides, observe)
     tally.failures.update(plan.failures.values())
     return tally
 

@@ -124,10 +124,10 @@ def decode(journal, batches, translate, pairs, words, observe):
     Args:
         journal: a Journal.
         batches: number -> sentences.
-        translate: sentences -> for each its hypotheses, the best first, and the limit of length
+        translate: sentences -> for each its hypotheses, the best first, and their limit of length
             or None, as `Teacher.translate`.
         pairs: sentence -> its source and raw target, lists of tokens without EOS.
-        words: (tokens, is_reference) -> text, subwords joined.
+        words: (tokens, escape_unk) -> text, subwords joined.
         observe: called with the Tally of each batch, and whether the journal had it.
     """
     done = set()
@@ -146,11 +146,11 @@ def _record(number, sentences, translate, pairs, words):
     from sacrebleu.metrics import BLEU
 
     started = time.perf_counter()
-    hypotheses, limit = translate(sentences)
+    translations = translate(sentences)
     seconds = time.perf_counter() - started
     failures = {}
     texts = []
-    for sentence, candidates in zip(sentences, hypotheses, strict=True):
+    for sentence, (candidates, limit) in zip(sentences, translations, strict=True):
         source, target = pairs(sentence)
         cause = failure(candidates[0], source, target, limit)
         if cause is not None:
@@ -162,7 +162,7 @@ def _record(number, sentences, translate, pairs, words):
     return {
         "batch": number,
         "sentences": sentences,
-        "outputs": [candidates[0] for candidates in hypotheses],
+        "outputs": [candidates[0] for candidates, _ in translations],
         "failures": failures,
         "seconds": seconds,
         "bleu": [*score.counts, *score.totals, score.sys_len, score.ref_len],

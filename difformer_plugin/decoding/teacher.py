@@ -55,8 +55,8 @@ class Teacher:
         Args:
             sentences: their numbers.
         Returns:
-            for each its hypotheses, the best first, as lists of tokens without BOS and EOS;
-            and the tokens after which the search stops, or None where it does not search so.
+            for each its hypotheses, the best first, as lists of tokens without BOS and EOS, and
+            after how many tokens the search stops it, or None where it is not searched for so.
         """
         try:
             sample = self.dataset.collater([self.dataset[int(i)] for i in sentences])
@@ -69,14 +69,13 @@ class Teacher:
                     "smaller --beam, --fp16, or --cpu"
                 ) from None
             half = len(sentences) // 2
-            (first, limit), (second, _) = map(self.translate, (sentences[:half], sentences[half:]))
-            return first + second, limit
+            return self.translate(sentences[:half]) + self.translate(sentences[half:])
         outputs = {
             number: [self._body(hypothesis["tokens"]) for hypothesis in hypotheses]
             for number, hypotheses in zip(sample["id"].tolist(), found)
         }
         limit = self._limit(sample["net_input"]["src_tokens"].shape[1])
-        return [outputs[int(i)] for i in sentences], limit
+        return [(outputs[int(i)], limit) for i in sentences]
 
     def _body(self, tokens):
         dictionary = self.dictionaries[1]

@@ -66,11 +66,13 @@ def pairs(sentence):
     return [sentence, sentence + 1, 5], [sentence, 7, 8]
 
 
+def hypotheses(i):
+    """Those of a sentence: every tenth first one is empty, and half of these have a second."""
+    return [[] if i % 10 == 0 else [i, 7, 8, i % 3], [i, 9] if i % 20 == 0 else []]
+
+
 def translate(sentences):
-    """Hypotheses that depend on the sentence: every tenth first one is empty."""
-    return [
-        [[] if i % 10 == 0 else [i, 7, 8, i % 3], [i, 9] if i % 20 == 0 else []] for i in sentences
-    ], 40
+    return [(hypotheses(i), 40) for i in sentences]
 
 
 def words(tokens, is_reference):
@@ -124,7 +126,7 @@ def test_kills_lose_nothing_and_cost_a_batch_each(lengths, tmp_path):
 
 def test_the_tally_is_that_of_all_lines_at_once(lengths, tmp_path):
     records, tally = run(tmp_path / "journal", lengths)
-    best = [translate([i])[0][0][0] for i in range(LINES)]
+    best = [hypotheses(i)[0] for i in range(LINES)]
     outputs = [words(tokens, False) for tokens in best]
     references = [words(pairs(i)[1], True) for i in range(LINES)]
     expected = BLEU(tokenize="none", force=True).corpus_score(outputs, [references])
@@ -168,7 +170,7 @@ def test_what_becomes_of_failures(tmp_path, on_failure):
             assert choice.kinds[i] == kind
             continue
         assert choice.kinds[i] == OUTPUT
-        expected = translate([i])[0][0][1 if i in replaced else 0]
+        expected = hypotheses(i)[1 if i in replaced else 0]
         assert choice.output(i).tolist() == expected
     if on_failure != "drop":
         assert all(choice.output(i) is None for i in failed - replaced)

@@ -28,6 +28,7 @@ from harness import (
     succeed,
 )
 
+import difformer_plugin
 from difformer_plugin.cli.main import main
 from difformer_plugin.data.corpus import remove_bpe
 from difformer_plugin.data.failures import failure
@@ -262,6 +263,35 @@ def test_a_diffusion_model_can_be_the_teacher(corpus, model, tmp_path):
     for i, tokens in enumerate(side(out, "en", "test")):
         found = failed[i][3] if i in failed else dictionary.string(tokens, "@@ ")
         assert found == expected[i]
+
+
+def test_a_batch_too_large_for_the_memory_is_halved(corpus, drilled_teacher, monkeypatch):
+    """Down to what fits; each sentence keeps its own translation."""
+    difformer_plugin.register()
+    from difformer_plugin.decoding.teacher import Teacher
+    from difformer_plugin.errors import UserError
+
+    search = {"beam": 2, "max_len_a": 0, "max_len_b": 12}
+    teacher = Teacher([str(drilled_teacher)], corpus.joined, search)
+    teacher.load_split("test")
+    sentences = [5, 3, 9, 0, 7, 20, 11]
+    expected = teacher.translate(sentences)
+    assert [limit for _, limit in expected] == [12] * 7
+    assert len({tuple(best) for (best, *_), _ in expected}) > 3
+    step, sizes, largest = teacher.task.inference_step, [], 3
+
+    def small(generator, models, sample):
+        sizes.append(len(sample["id"]))
+        if sizes[-1] > largest:
+            raise torch.OutOfMemoryError
+        return step(generator, models, sample)
+
+    monkeypatch.setattr(teacher.task, "inference_step", small)
+    assert teacher.translate(sentences) == expected
+    assert sizes == [7, 3, 4, 2, 2]
+    largest = 0
+    with pytest.raises(UserError, match="sentence 5 alone does not fit"):
+        teacher.translate(sentences)
 
 
 @pytest.mark.slow
