@@ -106,6 +106,7 @@ def test_bad_utf8_names_file_and_line(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [b"no gzip", gzip.compress(LONG)[:-12], gzip.compress(LONG)[:20] + b"\xff" * 9],
+    ids=["no gzip", "cut short", "broken"],
 )
 def test_damaged_gzip_is_named(tmp_path, content):
     write(tmp_path, train_de_gz=content, train_en=LONG)

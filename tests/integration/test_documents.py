@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from harness import USER_DIR, lines, shell, succeed
+from harness import TASK, USER_DIR, lines, shell, succeed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text("utf-8")
@@ -78,6 +78,24 @@ def test_the_learning_curve(trained, tmp_path):
     header, _, *rows = table.out.splitlines()
     assert header.split(" | ")[0] == "| num_updates" and len(rows) >= 1
     assert rows[-1].startswith("| 60 |") and " - " not in rows[-1]
+
+
+def test_distilling_in_shards_and_comparing_as_the_readme_does(corpus, model, teacher, tmp_path):
+    (tmp_path / "data-bin").symlink_to(corpus.joined)
+    (tmp_path / "teacher.pt").symlink_to(teacher)
+    (tmp_path / "reference").mkdir()
+    shutil.copy(corpus.raw / "test.en", tmp_path / "reference")
+    generate = ["fairseq-generate", corpus.joined, *TASK, "--path", model, "--remove-bpe"]
+    generate += ["--decoding-steps", 4, "--gen-subset", "test"]
+    for name, options in (("one", ()), ("ten", ("--length-beam-size", 3, "--bleu-mbr"))):
+        (tmp_path / f"{name}.out").write_text(succeed(tmp_path, *generate, *options).out, "utf-8")
+    commands = re.findall(r"^    difformer ((?:distill|evaluate) .*)$", README, re.MULTILINE)
+    assert len(commands) == 4
+    with contextlib.chdir(tmp_path):
+        for command in commands:
+            succeed(tmp_path, "difformer", *shlex.split(command))
+    assert (tmp_path / "distilled" / "train.de-en.en.idx").exists()
+    assert (tmp_path / "report.html").exists()
 
 
 @pytest.mark.slow
