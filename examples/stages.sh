@@ -1,14 +1,14 @@
 # From raw text to a score, in stages: what the run.sh of each data set sets and this file does.
 #
-#   examples/DATASET/run.sh RAW OUT [STAGE …]
+#   examples/DATASET/run.sh RAW OUT [STAGE ...]
 #
 # Stages: prepare, train_teacher, distill, train, average, evaluate, and train_cmlm, the baseline;
 # without names, those of the data set's `stages`, in this order. Each goes on where it was
-# interrupted, and is given more options by a variable of its own: PREPARE, TRAIN_TEACHER, DISTILL,
-# TRAIN, TRAIN_CMLM, GENERATE, EVALUATE (as TRAIN="--max-update 1000"). TEACHER_AVERAGE, AVERAGE_BEST
-# and CMLM_AVERAGE are the numbers of checkpoints averaged (5), RESCALING the options of noise
-# rescaling. DATA=raw trains on the raw targets, GPUS=0 on the CPU. DRY_RUN=1 prints the commands
-# and runs nothing.
+# interrupted, is left out where it is finished, and is given more options by a variable of its own:
+# PREPARE, TRAIN_TEACHER, DISTILL, TRAIN, TRAIN_CMLM, GENERATE, EVALUATE (as
+# TRAIN="--max-update 1000"). TEACHER_AVERAGE, AVERAGE_BEST and CMLM_AVERAGE are the numbers of
+# checkpoints averaged (5), RESCALING the options of noise rescaling. DATA=raw trains on the raw
+# targets, GPUS=0 on the CPU. DRY_RUN=1 prints the commands and runs nothing.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -18,6 +18,13 @@ fi
 raw=$1 out=$2
 shift 2
 [ $# -gt 0 ] || set -- $stages
+known=" prepare train_teacher distill train average train_cmlm evaluate "
+for stage in "$@"; do
+  case "$known" in
+    *" $stage "*) ;;
+    *) echo "error: no stage $stage; there are$known" >&2 && exit 2 ;;
+  esac
+done
 
 user_dir=$(difformer user-dir)
 gpus=${GPUS-$(python -c "import torch; print(torch.cuda.device_count())")}
@@ -37,16 +44,26 @@ do_it_to() {
   [ -n "${DRY_RUN-}" ] || { "$@" >"$file.unfinished" && mv "$file.unfinished" "$file"; }
 }
 
-# what is shown goes to OUT/NAME.log as well
-log() {
-  if [ -n "${DRY_RUN-}" ]; then cat; else tee -a "$out/$1.log"; fi
-}
-
 # options for batches of so many tokens in all, whatever the number of GPUs
 batch() {
-  local each=$((max_tokens < $1 ? max_tokens : $1)) devices=$((gpus > 0 ? gpus : 1))
-  local times=$(($1 / (each * devices)))
-  echo --max-tokens "$each" --update-freq $((times > 0 ? times : 1))
+  local devices=$((gpus > 0 ? gpus : 1))
+  local most=$((devices * max_tokens))
+  local times=$((($1 + most - 1) / most))
+  echo --max-tokens $(($1 / (devices * times))) --update-freq $times
+}
+
+# a training that has ended is not begun again: fairseq would add an update
+unless_finished() {
+  local name=$1
+  shift
+  if [ -f "$out/$name/finished" ]; then
+    echo "$out/$name is finished; remove $out/$name/finished to go on with it"
+  elif [ -n "${DRY_RUN-}" ]; then
+    do_it "$@"
+  else
+    do_it "$@" 2>&1 | tee -a "$out/$name.log"
+    touch "$out/$name/finished"
+  fi
 }
 
 # what is trained on: the distilled data where there is a teacher, else the raw data
@@ -64,14 +81,16 @@ prepare() {
 }
 
 train_teacher() {
-  do_it fairseq-train "$out/data-bin" --user-dir "$user_dir" --task translation \
+  unless_finished teacher fairseq-train "$out/data-bin" --user-dir "$user_dir" --task translation \
     $teacher --share-all-embeddings \
     --criterion label_smoothed_cross_entropy --label-smoothing 0.1 \
     --optimizer adam --adam-betas '(0.9, 0.98)' --lr-scheduler inverse_sqrt \
     $(batch "$teacher_batch") --required-batch-size-multiple 1 $precision --seed 1 \
     --save-dir "$out/teacher" --keep-last-epochs 5 --log-format simple --log-interval 100 \
-    ${TRAIN_TEACHER-} 2>&1 | log teacher
-  do_it difformer average "$out/teacher" --last "${TEACHER_AVERAGE-5}" --out "$out/teacher.pt"
+    ${TRAIN_TEACHER-}
+  # another teacher would be another distillation
+  [ -f "$out/teacher.pt" ] ||
+    do_it difformer average "$out/teacher" --last "${TEACHER_AVERAGE-5}" --out "$out/teacher.pt"
 }
 
 distill() {
@@ -80,7 +99,8 @@ distill() {
 }
 
 train() {
-  do_it fairseq-train "$(training_data)" --user-dir "$user_dir" --task diffusion_translation \
+  unless_finished difformer fairseq-train "$(training_data)" \
+    --user-dir "$user_dir" --task diffusion_translation \
     $difformer --share-all-embeddings --noise-schedule sqrt \
     ${RESCALING---rescaling-factor auto --max-dgs $max_dgs} \
     --self-cond --rescale-timesteps --embed-norm --embed-norm-affine --pred-length-offset \
@@ -90,7 +110,7 @@ train() {
     --eval-bleu --eval-bleu-remove-bpe --decoding-steps 10 --decoding-early-stopping 2 \
     --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
     --save-dir "$out/difformer" --keep-best-checkpoints 5 --keep-last-epochs 1 --log-format simple --log-interval 100 \
-    ${TRAIN-} 2>&1 | log difformer
+    ${TRAIN-}
 }
 
 average() {
@@ -98,7 +118,8 @@ average() {
 }
 
 train_cmlm() {
-  do_it fairseq-train "$(training_data)" --user-dir "$user_dir" --task translation_lev \
+  unless_finished cmlm fairseq-train "$(training_data)" \
+    --user-dir "$user_dir" --task translation_lev \
     --arch cmlm_transformer --criterion nat_loss --noise random_mask \
     $cmlm --share-all-embeddings --decoder-learned-pos --encoder-learned-pos \
     --pred-length-offset --length-loss-factor 0.1 --apply-bert-init \
@@ -106,7 +127,7 @@ train_cmlm() {
     --weight-decay 0.01 --clip-norm 1.0 \
     $(batch "$difformer_batch") --required-batch-size-multiple 1 $precision --seed 1 \
     --save-dir "$out/cmlm" --keep-last-epochs 5 --log-format simple --log-interval 100 \
-    ${TRAIN_CMLM-} 2>&1 | log cmlm
+    ${TRAIN_CMLM-}
   do_it difformer average "$out/cmlm" --last "${CMLM_AVERAGE-5}" --out "$out/cmlm.pt"
 }
 
@@ -120,11 +141,11 @@ generate() {
 }
 
 evaluate() {
-  local name diffusion="--task diffusion_translation --path $out/difformer.pt --decoding-steps 20 \
-    --decoding-early-stopping 5" first=difformer-b10 baseline=difformer-b1
-  generate difformer-b1 $diffusion
-  rm -f "$out/history.jsonl"
-  generate difformer-b10 $diffusion --length-beam-size 5 --noise-beam-size 2 --bleu-mbr \
+  local name first=difformer-b10 baseline=difformer-b1 diffusion=(--task diffusion_translation
+    --path "$out/difformer.pt" --decoding-steps 20 --decoding-early-stopping 5)
+  generate difformer-b1 "${diffusion[@]}"
+  do_it rm -f "$out/history.jsonl"
+  generate difformer-b10 "${diffusion[@]}" --length-beam-size 5 --noise-beam-size 2 --bleu-mbr \
     --retain-iter-history --retain-z-0-hat --history-file "$out/history.jsonl"
   if [ -f "$out/cmlm.pt" ]; then
     generate cmlm --task translation_lev --path "$out/cmlm.pt" --iter-decode-max-iter 9 \
@@ -150,12 +171,6 @@ score() {
     --src "$out/reference/test.$source" $evaluation "$@" ${EVALUATE-}
 }
 
-for stage in "$@"; do
-  case " prepare train_teacher distill train average train_cmlm evaluate " in
-    *" $stage "*) ;;
-    *) echo "error: no stage $stage; there are $stages" >&2 && exit 2 ;;
-  esac
-done
 for stage in "$@"; do
   "$stage"
 done

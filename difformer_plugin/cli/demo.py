@@ -147,7 +147,7 @@ def corpus_key(args):
 
     if args.data is None:
         return ["synthetic", args.seed, args.train_size, args.test_size]
-    return fingerprint(load_recipe(args), args.data, args.out, languages(args))
+    return fingerprint(load_recipe(args), args.data, languages(args))
 
 
 def prepare_corpus(args, raw):

@@ -53,6 +53,7 @@ def main(argv=None):
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         return 130  # what a shell says of a program that Ctrl-C ended
 
 

@@ -43,10 +43,19 @@ def locked(folder):
     """
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "lock"), "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder} is in use by another process: wait for it, or choose another folder"
-            ) from None
+        lock(handle, folder)
         yield
+
+
+def lock(handle, name):
+    """Hold an open file until it is closed; the lock is this process's, not its children's.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise UserError(
+            f"{name} is in use by another process: wait for it, or choose another folder"
+        ) from None

@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import multiprocessing
+import multiprocessing.util
 import os
 import signal
+import threading
 import time
 from collections import Counter, deque
 from concurrent.futures import ProcessPoolExecutor
@@ -126,16 +129,17 @@ def _map(function, chunks, workers):
         for chunk in chunks:
             yield len(chunk), function(chunk)
         return
-    executor = ProcessPoolExecutor(workers, initializer=_ignore_interrupts)
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"))
     waiting = deque()
     try:
-        for chunk in chunks:
-            waiting.append((len(chunk), executor.submit(function, chunk)))
-            if len(waiting) > workers * AHEAD:
-                length, future = waiting.popleft()
+        with tied_children():
+            for chunk in chunks:
+                waiting.append((len(chunk), executor.submit(function, chunk)))
+                if len(waiting) > workers * AHEAD:
+                    length, future = waiting.popleft()
+                    yield length, future.result()
+            for length, future in waiting:
                 yield length, future.result()
-        for length, future in waiting:
-            yield length, future.result()
     except BrokenProcessPool:
         raise UserError(
             "a worker was killed, perhaps for want of memory: run the same command again, which "
@@ -145,6 +149,28 @@ def _map(function, chunks, workers):
         executor.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts():
-    """Ctrl-C is for the process that started the workers."""
+@contextlib.contextmanager
+def tied_children():
+    """What multiprocessing forks in this block leaves Ctrl-C to this process, and ends with it.
+
+    A pool's processes would otherwise print tracebacks, or wait for ever where this one is killed.
+    """
+    parent, token = os.getpid(), _Token()
+    multiprocessing.util.register_after_fork(token, lambda _: _tie(parent))
+    yield  # the registration lasts as long as the token
+
+
+class _Token:
+    pass
+
+
+def _tie(parent):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent):
+    """End this process when its parent is no more."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

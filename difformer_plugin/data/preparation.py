@@ -1,28 +1,35 @@
 """A recipe at work: raw text to clean tokens, to joint subwords, to a data-bin."""
 
 import dataclasses
+import errno
 import hashlib
 import json
-import logging
 import os
 import shutil
+import sys
 from collections import Counter
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from difformer_plugin import __version__
-from difformer_plugin.data.cleaning import is_empty, normalise, to_tokens, unfit
-from difformer_plugin.data.corpus import learn_codes, load_codes, read_lines
+from difformer_plugin.data.corpus import learn_codes, read_lines
 from difformer_plugin.data.files import atomic_text, locked
-from difformer_plugin.data.passes import run_pass
-from difformer_plugin.data.sources import Folder, Pairs, side_by_side
+from difformer_plugin.data.passes import run_pass, tied_children
+from difformer_plugin.data.recipe import SPLITS
+from difformer_plugin.data.sources import (
+    DONE,
+    KEY,
+    RESULTS,
+    UNFINISHED,
+    Folder,
+    Pairs,
+    side_by_side,
+)
+from difformer_plugin.data.steps import SplitWords, Tokenise
 from difformer_plugin.errors import UserError
 
-SPLITS = ("train", "valid", "test")
-RESULTS, UNFINISHED = ("text", "reference", "data-bin"), "unfinished"
-DONE = "prepare.json"  # the last file that appears
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 TOLERANCE = 0.005  # by which sizes may differ from those that a recipe names
 
 
@@ -30,8 +37,8 @@ def prepare(recipe, raw, out, langs, workers=1, binarise=None, progress=True):
     """Make tokenised text in joint subwords, and a data-bin of it, from the files of a corpus.
 
     Writes `out/text/{train,valid,test}.LANG`, `out/text/codes` unless words stay whole,
-    `out/reference/{valid,test}.LANG`, the untouched text of the same lines, and `out/data-bin`;
-    nothing of it is there before all of it is done. Stopped at any moment and called again, it
+    `out/reference/{valid,test}.LANG`, the untouched text of the same lines, and then
+    `out/data-bin`; each is there whole or not at all. Stopped at any moment and called again, it
     goes on where it was. The same input gives the same bytes, however many workers there are.
 
     Args:
@@ -45,25 +52,39 @@ def prepare(recipe, raw, out, langs, workers=1, binarise=None, progress=True):
         a Summary.
     Raises:
         UserError: files are missing, damaged, or do not match line by line; `out` holds something
-            else.
+            else, or the disk is full.
     """
     out = Path(out)
-    pairs = _open(recipe, raw, out, langs)
-    key = _key(recipe, langs, pairs, binarise is not None)
-    if (out / DONE).exists():
-        return _finished(out, key)
-    work = out / UNFINISHED
-    with locked(work):
-        _claim(out, work, key)
-        if not (work / DONE).exists():
-            counts = _make(recipe, pairs, work, langs, workers, binarise, progress)
-            with atomic_text(work / DONE) as handle:
-                json.dump({"key": key, "counts": counts}, handle, indent=1)
-        for name in (*RESULTS, DONE):
-            if (work / name).exists():
-                os.replace(work / name, out / name)
-    shutil.rmtree(work)
-    return replace(_finished(out, key), known=False)
+    pairs = _open(recipe, raw, langs)
+    key = _key(recipe, langs, pairs)
+    work, known = out / UNFINISHED, True
+    _check(out, work, key)
+    try:
+        with locked(work):
+            if not (out / DONE).exists():
+                known = False
+                _claim(work, key)
+                counts = _make(recipe, pairs, work, langs, workers, progress)
+                _publish(out, work, key, counts)
+            counts = _finished(out, key)
+            if binarise is not None and not (out / "data-bin").exists():
+                known = False
+                # an interrupted fairseq-preprocess leaves dictionaries that make the next one stop
+                shutil.rmtree(work / "data-bin", ignore_errors=True)
+                if progress:
+                    print("fairseq-preprocess", file=sys.stderr)
+                with tied_children():
+                    binarise(out / "text", work / "data-bin", langs, workers)
+                os.replace(work / "data-bin", out / "data-bin")
+            shutil.rmtree(work)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(
+            f"--out {out} could not be written ({error.strerror}): free some space and run the "
+            "same command again, which goes on from here"
+        ) from error
+    return Summary(counts, known)
 
 
 @dataclass
@@ -75,22 +96,29 @@ class Summary:
     """
 
     counts: dict
-    known: bool = False
+    known: bool
 
 
-def _make(recipe, pairs, work, langs, workers, binarise, progress):
-    """All results in the folder of unfinished work; returns the counts of each split."""
+def _make(recipe, pairs, work, langs, workers, progress):
+    """Text and reference in the folder of unfinished work; returns the counts of each split."""
+    if (work / DONE).exists():  # a kill has come between the last renames
+        return json.loads((work / DONE).read_text("utf-8"))["counts"]
     counts = {}
     for split in SPLITS:
         if pairs[split]:
             counts[split] = _tokenise(recipe, split, pairs[split], work, langs, workers, progress)
     _draw(recipe, counts)
     _split_words(recipe, counts, work, langs, workers, progress)
-    if binarise is not None:
-        # an interrupted fairseq-preprocess leaves dictionaries that make the next one stop
-        shutil.rmtree(work / "data-bin", ignore_errors=True)
-        binarise(work / "text", work / "data-bin", langs, workers)
     return counts
+
+
+def _publish(out, work, key, counts):
+    """Move what is done to where it belongs."""
+    with atomic_text(work / DONE) as handle:
+        json.dump({"key": key, "counts": counts}, handle, indent=1)
+    for name in ("text", "reference", DONE):
+        if (work / name).exists():
+            os.replace(work / name, out / name)
 
 
 def unlike_the_paper(recipe, counts):
@@ -106,25 +134,32 @@ def unlike_the_paper(recipe, counts):
     return lines
 
 
-def fingerprint(recipe, raw, out, langs):
+def fingerprint(recipe, raw, langs):
     """A digest of all that `prepare` would make text of: recipe, languages, files."""
-    return _key(recipe, langs, _open(recipe, raw, Path(out), langs), False)
+    return _key(recipe, langs, _open(recipe, raw, langs))
 
 
-def _open(recipe, raw, out, langs):
+def _open(recipe, raw, langs):
     """The pairs of each split, split -> list of Pairs; all files are looked for at once."""
-    folder = Folder(raw, leave_out=[out / name for name in (*RESULTS, UNFINISHED)])
+    folder = Folder(raw)
     return {
         name: [Pairs(s, folder, langs, recipe.published) for s in getattr(recipe, name).files]
         for name in SPLITS
     }
 
 
-def _key(recipe, langs, pairs, binarised):
+def _key(recipe, langs, pairs):
     """A digest of all that the result depends on."""
-    raws = [raw.identity() for sources in pairs.values() for p in sources for raw in p.raws]
-    entries = [dataclasses.asdict(recipe), langs, raws, binarised, __version__]
+    raws = [raw for sources in pairs.values() for p in sources for raw in p.raws]
+    contents = {path: _digest(path) for path in {raw.path for raw in raws}}
+    files = [[contents[raw.path], raw.member] for raw in raws]
+    entries = [dataclasses.asdict(recipe), langs, files, __version__]
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def _finished(out, key):
@@ -134,24 +169,33 @@ def _finished(out, key):
             f"--out {out} holds a corpus made of other files, by another recipe or version: choose "
             "another folder, or remove it"
         )
-    return Summary(done["counts"], known=True)
+    return done["counts"]
 
 
-def _claim(out, work, key):
-    """Begin, or go on with what an earlier run with the same key has begun."""
-    mark = work / "key"
-    if mark.exists() and mark.read_text("utf-8") == key:
+def _check(out, work, key):
+    """Refuse a folder that holds the work of another recipe, or something else."""
+    if (out / DONE).exists():
+        _finished(out, key)
         return
-    if others := sorted(
-        p.name for p in out.iterdir() if p.name in ("text", "reference", "data-bin")
-    ):
+    others = [name for name in RESULTS if (out / name).exists()]
+    if others and not _is_ours(work, key):
         raise UserError(f"--out {out} holds a {others[0]} of another origin: choose another folder")
+
+
+def _is_ours(work, key):
+    return (work / KEY).exists() and (work / KEY).read_text("utf-8") == key
+
+
+def _claim(work, key):
+    """Begin, or go on with what an earlier run with the same key has begun."""
+    if _is_ours(work, key):
+        return
     for path in work.iterdir():
         if path.name != "lock":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for name in ("tokens", "text", "reference"):
         (work / name).mkdir()
-    with atomic_text(mark) as handle:
+    with atomic_text(work / KEY) as handle:
         handle.write(key)
 
 
@@ -215,87 +259,3 @@ def _split_words(recipe, counts, work, langs, workers, progress):
         counts[split]["pairs"] = found["rows"]
         dropped = Counter({k: v for k, v in found.items() if k not in ("rows", "lines")})
         counts[split] = dict(Counter(counts[split]) + dropped)
-
-
-@dataclass(frozen=True)
-class Tokenise:
-    """(place, source text, target text) -> rows of tokens, and the text itself, of what stays."""
-
-    recipe: object
-    split: str
-    langs: tuple
-
-    def __call__(self, entries):
-        rows, counts = [], Counter()
-        for place, *texts in entries:
-            pair = [
-                to_tokens(normalise(text, self.recipe.text, lang), self.recipe.text, lang)
-                for text, lang in zip(texts, self.langs, strict=True)
-            ]
-            reason = self._reason(place, texts, pair)
-            if reason is None:
-                # a line must stay one to every reader
-                rows.append((*pair, *(" ".join(text.splitlines()) for text in texts)))
-            else:
-                counts[reason] += 1
-        return rows, counts
-
-    def _reason(self, place, texts, pair):
-        """Why a pair is left out of train; in the other splits, where all are scored, an error."""
-        empty = [i for i in (0, 1) if is_empty(texts[i]) or not pair[i]]
-        if self.split == "train":
-            clean = self.recipe.clean
-            return "empty" if empty else unfit(*pair, clean) if clean.units == "tokens" else None
-        if empty:
-            (raws, number) = place
-            raise UserError(
-                f"{raws[empty[0]]}, line {number}: empty, and {self.split} is scored line by line; "
-                "remove the line on both sides"
-            )
-        return None
-
-
-@dataclass(frozen=True)
-class SplitWords:
-    """(source tokens, target tokens) -> the same in subwords, without what is unfit."""
-
-    codes: str | None
-    clean: object
-
-    def __call__(self, entries):
-        rows, counts = [], Counter()
-        split = _bpe(self.codes) if self.codes else str
-        for pair in entries:
-            pair = tuple(map(split, pair))
-            reason = unfit(*pair, self.clean) if self.clean else None
-            if reason is None:
-                rows.append(pair)
-            else:
-                counts[reason] += 1
-        return rows, counts
-
-
-@lru_cache(maxsize=1)
-def _bpe(path):
-    return load_codes(path)
-
-
-def binarise(text, data_bin, langs, workers):
-    """A joint dictionary and the binarised splits, by fairseq-preprocess."""
-    from fairseq import options
-    from fairseq_cli import preprocess
-
-    log = logging.getLogger("fairseq_cli.preprocess")
-    log.setLevel(logging.WARNING)
-    handlers, source, target = list(log.handlers), *langs
-    arguments = ["--source-lang", source, "--target-lang", target, "--joined-dictionary"]
-    for split in SPLITS:
-        arguments += [f"--{split}pref", str(text / split)]
-    arguments += ["--destdir", str(data_bin), "--workers", str(workers)]
-    try:
-        preprocess.main(options.get_preprocessing_parser().parse_args(arguments))
-    finally:
-        for handler in set(log.handlers) - set(handlers):
-            log.removeHandler(handler)
-            handler.close()
-    (data_bin / "preprocess.log").unlink()  # it tells times and folders, not the corpus

@@ -1,6 +1,9 @@
 """Recipes: small TOML files that say how a published corpus becomes a data-bin."""
 
 import dataclasses
+import math
+import re
+import string
 import tomllib
 import types
 import typing
@@ -12,25 +15,33 @@ from difformer_plugin.errors import UserError
 
 FOLDER = Path(__file__).parent / "recipes"
 FORMATS = ("plain", "segments", "jsonl")
-PLACEHOLDERS = {"src": "", "tgt": "", "lang": "", "role": ""}
+PLACEHOLDERS = {"src", "tgt", "lang", "role"}
+SPLITS = ("train", "valid", "test")
+ADDRESS = re.compile(r"(https?|ftp|file)://[!-~]+")
+LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
 
 
 @dataclass(frozen=True)
 class Source:
     """Files with the two sides of some pairs, as their publisher ships them."""
 
-    file: str | list | dict  # name, names to choose from, or a name for each language
+    # a name, names to choose from, or these for each language
+    file: str | list[str] | dict[str, str | list[str]]
     archive: str = ""  # a .tgz, .tar or .zip in which the file may still be
     format: str = "plain"  # a line a sentence; `segments`: <seg id="…">; `jsonl`: JSON objects
-    fields: dict = field(default_factory=dict)  # jsonl: language -> name of the value
-    drop_lines_with: list = field(default_factory=list)  # leave out lines that hold one of these
-    remove: list = field(default_factory=list)  # strings to take out of a line
-    replace: dict = field(default_factory=dict)  # strings to replace in a line
+    fields: dict[str, str] = field(default_factory=dict)  # jsonl: language -> name of the value
+    drop_lines_with: list[str] = field(default_factory=list)  # leave out lines with one of these
+    remove: list[str] = field(default_factory=list)  # strings to take out of a line
+    replace: dict[str, str] = field(default_factory=dict)  # strings to replace in a line
     decode_entities: bool = False  # read &amp; as &
 
     def names(self, lang, source, target):
         """The possible names of the file of one language, with `{lang}` and such filled in."""
-        names = self.file.get(lang, "") if isinstance(self.file, dict) else self.file
+        names = self.file.get(lang) if isinstance(self.file, dict) else self.file
+        if names is None:
+            raise UserError(
+                f"the recipe names files for {' and '.join(self.file)} only, and none for {lang}"
+            )
         role = "src" if lang == source else "ref"
         names = [names] if isinstance(names, str) else names
         return [name.format(lang=lang, src=source, tgt=target, role=role) for name in names]
@@ -50,7 +61,8 @@ class Text:
 
     normalise_punctuation: bool = False  # as Moses does
     remove_control: bool = False  # characters that are not printed
-    replace: dict = field(default_factory=dict)  # language -> {string: its replacement}
+    # language -> {string: its replacement}
+    replace: dict[str, dict[str, str]] = field(default_factory=dict)
     tokenise: bool = True  # with Moses
     moses_language: str = ""  # whose rules, if the language's name is not a language
     aggressive_dash_splits: bool = True  # as fairseq's --tokenizer moses: a-b is a @-@ b
@@ -73,26 +85,26 @@ class Download:
 
     url: str
     bytes: int = 0  # 0: as many as the server says
-    languages: list = field(default_factory=list)  # needed for these languages only
+    languages: list[str] = field(default_factory=list)  # needed for these languages only
     file: str = ""  # name to give it, if not the address's last part
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe; README, section "From raw text", explains its keys."""
+    """A recipe; the README's section on `difformer prepare` explains its keys."""
 
     title: str
     published: str  # where the files are to be had
     train: Split
     valid: Split
     test: Split
-    languages: list = field(default_factory=list)  # none: any
+    languages: list[str] = field(default_factory=list)  # none: any
     source_lang: str = ""
     target_lang: str = ""
     bpe_merges: int = 0  # joint; 0: whole words
     text: Text = Text()
     clean: Clean = Clean()
-    pairs: dict = field(default_factory=dict)  # split -> how many there should be
+    pairs: dict[str, int] = field(default_factory=dict)  # split -> how many there should be
     pairs_from: str = "the recipe"  # who says so
     download: list[Download] = field(default_factory=list)
 
@@ -147,34 +159,42 @@ def _build(kind, table, where):
 def _value(kind, value, where):
     """A value of a dataclass's field, checked against its type."""
     if dataclasses.is_dataclass(kind):
-        kind_of_table = dict
-    elif isinstance(kind, types.UnionType):
-        kind_of_table = typing.get_args(kind)
-    else:
-        kind_of_table = typing.get_origin(kind) or kind
-    if kind_of_table is float and type(value) is int:
-        value = float(value)
-    # to Python, true is an int
-    if not isinstance(value, kind_of_table) or (kind is not bool and isinstance(value, bool)):
-        raise UserError(f"{where} is {value!r}, which is not a {_called(kind)}")
-    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise _not_a(kind, value, where)
         return _build(kind, value, where)
-    if typing.get_origin(kind) is list:
-        (item,) = typing.get_args(kind)
-        return [_value(item, entry, f"{where}[{i}]") for i, entry in enumerate(value)]
+    if isinstance(kind, types.UnionType):
+        return _value(_member(kind, value, where), value, where)
+    if kind is float and type(value) is int:
+        value = float(value)
+    form, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if type(value) is not form:
+        raise _not_a(kind, value, where)
+    if form is list:
+        return [_value(inner[0], entry, f"{where}[{i}]") for i, entry in enumerate(value)]
+    if form is dict:
+        return {key: _value(inner[1], entry, f"{where}.{key}") for key, entry in value.items()}
     return value
 
 
-def _called(kind):
-    if dataclasses.is_dataclass(kind) or kind is dict:
-        return "table"
+def _member(union, value, where):
+    """The type of a union that a value is of."""
+    for kind in typing.get_args(union):
+        if type(value) is (typing.get_origin(kind) or kind):
+            return kind
+    raise _not_a(union, value, where)
+
+
+def _not_a(kind, value, where):
     names = {str: "string", bool: "true or false", int: "whole number", float: "number"}
-    return names.get(kind, "string, list or table" if isinstance(kind, types.UnionType) else "list")
+    names |= {list: "list", dict: "table"}
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else [kind]
+    called = [names.get(typing.get_origin(kind) or kind, "table") for kind in kinds]
+    return UserError(f"{where} is {value!r}, which is not a {' or '.join(called)}")
 
 
 def _check(recipe, path):
     """What the types do not say."""
-    for name in ("train", "valid", "test"):
+    for name in SPLITS:
         split = getattr(recipe, name)
         if bool(split.files) == bool(split.every):
             raise UserError(f"{path}: {name} needs either files or every")
@@ -188,11 +208,23 @@ def _check(recipe, path):
         raise UserError(f"{path}: only one of valid and test can be drawn from train")
     if recipe.bpe_merges < 0:
         raise UserError(f"{path}: bpe-merges must be 0 (whole words) or more")
-    clean = recipe.clean
+    if wrong := [s for s, n in recipe.pairs.items() if s not in SPLITS or n < 1]:
+        raise UserError(f"{path}: pairs: {wrong[0]} is no split with 1 or more pairs")
+    if foreign := set(recipe.text.replace) - set(recipe.languages or recipe.text.replace):
+        raise UserError(f"{path}: text: replace: {foreign.pop()} is no language of this recipe")
+    for item in recipe.download:
+        if not ADDRESS.fullmatch(item.url) or item.bytes < 0:
+            raise UserError(f"{path}: download: {item.url!r} is no address, or bytes negative")
+    _check_clean(recipe.clean, f"{path}: clean")
+
+
+def _check_clean(clean, where):
     if clean.units not in ("tokens", "subwords"):
-        raise UserError(f"{path}: clean: units are tokens or subwords, not {clean.units!r}")
-    if clean.min < 1 or clean.max < 0 or clean.ratio < 0:
-        raise UserError(f"{path}: clean: min must be at least 1, max and ratio at least 0")
+        raise UserError(f"{where}: units are tokens or subwords, not {clean.units!r}")
+    if clean.min < 1 or (clean.max and clean.max < clean.min):
+        raise UserError(f"{where}: min must be at least 1, and max 0 (any) or at least min")
+    if clean.ratio and not 1 <= clean.ratio < math.inf:
+        raise UserError(f"{where}: ratio must be 0 (any) or at least 1, not {clean.ratio}")
 
 
 def _check_source(source, where):
@@ -200,14 +232,25 @@ def _check_source(source, where):
         raise UserError(f"{where}: format {source.format!r} is none of {', '.join(FORMATS)}")
     if (source.format == "jsonl") != bool(source.fields):
         raise UserError(f"{where}: jsonl needs fields, and other formats have none")
+    if "" in (*source.drop_lines_with, *source.remove, *source.replace):
+        raise UserError(f"{where}: an empty string cannot be looked for in a line")
     entries = source.file.values() if isinstance(source.file, dict) else [source.file]
-    for name in chain.from_iterable(e if isinstance(e, list) else [e] for e in entries):
-        try:
-            name.format(**PLACEHOLDERS)
-        except (KeyError, ValueError, IndexError, AttributeError):
+    names = list(chain.from_iterable(e if isinstance(e, list) else [e] for e in entries))
+    if not all(names) or not names:
+        raise UserError(f"{where}: file names nothing")
+    for name in names:
+        if not _places(name) <= PLACEHOLDERS:
             raise UserError(
                 f"{where}: the file name {name!r} may hold {{lang}}, {{src}}, {{tgt}} and {{role}}"
-            ) from None
+            )
+
+
+def _places(name):
+    """What stands in braces in a file name; braces that do not match give a name that is none."""
+    try:
+        return {place for _, place, _, _ in string.Formatter().parse(name) if place is not None}
+    except ValueError:
+        return {name}
 
 
 def languages(recipe, source, target):
@@ -224,6 +267,11 @@ def languages(recipe, source, target):
     if not source or not target:
         raise UserError("--source-lang and --target-lang are needed: this recipe takes any")
     for lang in (source, target):
+        if not LANGUAGE.fullmatch(lang):
+            raise UserError(
+                f"--source-lang or --target-lang {lang}: fairseq splits names of files at hyphens "
+                "and dots: use letters, digits and _"
+            )
         if recipe.languages and lang not in recipe.languages:
             raise UserError(
                 f"{recipe.title} has no {lang}: --source-lang and --target-lang are two of "

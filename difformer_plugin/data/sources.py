@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import html
 import json
+import lzma
 import os
 import re
 import tarfile
@@ -15,9 +16,16 @@ from pathlib import Path, PurePosixPath
 
 from difformer_plugin.errors import UserError
 
-SEGMENT = re.compile(r'<seg id="?([^">]*)"?>(.*)</seg>', re.IGNORECASE)
+SEGMENT = re.compile(r'<seg id="?([^">]*)"?>(.*?)</seg>', re.IGNORECASE)
 DOCUMENT = re.compile(r"<doc[ >]", re.IGNORECASE)
-DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
+# RuntimeError and NotImplementedError are zipfile's for passwords and for rare compressions.
+DAMAGED = (
+    *(gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError),
+    *(zipfile.BadZipFile, RuntimeError, NotImplementedError),
+)
+# What `preparation` leaves in a folder, and the files by which such a folder is known.
+RESULTS, UNFINISHED = ("text", "reference", "data-bin"), "unfinished"
+DONE, KEY = "prepare.json", "key"
 
 
 @dataclass(frozen=True)
@@ -45,23 +53,29 @@ class Raw:
                 stream = next(archive.extractfile(m) for m in archive if m.name == self.member)
             yield gzip.GzipFile(fileobj=stream) if name.endswith(".gz") else stream
 
-    def identity(self):
-        """What changes when the file does: name, size and time of change."""
-        stat = os.stat(self.path)
-        return [os.path.abspath(self.path), self.member, stat.st_size, stat.st_mtime_ns]
-
 
 class Folder:
-    """The files below a folder, and in the archives there, found by the end of their paths."""
+    """The files below a folder, and in the archives there, found by the end of their paths.
 
-    def __init__(self, folder, leave_out=()):
-        """Look through `folder`, but not at the folders `leave_out` of what was made of it."""
-        self.folder, own = Path(folder), {Path(path).absolute() for path in leave_out}
+    What `difformer prepare` has made somewhere below it is left out.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
         if not self.folder.is_dir():
             raise UserError(f"{folder}: no such folder; name the one with the files of the corpus")
-        files = (path for path in self.folder.rglob("*") if path.is_file())
-        self.paths = sorted(p for p in files if own.isdisjoint(p.absolute().parents))
+        self.paths = sorted(_files(self.folder))
         self.members = {}  # of an archive
+
+    def has(self, names):
+        """Whether a file has one of these names, plain or gzipped."""
+        return bool(self._find(names))
+
+    def _find(self, names):
+        wanted = [name + end for name in names for end in ("", ".gz")]
+        paths = [p for p in self.paths if _ends(p.relative_to(self.folder), wanted)]
+        # of a file and its compressed form in one folder, the file
+        return [Raw(p) for p in paths if p.suffix != ".gz" or p.with_suffix("") not in paths]
 
     def find(self, names, archive, published):
         """The file that has one of these names, plain or gzipped, else the archive's member.
@@ -70,7 +84,7 @@ class Folder:
             UserError: it is nowhere, or in several places.
         """
         wanted = [name + end for name in names for end in ("", ".gz")]
-        found = [Raw(p) for p in self.paths if _ends(p.relative_to(self.folder), wanted)]
+        found = self._find(names)
         archives = [p for p in self.paths if archive and p.name == archive]
         if not found:
             found = [Raw(p, m) for p in archives for m in self._list(p) if _ends(m, wanted)]
@@ -99,8 +113,16 @@ class Folder:
                         names = [member.name for member in archive if member.isfile()]
             except DAMAGED as error:
                 raise UserError(f"{path}: damaged archive ({error}); fetch it again") from error
-            self.members[path] = names
+            self.members[path] = sorted(set(names))  # one may be there twice
         return self.members[path]
+
+
+def _files(folder):
+    """All files below a folder but those that `preparation` has made."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if DONE in names or os.path.exists(os.path.join(place, UNFINISHED, KEY)):
+            folders[:] = [name for name in folders if name not in (*RESULTS, UNFINISHED)]
+        yield from (Path(place, name) for name in names)
 
 
 def _ends(path, names):
@@ -167,7 +189,7 @@ def side_by_side(left, right, names):
 class Pairs:
     """The pairs of one source of a recipe: iterating yields (place, source text, target text).
 
-    `place` names file and line for messages.
+    `place` tells the file and the line of each side, for messages.
     """
 
     def __init__(self, source, folder, langs, published):
@@ -185,6 +207,9 @@ class Pairs:
             pairs = self._lines()
         for place, *texts in pairs:
             yield place, *map(self._edit, texts)
+
+    def _place(self, *numbers):
+        return tuple(zip(self.raws, numbers, strict=True))
 
     def _edit(self, text):
         for string in self.source.remove:
@@ -204,7 +229,7 @@ class Pairs:
                     f"line with {' or '.join(marks)}; the two files are not aligned"
                 )
             if not any(dropped[0]):
-                yield (self.raws, number), left, right
+                yield self._place(number, number), left, right
 
     def _segments(self):
         files = [_read_segments(raw) for raw in self.raws]
@@ -215,25 +240,36 @@ class Pairs:
                     f"where {self.raws[1]}, line {right[2]}, has segment {right[1]} of document "
                     f"{right[0]}; the two files are not aligned"
                 )
-            yield (self.raws, left[2]), left[3], right[3]
+            yield self._place(left[2], right[2]), left[3], right[3]
 
     def _objects(self):
         if self.raws[0] != self.raws[1]:
             raise UserError(f"{self.raws[0]} and {self.raws[1]}: one file must hold both sides")
+        if missing := [lang for lang in self.langs if lang not in self.source.fields]:
+            raise UserError(f"the recipe's fields of {self.raws[0]} lack {missing[0]}")
         raw, keys, number = self.raws[0], [self.source.fields[lang] for lang in self.langs], 0
         for number, line in enumerate(read_lines(raw), start=1):
-            try:
-                texts = [json.loads(line)[key] for key in keys]
-            except (ValueError, TypeError, KeyError):
-                texts = []
-            if not all(isinstance(text, str) for text in texts) or not texts:
+            texts = _strings(line, keys)
+            if texts is None:
                 raise UserError(
                     f"{raw}, line {number}: not a JSON object with the strings "
                     f"{' and '.join(map(repr, keys))}"
                 )
-            yield (self.raws, number), *(" ".join(text.split("\n")) for text in texts)
+            yield self._place(number, number), *(" ".join(text.split("\n")) for text in texts)
         if number == 0:
             raise UserError(f"{raw}: the file is empty; it needs one JSON object a line")
+
+
+def _strings(line, keys):
+    """Values of a JSON object, or None unless all are strings of whole characters."""
+    try:
+        entry = json.loads(line)
+        texts = [entry[key] for key in keys]
+        for text in texts:
+            text.encode("utf-8")  # half a surrogate pair cannot be
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return texts
 
 
 def _read_segments(raw):
@@ -241,11 +277,10 @@ def _read_segments(raw):
     document = 0
     for number, line in enumerate(read_lines(raw), start=1):
         document += DOCUMENT.search(line) is not None
-        if "<seg" not in line.lower():
-            continue
-        match = SEGMENT.search(line)
-        if match is None:
+        found = SEGMENT.findall(line)
+        if len(found) != line.lower().count("<seg"):
             raise UserError(
                 f'{raw}, line {number}: not a segment, <seg id="…"> text </seg>, on one line'
             )
-        yield document, match[1], number, match[2].strip()
+        for name, text in found:
+            yield document, name, number, text.strip()

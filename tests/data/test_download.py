@@ -1,5 +1,6 @@
 """Fetching from a server of our own: resumed, checked by size, refused in one line."""
 
+import multiprocessing
 import re
 import threading
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 
 from difformer_plugin.data import recipe
 from difformer_plugin.data.download import download, fetch
+from difformer_plugin.data.files import lock
 from difformer_plugin.data.recipe import Download
 from difformer_plugin.errors import UserError
 
@@ -19,22 +21,26 @@ CONTENT = bytes(range(256)) * 4000  # a million bytes
 @pytest.fixture
 def server():
     """A server with /file; `ranges`: whether it knows them; `cut`: bytes before it hangs up."""
-    state = SimpleNamespace(ranges=True, cut=None, requests=[])
+    state = SimpleNamespace(ranges=True, cut=None, tells_size=True, requests=[])
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             header = self.headers.get("Range")
             state.requests.append((self.path, header))
-            if self.path != "/file":
+            if not self.path.startswith("/file"):
                 return self.send_error(404)
             start = int(re.fullmatch(r"bytes=(\d+)-", header)[1]) if header else 0
             if header and state.ranges and start >= len(CONTENT):
                 self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+                if state.tells_size:
+                    self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
                 return self.end_headers()
             start = start if state.ranges else 0
             self.send_response(206 if header and state.ranges else 200)
-            self.send_header("Content-Length", str(len(CONTENT) - start))
+            if state.tells_size:
+                self.send_header("Content-Length", str(len(CONTENT) - start))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(CONTENT)}/{len(CONTENT)}")
             self.end_headers()
             end = len(CONTENT) if state.cut is None else start + state.cut
             return self.wfile.write(CONTENT[start:end])
@@ -77,6 +83,61 @@ def test_another_size_is_refused_and_removed(server, tmp_path, expected):
     with pytest.raises(UserError, match=f"has 1,024,000 bytes, not {expected:,}"):
         fetch(f"{server.url}/file", tmp_path / "file", expected, progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_any_size_a_file_is_refused(server, tmp_path):
+    server.tells_size = False
+    with pytest.raises(UserError, match="comes without its size"):
+        fetch(f"{server.url}/file", tmp_path / "file", 0, progress=False)
+    fetch(f"{server.url}/file", tmp_path / "file", len(CONTENT), progress=False)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_part_of_something_else_is_not_taken_for_the_file(server, tmp_path):
+    """The server knows no such range and does not say how long the file is: all over again."""
+    server.tells_size = False
+    (tmp_path / "file.part").write_bytes(b"x" * (len(CONTENT) + 9))
+    fetch(f"{server.url}/file", tmp_path / "file", len(CONTENT), progress=False)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_page_is_no_archive(server, tmp_path):
+    with pytest.raises(UserError, match="is no archive, but perhaps a page"):
+        fetch(f"{server.url}/file.tgz", tmp_path / "file.tgz", 0, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def hold_part(path, held, release):
+    with open(path, "ab") as file:
+        lock(file, path)
+        held.set()
+        release.wait()
+
+
+def test_two_at_once(server, tmp_path):
+    context = multiprocessing.get_context("fork")
+    held, release = context.Event(), context.Event()
+    arguments = (tmp_path / "file.part", held, release)
+    other = context.Process(target=hold_part, args=arguments)
+    other.start()
+    held.wait()
+    with pytest.raises(UserError, match=r"file\.part is in use by another process"):
+        fetch(f"{server.url}/file", tmp_path / "file", 0, progress=False)
+    release.set()
+    other.join()
+    fetch(f"{server.url}/file", tmp_path / "file", 0, progress=False)
+
+
+def test_what_is_unpacked_is_not_fetched(server, tmp_path):
+    own = replace(
+        recipe.load("wmt16-en-ro"), download=[Download(f"{server.url}/file", file="test.tgz")]
+    )
+    for role, lang in (("src", "en"), ("ref", "ro")):
+        (tmp_path / f"newstest2016-enro-{role}.{lang}.sgm").write_text("")
+    download(own, tmp_path, ("en", "ro"), progress=False)
+    assert server.requests == []
+    with pytest.raises(UserError, match="is no archive"):
+        download(own, tmp_path, ("ro", "en"), progress=False)
 
 
 def test_refusals_are_one_line(server, tmp_path):

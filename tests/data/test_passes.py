@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -90,14 +91,16 @@ def test_a_killed_worker_is_one_clear_line(tmp_path):
     assert contents(tmp_path) == expected()
 
 
-def test_killed_at_random_moments(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_at_random_moments(tmp_path, workers):
     """kill -9 again and again: nothing is lost, doubled or out of order."""
     draw, kills = random.Random(4), 0
     context = multiprocessing.get_context("fork")
+    arguments = (tmp_path, Double(pause=0.004 * workers), 600, workers)
     while True:
-        process = context.Process(target=go, args=(tmp_path, Double(pause=0.004), 600))
+        process = context.Process(target=go, args=arguments)
         process.start()
-        process.join(draw.uniform(0.02, 0.2))
+        process.join(draw.uniform(0.02, 0.2) * workers)
         if process.exitcode is not None:
             break
         process.kill()
@@ -105,6 +108,46 @@ def test_killed_at_random_moments(tmp_path):
         kills += 1
     assert process.exitcode == 0 and kills >= 3
     assert contents(tmp_path) == expected(600)
+
+
+def start_and_tell(connection, folder):
+    """A pass that never ends, with two workers; their process numbers go to the connection."""
+
+    def watch(row, before):
+        connection.send(row[0])
+        return {}
+
+    passes.run_pass(folder, "pass", iter(range(6)), whoami, watch, 2, False)
+
+
+def whoami(entries):
+    if entries[0] >= 3:
+        time.sleep(60)
+    return [(str(os.getpid()),)], Counter()
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_the_process_that_started_them(tmp_path, kill):
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=start_and_tell, args=(theirs, tmp_path))
+    process.start()
+    worker = int(ours.recv())
+    os.kill(worker, 0)  # it is there
+    os.kill(process.pid, kill)
+    process.join()
+    deadline = time.monotonic() + 20
+    while is_running(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_running(process):
+    """Whether a process is there, and no zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_what_was_written_after_the_last_save_is_cut_off(tmp_path, monkeypatch):

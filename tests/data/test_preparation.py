@@ -1,5 +1,6 @@
 """Recipes at work: against the shell tools that the published scripts use, and against kills."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -12,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from difformer_plugin.data import preparation, recipe
+from difformer_plugin.data import binarising, passes, preparation, recipe
 from difformer_plugin.data.corpus import read_lines
 from difformer_plugin.data.files import locked
 from difformer_plugin.data.grammar import write_corpus
 from difformer_plugin.data.preparation import fingerprint, prepare, unlike_the_paper
-from difformer_plugin.data.recipe import Clean, Split
+from difformer_plugin.data.recipe import Clean, Source, Split
 from difformer_plugin.errors import UserError
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -107,13 +108,30 @@ def test_what_is_done_is_known_and_what_is_foreign_refused(raw, tmp_path):
     (tmp_path / "other" / "text").mkdir(parents=True)
     with pytest.raises(UserError, match="other holds a text of another origin"):
         go(raw, tmp_path / "other")
-    with locked(tmp_path / "new" / "unfinished"), pytest.raises(UserError, match="in use by"):
-        go(raw, tmp_path / "new")
+
+
+def hold(folder, held, release):
+    with locked(folder):
+        held.set()
+        release.wait()
+
+
+def test_two_at_once(raw, tmp_path):
+    context = multiprocessing.get_context("fork")
+    held, release = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path / "out" / "unfinished", held, release))
+    other.start()
+    held.wait()
+    with pytest.raises(UserError, match="out/unfinished is in use by another process"):
+        go(raw, tmp_path / "out")
+    release.set()
+    other.join()
+    go(raw, tmp_path / "out")
 
 
 def test_the_fingerprint_tells_files_and_recipes_apart(raw, tmp_path):
     def key(used=PLAIN, langs=("de", "en")):
-        return fingerprint(used, raw, tmp_path / "out", langs)
+        return fingerprint(used, raw, langs)
 
     keys = [key(), key(langs=("en", "de")), key(replace(PLAIN, clean=Clean(max=9)))]
     write(raw, train_de="other\nlines\n")
@@ -170,7 +188,8 @@ def test_the_same_bytes_for_any_number_of_workers_and_after_kills(corpus, tmp_pa
     draw, kills = random.Random(1), 0
     context = multiprocessing.get_context("fork")
     while True:
-        process = context.Process(target=go, args=(corpus, tmp_path / "killed", SUBWORDS))
+        arguments = (corpus, tmp_path / "killed", SUBWORDS)
+        process = context.Process(target=go, args=arguments, kwargs={"workers": 1 + kills % 2})
         process.start()
         process.join(draw.uniform(0.05, 0.5))
         if process.exitcode is not None:
@@ -200,13 +219,72 @@ def test_killed_between_the_last_renames(corpus, tmp_path, monkeypatch):
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
+def test_text_first_and_the_data_bin_of_it_later(raw, tmp_path):
+    made = []
+
+    def binarise(text, folder, langs, workers):
+        made.append((sorted(p.name for p in text.iterdir()), langs))
+        folder.mkdir()
+
+    out = tmp_path / "out"
+    assert not go(raw, out).known
+    before = (out / "text" / "train.de").stat()
+    assert not go(raw, out, binarise=binarise).known
+    assert go(raw, out, binarise=binarise).known
+    assert made == [
+        ([f"{s}.{lang}" for s in ("test", "train", "valid") for lang in ("de", "en")], ("de", "en"))
+    ]
+    assert (out / "text" / "train.de").stat() == before
+    assert not (out / "unfinished").exists()
+
+
+def test_the_files_count_and_not_where_and_when_they_are(raw, tmp_path):
+    go(raw, tmp_path / "out")
+    for path in raw.iterdir():
+        os.utime(path, (1, 1))
+    moved = tmp_path / "moved" / "deep"
+    moved.parent.mkdir()
+    raw.rename(moved)
+    assert go(moved.parent, tmp_path / "out").known
+    write(moved, train_de="Ein Hund rennt.\nZwei Hunde.\n")
+    with pytest.raises(UserError, match="made of other files"):
+        go(moved.parent, tmp_path / "out")
+
+
+def test_results_below_the_raw_folder_are_no_raw_files(raw, tmp_path):
+    go(raw, raw / "out")
+    os.symlink(raw, tmp_path / "link")
+    assert go(tmp_path / "link", tmp_path / "raw" / ".." / "link" / "out").known
+    assert not go(raw, raw / "second").known
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_later(corpus, tmp_path, monkeypatch):
+    def full(*unused):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(passes.os, "fsync", full)
+    with pytest.raises(UserError, match=r"--out .*out could not be written \(No space left"):
+        go(corpus, tmp_path / "out", SUBWORDS)
+    monkeypatch.undo()
+    go(corpus, tmp_path / "out", SUBWORDS)
+    go(corpus, tmp_path / "other", SUBWORDS)
+    assert tree(tmp_path / "out") == tree(tmp_path / "other")
+
+
+def test_the_line_of_an_empty_segment_is_that_of_its_own_file(raw, tmp_path):
+    write(raw, test_de='<seg id="1">a</seg>\n', test_en='<x>\n\n<seg id="1"> </seg>\n')
+    segments = Split(files=[Source(file="test.{lang}", format="segments")])
+    with pytest.raises(UserError, match=r"test\.en, line 3: empty"):
+        go(raw, tmp_path / "out", replace(PLAIN, test=segments))
+
+
 def test_the_data_bin(corpus, tmp_path):
     """fairseq reads back what the text says; a joint dictionary; no names of folders in it."""
     from fairseq.data import Dictionary
     from fairseq.data.data_utils import load_indexed_dataset
 
     def binarise(folder):
-        go(corpus, folder, SUBWORDS, binarise=preparation.binarise, workers=2)
+        go(corpus, folder, SUBWORDS, binarise=binarising.binarise, workers=2)
         return folder / "data-bin"
 
     data = binarise(tmp_path / "one")

@@ -82,13 +82,31 @@ def test_own_recipe(tmp_path):
         (
             'file = "a.{lang}"',
             "file = 5",
-            "files[0]: file is 5, which is not a string, list",
+            "files[0]: file is 5, which is not a string or list",
         ),
         ('file = "a.{lang}"', 'file = "a", format = "xml"', "'xml' is none of plain, segments"),
         ('file = "a.{lang}"', 'file = "a", format = "jsonl"', "jsonl needs fields"),
         ("[valid]", "[clean]\nunits = 'words'\n[valid]", "tokens or subwords, not 'words'"),
         ("[valid]", "[text]\nlowercase = 1\n[valid]", "lowercase is 1, which is not a true or"),
         ("[valid]", "[valid", "is not TOML"),
+        ('file = "a.{lang}"', "file = []", "train: file names nothing"),
+        ('file = "a.{lang}"', 'file = ""', "train: file names nothing"),
+        ('file = "a.{lang}"', "file = { de = 1 }", "file.de is 1, which is not a string or list"),
+        ("a.{lang}", "a.{lang.upper}", "a.{lang.upper}"),
+        ("a.{lang}", "a.{", "a.{"),
+        ('a.{lang}"', 'a.{lang}", remove = [1]', "remove[0] is 1, which is not a string"),
+        ('a.{lang}"', 'a.{lang}", replace = { a = 1 }', "replace.a is 1, which is not a string"),
+        ('a.{lang}"', 'a.{lang}", remove = [""]', "an empty string cannot be looked for"),
+        ("[valid]", "[pairs]\ntraining = 100\n[valid]", "training is no split with 1 or more"),
+        ("[valid]", "[pairs]\ntrain = 0\n[valid]", "train is no split with 1 or more pairs"),
+        ("[valid]", "[pairs]\ntrain = '9'\n[valid]", "pairs.train is '9', which is not a whole"),
+        ("[valid]", "[text.replace]\nde = 'x'\n[valid]", "replace.de is 'x', which is not a table"),
+        ("bpe-merges = 5", "languages = ['de', 2]", "languages[1] is 2, which is not a string"),
+        ("[valid]", "[clean]\nratio = nan\n[valid]", "ratio must be 0 (any) or at least 1"),
+        ("[valid]", "[clean]\nratio = 0.5\n[valid]", "ratio must be 0 (any) or at least 1"),
+        ("[valid]", "[clean]\nmin = 5\nmax = 3\n[valid]", "max 0 (any) or at least min"),
+        ("[valid]", "[[download]]\nurl = 'foo'\n[valid]", "'foo' is no address"),
+        ("[valid]", "[[download]]\nurl = 'http://a b'\n[valid]", "'http://a b' is no address"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, old, new, said):
@@ -120,5 +138,8 @@ def test_languages():
         recipe.languages(multi30k, "it", "en")
     with pytest.raises(UserError, match="both en"):
         recipe.languages(multi30k, "en", "en")
+    for odd in ("zh-CN", "a/b", "a.b"):
+        with pytest.raises(UserError, match=f"{odd}: fairseq splits names"):
+            recipe.languages(plain, odd, "en")
     with pytest.raises(UserError, match="are needed"):
         recipe.languages(plain, "de", None)

@@ -26,10 +26,10 @@ def write(folder, **files):
     return folder
 
 
-def pairs(folder, leave_out=(), langs=("de", "en"), **options):
+def pairs(folder, langs=("de", "en"), **options):
     """The texts of a source, `train.{lang}` unless it is said otherwise."""
     source = Source(**({"file": "train.{lang}"} | options))
-    return [texts for _, *texts in Pairs(source, Folder(folder, leave_out), langs, "the moon")]
+    return [texts for _, *texts in Pairs(source, Folder(folder), langs, "the moon")]
 
 
 def tar(path, **files):
@@ -70,17 +70,13 @@ def test_what_is_missing_or_double_is_named(tmp_path):
     tar(tmp_path / "x.tgz", valid_de=b"")
     with pytest.raises(UserError, match=r"no train\.en there.*nor in .*x\.tgz; it is published"):
         pairs(tmp_path, archive="x.tgz")
+    write(tmp_path, train_de_gz=gzip.compress(b"a\n"), train_en="b\n")
+    assert pairs(tmp_path) == [["a", "b"]]  # unpacked beside what was packed
     write(tmp_path / "copy", train_de="a\n", train_en="b\n")
     with pytest.raises(UserError, match=r"train\.de and .*train\.de could all be train\.de"):
         pairs(tmp_path)
     with pytest.raises(UserError, match="nowhere: no such folder"):
         pairs("nowhere")
-
-
-def test_what_was_made_of_the_files_is_not_looked_at(tmp_path):
-    write(tmp_path, train_de="a\n", train_en="b\n")
-    write(tmp_path / "out" / "text", train_de="c\n", train_en="d\n")
-    assert pairs(tmp_path, leave_out=[tmp_path / "out" / "text"]) == [["a", "b"]]
 
 
 def test_a_name_must_end_a_path_at_a_slash(tmp_path):
@@ -112,6 +108,18 @@ def test_damaged_gzip_is_named(tmp_path, content):
     write(tmp_path, train_de_gz=content, train_en=LONG)
     with pytest.raises(UserError, match=r"train\.de\.gz: damaged"):
         pairs(tmp_path)
+
+
+def test_an_archive_with_a_password_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("train.de", "a")
+    packed = bytearray((tmp_path / "x.zip").read_bytes())
+    for mark in (b"PK\x03\x04", b"PK\x01\x02"):  # set the bit for encryption in both headers
+        packed[packed.index(mark) + (6 if mark[2] == 3 else 8)] |= 1
+    (tmp_path / "x.zip").write_bytes(packed)
+    write(tmp_path, train_en="a\n")
+    with pytest.raises(UserError, match=r"x\.zip:train\.de: damaged.*password"):
+        pairs(tmp_path, archive="x.zip")
 
 
 def test_damaged_archive_is_named(tmp_path):
@@ -177,7 +185,13 @@ def test_segments(tmp_path):
     write(tmp_path, train_en='<seg id="1"> a\n</seg>')
     with pytest.raises(UserError, match=r"train\.en, line 1: not a segment"):
         pairs(tmp_path, **options)
-    write(tmp_path, train_en="no segment\n")
+    write(tmp_path, train_de='<seg id="1">a</seg> <seg id="2">b</seg>\n')
+    write(tmp_path, train_en='<seg id="1">c</seg>\n<seg id="2">d</seg>\n')
+    assert pairs(tmp_path, **options) == [["a", "c"], ["b", "d"]]
+    write(tmp_path, train_de='<seg id="1">a <seg id="2">b</seg>\n')
+    with pytest.raises(UserError, match=r"train\.de, line 1: not a segment"):
+        pairs(tmp_path, **options)
+    write(tmp_path, train_de=XML, train_en="no segment\n")
     with pytest.raises(UserError, match=r"train\.en: the file is empty"):
         pairs(tmp_path, **options)
 
@@ -186,7 +200,9 @@ def test_json_lines(tmp_path):
     options = {"file": "train.jsonl", "format": "jsonl", "fields": {"de": "src", "en": "trg"}}
     write(tmp_path, train_jsonl='{"src": "a\\nb", "trg": "c", "more": 1}\n')
     assert pairs(tmp_path, **options) == [["a b", "c"]]
-    for bad in ('{"src": "a"}', "[1]", "{", '{"src": 1, "trg": "a"}', ""):
+    deep = "[" * 100_000
+    half = '{"src": "\\ud83d", "trg": "a"}'
+    for bad in ('{"src": "a"}', "[1]", "{", '{"src": 1, "trg": "a"}', "", deep, half):
         write(tmp_path, train_jsonl='{"src": "a", "trg": "c"}\n' + bad + "\n")
         with pytest.raises(UserError, match=r"train\.jsonl, line 2: not a JSON object with"):
             pairs(tmp_path, **options)

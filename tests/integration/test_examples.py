@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from difformer_plugin.data import recipe
 from difformer_plugin.data.grammar import write_corpus
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+STAGES = ["prepare", "train_teacher", "distill", "train", "average", "train_cmlm", "evaluate"]
 FOLDERS = sorted(path.parent.name for path in EXAMPLES.glob("*/run.sh"))
 FROM_RAW_TEXT = [name for name in FOLDERS if name in recipe.available()]
 
@@ -20,7 +23,8 @@ FROM_RAW_TEXT = [name for name in FOLDERS if name in recipe.available()]
 def commands(name, raw, out, *stages, **environment):
     """The commands of stages, as DRY_RUN=1 prints them: lists of words."""
     script = EXAMPLES / name / "run.sh"
-    outcome = shell("bash", script, raw, out, *stages, DRY_RUN="1", GPUS="0", **environment)
+    settings = {"DRY_RUN": "1", "GPUS": "0"} | environment
+    outcome = shell("bash", script, raw, out, *stages, **settings)
     assert outcome.code == 0, outcome.err
     printed = [line[2:] for line in outcome.out.splitlines() if line.startswith("$ ")]
     return [shlex.split(line) for line in printed]
@@ -41,7 +45,6 @@ MINIATURE = {
     "CMLM_AVERAGE": "1",
     "AVERAGE_BEST": "1",
 }
-STAGES = ["prepare", "train_teacher", "distill", "train", "average", "train_cmlm", "evaluate"]
 
 
 def test_all_stages_of_multi30k_in_miniature(tmp_path):
@@ -55,6 +58,9 @@ def test_all_stages_of_multi30k_in_miniature(tmp_path):
     outputs = {}
     for stage in STAGES:  # later ones look at what the earlier ones have left
         for command in commands("multi30k", raw, out, stage, **MINIATURE):
+            if command[0] == "rm":
+                Path(command[-1]).unlink(missing_ok=True)
+                continue
             target = Path(command[-1]) if command[-2] == ">" else None
             done = succeed(tmp_path, *(command[:-2] if target else command))
             outputs[stage] = outputs.get(stage, "") + done.out
@@ -83,10 +89,11 @@ def test_the_commands_of_every_example_are_ones_that_exist(name, tmp_path):
         "fairseq-generate": options.get_generation_parser,
     }
     (tmp_path / "teacher.pt").touch()
-    if name in ("qqp", "wiki-auto", "quasar-t"):
-        (tmp_path / "teacher.pt").unlink()
-    for program, *arguments in commands(name, tmp_path, tmp_path):
-        if program == "difformer":
+    (tmp_path / "cmlm.pt").touch()
+    for program, *arguments in commands(name, tmp_path, tmp_path, *STAGES):
+        if program == "rm":
+            assert arguments == ["-f", str(tmp_path / "history.jsonl")]
+        elif program == "difformer":
             parsed = build_parser().parse_args(arguments)
             assert parsed.run
         else:
@@ -96,12 +103,70 @@ def test_the_commands_of_every_example_are_ones_that_exist(name, tmp_path):
             assert parsed.data == str(tmp_path / "data-bin") or "distilled" in parsed.data
 
 
-def test_batches_have_the_papers_number_of_tokens(tmp_path):
-    """Table 21, on one device."""
-    for name, tokens in (("wmt14-en-de", 65536), ("iwslt14-de-en", 8192), ("qqp", 8192)):
-        (train,) = commands(name, tmp_path, tmp_path, "train")
-        values = dict(zip(train, train[1:]))
-        assert int(values["--max-tokens"]) * int(values["--update-freq"]) == tokens
+@pytest.mark.parametrize("gpus", [0, 1, 2, 3, 8])
+@pytest.mark.parametrize(
+    "name, tokens", [("wmt14-en-de", 65536), ("iwslt14-de-en", 8192), ("qqp", 8192)]
+)
+def test_batches_have_the_papers_number_of_tokens(tmp_path, name, tokens, gpus):
+    """Table 21, on any number of devices, up to what does not divide."""
+    (train,) = commands(name, tmp_path, tmp_path, "train", GPUS=str(gpus))
+    values = dict(zip(train, train[1:]))
+    total = int(values["--max-tokens"]) * int(values["--update-freq"]) * max(1, gpus)
+    assert tokens - 30 < total <= tokens and int(values["--max-tokens"]) <= 8192
+    assert ("--cpu" in train) == (gpus == 0)
+
+
+STUB = """#!/usr/bin/env bash
+name=$(basename "$0")
+[ "$name $1" != "difformer user-dir" ] || { echo plugin; exit; }
+printf '%s' "$name" >>"$CALLS"; printf ' [%s]' "$@" >>"$CALLS"; echo >>"$CALLS"
+previous=
+for word in "$@"; do
+  case "$previous" in
+    --save-dir) mkdir -p "$word" ;;
+    --out) [[ "$name $1" == *prepare ]] && mkdir -p "$word" || touch "$word" ;;
+  esac
+  previous=$word
+done
+[ "$name $previous" != "$FAIL" ]
+"""
+
+
+def test_the_script_itself_with_spaces_and_twice(tmp_path):
+    """All stages with stand-ins for the programs: order, logs, files, and what is left out."""
+    stubs, out, calls = tmp_path / "bin", tmp_path / "o u t", tmp_path / "calls"
+    stubs.mkdir()
+    for program in ("difformer", "fairseq-train", "fairseq-generate"):
+        (stubs / program).write_text(STUB)
+        (stubs / program).chmod(0o755)
+
+    def run(fail="", **environment):
+        calls.write_text("")
+        path = {"PATH": f"{stubs}:{os.environ['PATH']}", "CALLS": str(calls), "FAIL": fail}
+        script = ["bash", EXAMPLES / "multi30k" / "run.sh", tmp_path / "r a w", out]
+        done = subprocess.run(
+            script, env={**os.environ, **path, "GPUS": "0", **environment}, capture_output=True
+        )
+        return done, [line.split(" [")[0:2] for line in lines(calls)]
+
+    done, called = run(fail="fairseq-train --cpu", TRAIN="--cpu")
+    assert done.returncode != 0 and called[-1][0] == "fairseq-train"  # the pipe hides no failure
+    assert not (out / "difformer" / "finished").exists()
+    done, called = run()
+    assert done.returncode == 0, done.stderr.decode()
+    assert [" ".join(part).rstrip("]") for part in called if part[0] == "difformer"] == [
+        *("difformer prepare", "difformer distill", "difformer average", "difformer average"),
+        *["difformer evaluate"] * 4,
+    ]
+    assert [part[0] for part in called].count("fairseq-train") == 2  # the teacher had ended
+    assert [part[0] for part in called].count("fairseq-generate") == 4
+    assert f"[{out}/difformer.pt]" in calls.read_text()
+    assert {p.name for p in out.glob("*.out")} == {
+        *("difformer-b1.out", "difformer-b10.out", "cmlm.out", "teacher.out")
+    }
+    assert not list(out.glob("*.unfinished"))
+    again, called = run()
+    assert again.returncode == 0 and "fairseq-train" not in [part[0] for part in called]
 
 
 def test_mistakes(tmp_path):
