@@ -8,7 +8,8 @@
 # PREPARE, TRAIN_TEACHER, DISTILL, TRAIN, TRAIN_CMLM, GENERATE, EVALUATE (as
 # TRAIN="--max-update 1000"). TEACHER_AVERAGE, AVERAGE_BEST and CMLM_AVERAGE are the numbers of
 # checkpoints averaged (5), RESCALING the options of noise rescaling. DATA=raw trains on the raw
-# targets, GPUS=0 on the CPU. DRY_RUN=1 prints the commands and runs nothing.
+# targets, DATA=distilled on the others; GPUS=0 on the CPU. DRY_RUN=1 prints the commands and
+# runs nothing.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -70,7 +71,7 @@ unless_finished() {
 training_data() {
   case "${DATA-} $stages " in
     "raw "*) echo "$out/data-bin" ;;
-    *" distill "*) echo "$out/distilled" ;;
+    "distilled "* | *" distill "*) echo "$out/distilled" ;;
     *) echo "$out/data-bin" ;;
   esac
 }
@@ -84,7 +85,7 @@ train_teacher() {
   unless_finished teacher fairseq-train "$out/data-bin" --user-dir "$user_dir" --task translation \
     $teacher --share-all-embeddings \
     --criterion label_smoothed_cross_entropy --label-smoothing 0.1 \
-    --optimizer adam --adam-betas '(0.9, 0.98)' --lr-scheduler inverse_sqrt \
+    --optimizer adam --adam-betas '(0.9, 0.98)' \
     $(batch "$teacher_batch") --required-batch-size-multiple 1 $precision --seed 1 \
     --save-dir "$out/teacher" --keep-last-epochs 5 --log-format simple --log-interval 100 \
     ${TRAIN_TEACHER-}

@@ -1,0 +1,64 @@
+# Models and their training, by size: what the run.sh of a data set chooses from.
+#
+# `stages` are those of the data set; `teacher`, `difformer` and `cmlm` options of fairseq-train,
+# `teacher_batch` and `difformer_batch` tokens of an update, on all devices together.
+learned="--apply-bert-init --encoder-learned-pos --decoder-learned-pos"
+stages="prepare train_teacher distill train average train_cmlm evaluate"
+max_tokens=8192 max_dgs=0.15 evaluation=
+
+schedule() { # LR WARMUP UPDATES
+  echo "--lr $1 --lr-scheduler inverse_sqrt --warmup-updates $2 --max-update $3"
+}
+
+# Table 21, IWSLT14
+iwslt() {
+  teacher="--arch transformer_iwslt_de_en --dropout 0.3 --weight-decay 1e-4 --clip-norm 0
+    $(schedule 5e-4 4000 100000)"
+  teacher_batch=8192
+  difformer="--arch difformer_iwslt_de_en --dropout 0.3 $learned $(schedule 5e-4 10000 300000)"
+  difformer_batch=8192
+  cmlm="--encoder-ffn-embed-dim 1024 --encoder-attention-heads 4
+    --decoder-ffn-embed-dim 1024 --decoder-attention-heads 4 --dropout 0.3
+    $(schedule 5e-4 10000 300000)"
+}
+
+# Table 21, WMT14, WMT16 and Gigaword
+base() {
+  teacher="--arch transformer --dropout 0.1 --weight-decay 0 --clip-norm 0
+    $(schedule 7e-4 4000 100000)"
+  teacher_batch=32768
+  difformer="--arch difformer --dropout 0.1 $learned $(schedule 5e-4 10000 300000)"
+  difformer_batch=65536
+  cmlm="--dropout 0.1 $(schedule 5e-4 10000 300000)"
+}
+
+# Table 21, QQP, Wiki-Auto and Quasar-T, where the paper trains on the raw targets: a teacher,
+# its distillation and a CMLM are there for those who name these stages
+wide() { # LR WARMUP UPDATES BATCH
+  stages="prepare train average evaluate"
+  teacher="--arch transformer --dropout 0.1 --weight-decay 0 --clip-norm 0
+    $(schedule 5e-4 4000 "$3")"
+  teacher_batch=$4
+  difformer="--arch difformer_base --dropout 0.1 $learned $(schedule "$1" "$2" "$3")"
+  difformer_batch=$4
+  cmlm="--encoder-embed-dim 768 --encoder-ffn-embed-dim 3072 --encoder-attention-heads 12
+    --decoder-embed-dim 768 --decoder-ffn-embed-dim 3072 --decoder-attention-heads 12
+    --dropout 0.1 $(schedule "$1" "$2" "$3")"
+}
+
+# For a CPU. In few updates sinusoidal positions learn faster (benchmarks/multi30k.md).
+small() {
+  local layers="--encoder-layers 4 --encoder-attention-heads 4
+    --decoder-layers 4 --decoder-attention-heads 4"
+  local slow="--lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 1000 --max-epoch 30"
+  max_tokens=4096
+  teacher="--arch transformer $layers --encoder-embed-dim 128 --encoder-ffn-embed-dim 256
+    --decoder-embed-dim 128 --decoder-ffn-embed-dim 256 --dropout 0.3 --clip-norm 1.0
+    --lr 5e-3 --lr-scheduler inverse_sqrt --warmup-updates 2000 --max-epoch 23"
+  teacher_batch=4096
+  difformer="--arch difformer --model-dim 128 --latent-dim 128 $layers
+    --encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --dropout 0.1 $slow"
+  difformer_batch=4096
+  cmlm="$layers --encoder-embed-dim 128 --encoder-ffn-embed-dim 512
+    --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --dropout 0.1 $slow"
+}
