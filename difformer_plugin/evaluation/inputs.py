@@ -82,8 +82,8 @@ def load(path, ref=None, src=None, baseline=None, language=None, lowercase=False
         ref, src: plain files, or None where a log has them.
         language: the target's, or None to take it from the log or from the reference's ending.
         lowercase: lower-case everything.
-        tokenised: whether logs and plain files hold Moses tokens; None: logs do unless they are in
-            sentencepiece, and plain files do not.
+        tokenised: whether logs and plain files hold Moses tokens; None: as the content of logs
+            tells, and plain files do not.
     Returns:
         (TestSet, the list of Systems)
     Raises:
@@ -103,7 +103,11 @@ def load(path, ref=None, src=None, baseline=None, language=None, lowercase=False
             systems.append(_plain_system(name, lines, words, bool(tokenised)))
         else:
             check_complete(outputs, count, file)
-            in_tokens = not outputs.sentencepiece if tokenised is None else tokenised
+            in_tokens = outputs.in_tokens if tokenised is None else tokenised
+            if tokenised is None and not in_tokens:
+                test_set.notes.append(
+                    f"translations of {file} taken for raw text; --tokenized says otherwise"
+                )
             systems.append(_logged_system(name, outputs, count, words, in_tokens))
     if baseline is not None and files[1][1] is not None:
         _check_same_references(baseline, files[1][1], test_set)
@@ -208,7 +212,7 @@ def _sources(path, log, src, count, tokenised):
 
 def _in_tokens(log, tokenised):
     """Whether a log's S- and T-lines are in tokens; those of H-lines fairseq leaves as they are."""
-    return not log.was_detokenised and (not log.sentencepiece if tokenised is None else tokenised)
+    return not log.was_detokenised and (log.in_tokens if tokenised is None else tokenised)
 
 
 def _logged_references(path, log, tokenised, notes):

@@ -11,6 +11,10 @@ LINE = re.compile(r"^([STHDE])-(\d+)(?:_(\d+))?\t(.*)$")  # P lines (scores) are
 LANGUAGE = re.compile(r"\[(\w+)\] dictionary: ")  # logged for the source, then for the target
 END = re.compile(r"^Generate .* with beam=")  # printed last, where there are references
 FRAME = ("<s>", "</s>")
+# A tokeniser leaves none of , ; ! ? on a word, and a full stop at the end of few lines ("etc.").
+GLUED = re.compile(r"\w\w(?:[,;!?](?:\s|$)|\.$)")
+APART = re.compile(r"(?:^|\s)[.,](?:\s|$)")  # in French plain text has spaces before the others
+GLUED_SHARE = 0.1  # of the lines, at least, in plain text
 SENTENCEPIECE = "\u2581"
 REMEDY = (
     "fairseq leaves out batches of odd sizes: run fairseq-generate again with "
@@ -41,6 +45,17 @@ class Outputs:
     def was_detokenised(self):
         """Whether fairseq was told a tokeniser: S-, T- and D-lines are then plain text."""
         return any(texts != self.candidates[number] for number, texts in self.detokenised.items())
+
+    @property
+    def in_tokens(self):
+        """Whether H-lines look tokenised: they are neither in sentencepiece nor plain text.
+
+        Where fairseq has joined the sentencepiece itself, only the punctuation shows it.
+        """
+        lines = [*self.best.values(), *(() if self.was_detokenised else self.references.values())]
+        glued = sum(GLUED.search(line) is not None for line in lines)
+        apart = sum(APART.search(line) is not None for line in lines)
+        return not self.sentencepiece and glued <= max(apart, GLUED_SHARE * len(lines))
 
 
 def parse_outputs(lines):

@@ -57,6 +57,20 @@ def test_a_log_in_sentencepiece_is_raw_text(write):
     assert (same.texts, same.tokens, plain.references) == (RAW, MOSES, RAW)
 
 
+def test_a_log_whose_sentencepiece_fairseq_has_joined_is_raw_text(write):
+    path = write("gen.out", [line for line in log(RAW, RAW) if line[0] != "E"])
+    test_set, (system,) = load(path, ref=write("ref", RAW), language="en")
+    assert (system.texts, system.tokens, test_set.reference_tokens) == (RAW, MOSES, MOSES)
+    assert f"translations of {path} taken for raw text; --tokenized says otherwise" in (
+        test_set.notes
+    )
+    logged, (same,) = load(path, language="en")
+    assert (same.tokens, logged.references, logged.reference_tokens) == (MOSES, RAW, MOSES)
+    assert logged.raw_sources
+    _, (told,) = load(path, ref=write("ref", RAW), language="en", tokenised=True)
+    assert told.tokens == RAW
+
+
 def test_raw_references_and_a_plain_baseline(write):
     ref = write("test.en", RAW)
     path = write("gen.out", log(MOSES, ["It <<unk>> .", "<<unk>> ."]))

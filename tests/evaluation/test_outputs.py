@@ -2,6 +2,7 @@
 
 import pytest
 
+from difformer_plugin.data.corpus import tokeniser
 from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.outputs import (
     check_complete,
@@ -61,6 +62,24 @@ def test_sentencepiece_and_detokenised_lines():
     assert outputs.sentencepiece and outputs.steps == {0: ["ab"]}
     moses = parse_outputs(["H-0\t-1\tIt &apos;s good .", "D-0\t-1\tIt's good."])
     assert moses.was_detokenised
+
+
+PLAIN = {
+    "en": ["Mr. Smith, who works at Acme Inc., sleeps.", "Does he sleep?", "Good night"],
+    "de": ["Er schläft z.B. nachts, usw.", "Na ja!", "Hr. Dr. Maier kommt am 3. Mai."],
+    "fr": ["Bonjour !", "Ça va ?", "M. Dupont dort ; il rêve, dit-on."],
+}
+
+
+@pytest.mark.parametrize("language", PLAIN)
+def test_punctuation_tells_tokens_from_plain_text(language):
+    def in_tokens(lines):
+        return parse_outputs(f"H-{i}\t-1\t{line}" for i, line in enumerate(lines)).in_tokens
+
+    tokens = list(map(tokeniser(language), PLAIN[language]))
+    assert in_tokens(tokens) and not in_tokens(PLAIN[language])
+    # without any punctuation but that of abbreviations
+    assert in_tokens(["Mr. Smith sleeps", "the U.S. are big", "no. 3", "a", "b"])
 
 
 @pytest.mark.parametrize(
