@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def add_parser(subparsers):
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="add this share (0 to 1) of the raw pairs after the distilled ones; default: 0",
+        help="add this share (0 to 1) of the raw pairs, but of those dropped, after the distilled "
+        "ones; default: 0",
     )
     add("--seed", type=int, default=1, help="of the draw of raw pairs; default: 1")
     add(
@@ -125,6 +127,9 @@ def summary(manifest):
 
 def check(args):
     """Raise a UserError for options that cannot be, and for those that do not go together."""
+    args.out = args.out.resolve() if args.out.is_symlink() else args.out
+    if os.path.ismount(args.out):
+        raise UserError(f"--out {args.out} is where a disk is mounted: name a folder on it")
     if args.merge:
         for name, (option, default) in args.unless_merging.items():
             if vars(args)[name] != default:
@@ -182,7 +187,7 @@ def render(out, manifest, finished, seconds):
             f"          {kept:,} with the raw target, {tally['replaced']:,} with the next "
             f"hypothesis, {tally['dropped']:,} dropped"
         )
-    if total["bleu"] < LOW_BLEU:
+    if total["bleu"] < LOW_BLEU and tally["sentences"]:
         lines.append(
             "warning: hardly a word is right; was the teacher trained with these dict.*.txt?"
         )

@@ -47,6 +47,8 @@ def distill(args):
     work = distilled.work_folder(args.out)
     work.mkdir(parents=True, exist_ok=True)
     with Journal(work / "journal") as journal:
+        if found := distilled.check_out(args.out, manifest):  # by another process meanwhile
+            return found, True
         begin(journal, decoding)
         tally = decode(plan, journal, teacher, raw)
         choice = distilled.Choice(plan, journal, args.on_failure)
@@ -137,7 +139,8 @@ def write(args, manifest, raw, choice, tally):
     """Write the data-bin of a Choice; the tally goes into the manifest."""
     own = choice.kinds != distilled.ABSENT
     rows = choice.rows()
-    added = np.flatnonzero(own & distilled.drawn(len(raw), args.add_raw, args.seed))
+    drawn = distilled.drawn(len(raw), args.add_raw, args.seed)
+    added = np.flatnonzero(own & drawn & (choice.kinds != distilled.DROPPED))
     tally.replaced, tally.raw = choice.replaced, len(added)
     tally.dropped = int(np.count_nonzero(choice.kinds == distilled.DROPPED))
     tally.pairs = len(rows) + len(added)
@@ -174,6 +177,7 @@ def merge(args):
     manifest = distilled.merged(shards)
     if found := distilled.check_out(args.out, manifest):
         return found, True
+    distilled.check_whole(shards)
     first = shards[0]["folder"]
     languages = (manifest["setting"]["source"], manifest["setting"]["target"])
     dictionaries = [Dictionary.load(str(first / f"dict.{language}.txt")) for language in languages]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from difformer_plugin.data.distillation import Tally, difference
+from difformer_plugin.data.distillation import Tally, difference, digest
 from difformer_plugin.errors import UserError
 
 # Names of three parts whose second has no hyphen: fairseq takes none of them for a split.
@@ -159,7 +159,26 @@ def write(folder, manifest, pairs, numbers, report, dictionaries):
     with open(folder / FAILURES, "w", encoding="utf-8", newline="\n") as file:
         file.write(COLUMNS)
         file.writelines(report)
+    manifest = {**manifest, "written": _written(folder, manifest)}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+
+
+def check_whole(shards):
+    """Raise a UserError for a shard whose files are not those that were written."""
+    for shard in shards:
+        try:
+            whole = shard["written"] == _written(shard["folder"], shard)
+        except (OSError, KeyError):
+            whole = False
+        if not whole:
+            raise UserError(f"{shard['folder']} is not as it was written: copy the shard again")
+
+
+def _written(folder, manifest):
+    """A digest of the files of which a copy may be incomplete."""
+    sides = [f"{manifest['name']}.{manifest['setting'][side]}" for side in ("source", "target")]
+    names = [f"{stem}.{end}" for stem in sides for end in ("idx", "bin")]
+    return digest([folder / name for name in (*names, NUMBERS, FAILURES)])
 
 
 def copy_rest(data, folder, name, split):
@@ -205,7 +224,7 @@ def read_shards(folders):
 
 def merged(shards):
     """The manifest of what shards make together, without the tally."""
-    left = {"folder", "tally"}
+    left = {"folder", "tally", "written"}
     manifest = {name: value for name, value in shards[0].items() if name not in left}
     return {**manifest, "setting": {**manifest["setting"], "--shard": "0/1"}}
 

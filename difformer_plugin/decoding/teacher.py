@@ -63,11 +63,18 @@ class Teacher:
             sample = utils.apply_to_sample(lambda tensor: tensor.to(self.device), sample)
             found = self.task.inference_step(self.generator, self.models, sample)
         except torch.OutOfMemoryError:
+            found = None  # what the failed attempt holds is free once this block is left
+        except AssertionError as error:  # of fairseq's search, where no score is a number
+            raise UserError(
+                "the teacher's scores are no numbers: use --bf16 or float32, or another teacher"
+            ) from error
+        if found is None:
             if len(sentences) == 1:
                 raise UserError(
                     f"sentence {sentences[0]} alone does not fit into the GPU's memory: use a "
                     "smaller --beam, --fp16, or --cpu"
-                ) from None
+                )
+            del sample
             half = len(sentences) // 2
             return self.translate(sentences[:half]) + self.translate(sentences[half:])
         outputs = {

@@ -143,6 +143,11 @@ def average(chosen, progress=iter):
         state = read(checkpoint.path)["model"]
         check_alike(state, template, checkpoint.path, latest.path)
         for name in weights:
+            if torch.isnan(state[name]).any():
+                raise UserError(
+                    f"{checkpoint.path} has weights that are no numbers ({name}), as after a "
+                    "training that has diverged: leave it out"
+                )
             sums[name] += state[name]
     means, shared = {}, {}
     for name, tensor in template.items():
@@ -178,8 +183,9 @@ def check_alike(state, template, path, latest):
     if odd := sorted(set(state) ^ set(template)):
         raise UserError(f"{path} and {latest} are of different models: one alone has {odd[0]}")
     for name, tensor in state.items():
-        if torch.is_tensor(tensor) and tensor.shape != template[name].shape:
-            shapes = f"{tuple(tensor.shape)} and {tuple(template[name].shape)}"
+        shapes = [tuple(t.shape) if torch.is_tensor(t) else None for t in (tensor, template[name])]
+        if shapes[0] != shapes[1]:
+            shapes = " and ".join(map(str, shapes))
             raise UserError(f"{path} and {latest} are of different models: {name} is {shapes}")
     if DICTIONARIES in state and not torch.equal(state[DICTIONARIES], template[DICTIONARIES]):
         raise UserError(f"{path} and {latest} were trained with different dictionaries")

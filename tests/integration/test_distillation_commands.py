@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+import weakref
 
 import child
 import numpy as np
@@ -153,6 +154,14 @@ def test_shards_merge_to_the_same_bytes(distil, tmp_path):
     assert f"{SENTENCES} translated" in printed
     assert contents(merged) == contents(whole)
     assert len(side(merged, "en", "test")) == sum(counts) and all(counts)
+    # what half a copy of a shard looks like
+    targets = folders[0] / "test.de-en.en.bin"
+    targets.write_bytes(targets.read_bytes()[:-2])
+    again = [*command[:-1], tmp_path / "again"]
+    assert "0/distilled is not as it was" in error_line(run(tmp_path, "difformer", *again))
+    targets.unlink()
+    assert "0/distilled is not as it was" in error_line(run(tmp_path, "difformer", *again))
+    assert not (tmp_path / "again").exists()
 
 
 def test_dropped_pairs_and_added_raw_ones(corpus, distil, tmp_path):
@@ -165,9 +174,16 @@ def test_dropped_pairs_and_added_raw_ones(corpus, distil, tmp_path):
     rows = [i for i in range(SENTENCES) if i not in failed]
     for language in ("de", "en"):
         raw, whole = (side(folder, language, "test") for folder in (corpus.joined, kept))
-        assert side(out, language, "test") == [whole[i] for i in rows] + raw
-    assert f"{len(rows) + SENTENCES} pairs written, {SENTENCES} of them raw" in printed
-    assert np.load(out / "distilled.sentences.npy").tolist() == [*rows, *range(SENTENCES)]
+        assert side(out, language, "test") == [s[i] for s in (whole, raw) for i in rows]
+    assert f"{2 * len(rows)} pairs written, {len(rows)} of them raw" in printed
+    assert np.load(out / "distilled.sentences.npy").tolist() == [*rows, *rows]
+
+
+def test_the_output_behind_a_link(distil, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "distilled").symlink_to(tmp_path / "elsewhere")
+    out, _ = distil(tmp_path, *TEST)
+    assert out.is_symlink() and (tmp_path / "elsewhere" / "test.de-en.en.bin").exists()
 
 
 def test_replaced_failures(corpus, drilled_teacher, distil, tmp_path):
@@ -278,12 +294,14 @@ def test_a_batch_too_large_for_the_memory_is_halved(corpus, drilled_teacher, mon
     expected = teacher.translate(sentences)
     assert [limit for _, limit in expected] == [12] * 7
     assert len({tuple(best) for (best, *_), _ in expected}) > 3
-    step, sizes, largest = teacher.task.inference_step, [], 3
+    step, sizes, held, largest = teacher.task.inference_step, [], [], 3
 
     def small(generator, models, sample):
         sizes.append(len(sample["id"]))
         if sizes[-1] > largest:
+            held.append(weakref.ref(sample["net_input"]["src_tokens"]))
             raise torch.OutOfMemoryError
+        assert all(tokens() is None for tokens in held)  # what has failed takes no memory
         return step(generator, models, sample)
 
     monkeypatch.setattr(teacher.task, "inference_step", small)
@@ -291,6 +309,11 @@ def test_a_batch_too_large_for_the_memory_is_halved(corpus, drilled_teacher, mon
     assert sizes == [7, 3, 4, 2, 2]
     largest = 0
     with pytest.raises(UserError, match="sentence 5 alone does not fit"):
+        teacher.translate(sentences)
+    monkeypatch.undo()
+    for parameter in teacher.models[0].parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(UserError, match="scores are no numbers"):
         teacher.translate(sentences)
 
 

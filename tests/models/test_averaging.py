@@ -126,7 +126,9 @@ def test_different_metrics_are_not_compared(folder):
     [
         ({"decoder.half": torch.zeros(5).half()}, r"decoder.half is \(5,\) and \(4,\)"),
         ({"decoder.more": torch.zeros(1)}, "decoder.more"),
+        ({"decoder.half": "text"}, r"decoder.half is None and \(4,\)"),
         ({"dictionary_version": torch.tensor([11, 13])}, "dictionaries"),
+        ({"decoder.half": torch.full((4,), torch.nan).half()}, "no numbers .decoder.half"),
     ],
 )
 def test_different_models(folder, change, said):
