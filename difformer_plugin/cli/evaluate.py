@@ -50,8 +50,8 @@ def add_parser(subparsers):
     add(
         "--tokenized",
         action="store_true",
-        help="plain files hold Moses tokens, as outputs of fairseq-generate do unless their content "
-        "tells otherwise",
+        help="plain files hold Moses tokens, as outputs of fairseq-generate do unless their "
+        "content tells otherwise",
     )
     add(
         "--raw",

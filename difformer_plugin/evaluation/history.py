@@ -88,7 +88,12 @@ def pieces(step):
 
 
 def mean_probability(history):
-    """By step, the mean probability of all tokens of all sentences."""
+    """By step, the mean probability of all words of all sentences; NaN where all are empty.
+
+    <s> and </s> are left out: their places are given, so that they are next to certain.
+    """
     by_step = zip(*history.values())
-    probabilities = [[p for step in steps for _, p in step] for steps in by_step]
-    return [sum(own) / len(own) for own in probabilities]
+    probabilities = [
+        [p for step in steps for token, p in step if token not in FRAME] for steps in by_step
+    ]
+    return [sum(own) / len(own) if own else float("nan") for own in probabilities]

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from html import unescape
 from itertools import groupby
 
 from difformer_plugin.data.corpus import remove_bpe
@@ -53,6 +54,7 @@ class Outputs:
         Where fairseq has joined the sentencepiece itself, only the punctuation shows it.
         """
         lines = [*self.best.values(), *(() if self.was_detokenised else self.references.values())]
+        lines = list(map(unescape, lines))  # tokens such as l&apos; end in no semicolon
         glued = sum(GLUED.search(line) is not None for line in lines)
         apart = sum(APART.search(line) is not None for line in lines)
         return not self.sentencepiece and glued <= max(apart, GLUED_SHARE * len(lines))

@@ -79,6 +79,7 @@ def test_punctuation_tells_tokens_from_plain_text(language):
     tokens = list(map(tokeniser(language), PLAIN[language]))
     assert in_tokens(tokens) and not in_tokens(PLAIN[language])
     # without any punctuation but that of abbreviations
+    assert in_tokens(["l&apos; eau", "qu&apos; il dort"])
     assert in_tokens(["Mr. Smith sleeps", "the U.S. are big", "no. 3", "a", "b"])
 
 

@@ -114,6 +114,16 @@ def test_the_numbers_are_those_of_the_result(page, worked):
     assert json.loads(json.dumps(result, allow_nan=False))["sentences"] == len(REFERENCES)
 
 
+def test_the_diversity_is_of_the_system_that_has_several_samples(worked, tmp_path):
+    test_set, systems, result, _ = worked
+    swapped = {**result, "systems": ["one", "several"], "diversity": result["diversity"][::-1]}
+    assert swapped["diversity"][0] is None
+    report.write_report(tmp_path / "a.html", swapped, test_set, systems)
+    text = Elements((tmp_path / "a.html").read_text("utf-8")).text
+    table = text.split("BLEU of the best")[1].split("div-4: distinct")[0].strip()
+    assert table.startswith(f"several2{result['diversity'][0]['div_4']:.3f}")
+
+
 def test_shades_follow_the_probability(page):
     spans = [
         (float(attrs["title"]), attrs["class"])

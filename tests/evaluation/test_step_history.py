@@ -1,6 +1,7 @@
 """The file of --history-file, read."""
 
 import json
+import math
 
 import pytest
 
@@ -42,9 +43,10 @@ def test_steps_come_in_order(write):
         [("a", 1), ("ca@@", 0.5), ("t", 0.25), ("&apos;s", 0.25)],
     ]
     assert mean_probability(history) == [
-        pytest.approx((0.1 + 0.3 + 0.9 + 0.5 + 0.7) / 5),
-        pytest.approx((1 + 0.5 + 0.25 + 0.25 + 3) / 7),
+        pytest.approx((0.1 + 0.3 + 0.5) / 3),
+        pytest.approx((1 + 0.5 + 0.25 + 0.25 + 1) / 5),
     ]
+    assert math.isnan(mean_probability({0: [[("<s>", 1.0), ("</s>", 1.0)]]})[0])
 
 
 @pytest.mark.parametrize(
