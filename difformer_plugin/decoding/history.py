@@ -1,6 +1,7 @@
 """The file of --history-file: the tokens of each step with their probabilities, as JSON lines."""
 
 import json
+import math
 import os
 
 from difformer_plugin.errors import UserError
@@ -10,9 +11,9 @@ class HistoryFile:
     """Writes the steps of the best candidates, batch by batch as they are translated.
 
     A line is {"id": sentence number, "step": k, "tokens": [...], "probabilities": [...]}; steps
-    count from 0 in the order run, and each token has its softmax probability in the rounding.
-    fairseq does not say when it ends, so a run that is cut short leaves a shorter file, which a
-    reader can tell by the sentences that it lacks.
+    count from 0 in the order run, and each token has its softmax probability in the rounding,
+    or null where that is no number. fairseq does not say when it ends, so a run that is cut short
+    leaves a shorter file, which a reader can tell by the sentences that it lacks.
 
     Args:
         path: a file that is not there yet; it is made with the first batch.
@@ -52,7 +53,8 @@ class HistoryFile:
                     "step": k,
                     "tokens": [self.dictionary[token] for token in step["tokens"].tolist()],
                     "probabilities": [
-                        round(p, 5) for p in step["positional_scores"].exp().tolist()
+                        round(p, 5) if math.isfinite(p) else None  # JSON has no NaN
+                        for p in step["positional_scores"].exp().tolist()
                     ],
                 }
                 lines.append(json.dumps(line, ensure_ascii=False) + "\n")

@@ -17,14 +17,15 @@ def read_history(path, system):
     Returns:
         sentence number -> steps, first step first, each a list of (token, probability).
     Raises:
-        UserError: a line is no such JSON, a sentence or a step is missing, or the steps are not
-            those that the system's log has.
+        UserError: a line is no such JSON, what should be a probability is null or not within 0 to
+            1, a sentence or a step is missing, or the steps are others than in the system's log.
     """
     count, found = len(system.texts), {}
     for number, line in enumerate(read_lines(path), start=1):
         try:
             entry = json.loads(line)
-            tokens, probabilities = entry["tokens"], [float(p) for p in entry["probabilities"]]
+            tokens, probabilities = entry["tokens"], entry["probabilities"]
+            bad = [p for p in probabilities if p is None or not 0 <= p <= 1]
             step = list(zip(map(str, tokens), probabilities, strict=True))
             found.setdefault(int(entry["id"]), {})[int(entry["step"])] = step
         except (ValueError, KeyError, TypeError) as error:
@@ -32,6 +33,12 @@ def read_history(path, system):
                 f"{path}, line {number}: no step of a history ({error!r:.80}): give the file that "
                 "fairseq-generate wrote with --history-file"
             ) from None
+        if bad:
+            raise UserError(
+                f"{path}, line {number}: {json.dumps(bad[0])} is no probability from 0 to 1: the "
+                "model's scores overflowed, or the file was edited: run fairseq-generate again, "
+                "without --fp16"
+            )
     if missing := [number for number in range(count) if number not in found]:
         raise UserError(
             f"{path}: {len(missing)} of {count} sentences are missing, the first of them "
