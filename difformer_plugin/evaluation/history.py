@@ -1,11 +1,10 @@
 """The file of --history-file, read: the tokens of each step with their probabilities."""
 
 import json
-from html import unescape
 
 from difformer_plugin.data.sources import read_lines
 from difformer_plugin.errors import UserError
-from difformer_plugin.evaluation.outputs import FRAME, SENTENCEPIECE
+from difformer_plugin.evaluation.outputs import FRAME, SENTENCEPIECE, bare
 
 MARK = "@@"
 ALIKE = 0.8  # of sentences; the rest is for text in sentencepiece, which has no Moses tokens
@@ -68,13 +67,8 @@ def _agreement(history, steps):
     for number, own in enumerate(steps):
         text = "".join(text for text, *_ in pieces(history[number][-1]))
         if len(own) == len(history[number]):
-            same += _bare(text) == _bare(own[-1])
+            same += bare(text) == bare(own[-1])
     return same / len(steps)
-
-
-def _bare(text):
-    """Text without case, spaces and the escapes of Moses tokens."""
-    return "".join(unescape(text).casefold().split())
 
 
 def pieces(step):

@@ -8,7 +8,7 @@ from pathlib import Path
 from difformer_plugin.data.corpus import detokeniser, tokeniser
 from difformer_plugin.data.sources import read_lines
 from difformer_plugin.errors import UserError
-from difformer_plugin.evaluation.outputs import check_complete, parse_outputs
+from difformer_plugin.evaluation.outputs import bare, check_complete, parse_outputs
 
 UNKNOWN = "<<unk>>"  # how fairseq prints a reference's words that its dictionary lacks
 ALIKE = 0.5  # two logs whose references agree less often are of different test sets
@@ -109,8 +109,9 @@ def load(path, ref=None, src=None, baseline=None, language=None, lowercase=False
                     f"translations of {file} taken for raw text; --tokenized says otherwise"
                 )
             systems.append(_logged_system(name, outputs, count, words, in_tokens))
-    if baseline is not None and files[1][1] is not None:
-        _check_same_references(baseline, files[1][1], test_set)
+    for file, (_, outputs) in zip((path, baseline), files):
+        if outputs is not None:
+            _check_same_references(file, outputs, test_set)
     return test_set, systems
 
 
@@ -242,16 +243,20 @@ def _logged_references(path, log, tokenised, notes):
 
 
 def _check_same_references(path, outputs, test_set):
-    """Refuse a baseline of another test set, which its own references give away."""
+    """Refuse a log of another test set, which its own references give away.
 
-    def bare(text):
-        return "".join(text.casefold().split())
-
-    known = [bare(text) for text in test_set.references], list(map(bare, test_set.reference_tokens))
-    own = [bare(outputs.references.get(i, "")) for i in range(len(test_set.references))]
-    alike = sum(text in both for text, *both in zip(own, *known))
-    if outputs.references and alike < ALIKE * len(own):
+    Those with unknown words say nothing: they differ from the raw ones, and from those of a
+    system with another dictionary.
+    """
+    known = list(zip(test_set.references, test_set.reference_tokens))
+    pairs = [
+        (bare(own), map(bare, known[number]))
+        for number, own in outputs.references.items()
+        if not any(UNKNOWN in text for text in (own, *known[number]))
+    ]
+    alike = sum(own in both for own, both in pairs)
+    if alike < ALIKE * len(pairs):
         raise UserError(
-            f"{path}: the references of {len(own) - alike} of {len(own)} sentences are others: "
-            "give a baseline of the same test set"
+            f"{path}: the references of {len(pairs) - alike} of {len(pairs)} sentences (its "
+            "T-lines) are others than those that it is compared with: give files of one test set"
         )

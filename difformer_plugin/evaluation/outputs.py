@@ -108,6 +108,11 @@ def _words(text, pieces):
     return remove_bpe(" ".join(words))
 
 
+def bare(text):
+    """Text without case, spaces, and the escapes and marks of Moses tokens."""
+    return "".join(unescape(text).replace("@-@", "-").casefold().split())
+
+
 def check_complete(outputs, count, path):
     """Raise a UserError unless sentences 0 to `count` - 1 are there, each of them once."""
     if outputs.repeated:

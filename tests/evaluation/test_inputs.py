@@ -131,7 +131,17 @@ def test_a_run_that_was_cut_short_is_noted(write):
         (
             {"path": log(MOSES, MOSES), "baseline": log(MOSES, ["Other .", "Ones ."])},
             {},
-            "references of 2 of 2 sentences are others",
+            "baseline: the references of 2 of 2 sentences .* are others",
+        ),
+        (
+            {"path": log(MOSES, ["Other .", "Ones ."]), "ref": RAW},
+            {},
+            "path: the references of 2 of 2 sentences .* of one test set",
+        ),
+        (
+            {"path": log(MOSES, ["<<unk>> .", "Other ."]), "ref": RAW},
+            {},
+            "path: the references of 1 of 1 sentences",
         ),
     ],
 )
@@ -145,6 +155,21 @@ def test_the_same_references_in_another_form_are_the_same(write):
     detokenised = write("b", log(MOSES, RAW, detokenised=RAW))
     _, systems = load(write("a", log(MOSES, MOSES)), baseline=detokenised, language="en")
     assert systems[0].texts == systems[1].texts
+
+
+def test_references_with_unknown_words_are_no_others(write):
+    lost = write("b", log(MOSES, ["It <<unk>> .", "<<unk>> ."]))
+    whole = write("a", log(MOSES, MOSES))
+    for one, other in ((whole, lost), (lost, whole)):
+        _, systems = load(one, baseline=other, language="en")
+        assert [system.name for system in systems] == [one.name, other.name]
+
+
+def test_tokens_without_split_compounds_are_the_same_references(write):
+    whole = [line.replace(" @-@ ", "-") for line in MOSES]
+    path = write("gen.out", log(whole, whole))
+    for ref in (RAW, [line.upper() for line in RAW]):
+        assert load(path, ref=write("ref", ref), language="en")[0].references == ref
 
 
 def test_files_of_one_name_are_told_apart(write, tmp_path):
