@@ -141,6 +141,8 @@ def length_errors(system, references):
 
 def compare_sentences(test_set, systems):
     """Sentence BLEUs of each system, and of two the relative differences."""
-    scores = [sentence_bleus(system.texts, test_set.references) for system in systems]
+    scores = [
+        sentence_bleus(system.texts, test_set.references, test_set.language) for system in systems
+    ]
     differences = [relative_difference(a, b) for a, b in zip(*scores)] if len(scores) > 1 else None
     return scores, differences

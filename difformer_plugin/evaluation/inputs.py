@@ -80,7 +80,8 @@ def load(path, ref=None, src=None, baseline=None, language=None, lowercase=False
     Args:
         path, baseline: logs of fairseq-generate or plain files; the second may be None.
         ref, src: plain files, or None where a log has them.
-        language: the target's, or None to take it from the log or from the reference's ending.
+        language: the target's, of which a region is left out, or None to take it from the log or
+            from the reference's ending.
         lowercase: lower-case everything.
         tokenised: whether logs and plain files hold Moses tokens; None: as the content of logs
             tells, and plain files do not.
@@ -91,6 +92,7 @@ def load(path, ref=None, src=None, baseline=None, language=None, lowercase=False
     """
     files = [_read(file) for file in (path, baseline) if file is not None]
     language = language or _language([outputs for _, outputs in files], ref)
+    language = language and re.split("[-_]", language)[0].lower()  # de_DE and de-DE are de
     words = Words(language, lowercase)
     log = files[0][1]
     test_set = _test_set(path, log, ref, src, words, tokenised)
@@ -136,7 +138,9 @@ def _language(logs, ref):
     for outputs in logs:
         if outputs is not None and len(outputs.languages) > 1:
             return outputs.languages[1]
-    ending = re.fullmatch(r"\.([a-z]{2})", Path(str(ref).removesuffix(".gz")).suffix)
+    ending = re.fullmatch(
+        r"\.([a-z]{2}(?:[-_][A-Z]{2})?)", Path(str(ref).removesuffix(".gz")).suffix
+    )
     return ending[1] if ref and ending else None
 
 

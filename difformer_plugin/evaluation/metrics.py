@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from difformer_plugin.errors import UserError
+
 COMPOUND = re.compile(r"(\S)-(\S)")
 
 
@@ -40,9 +42,12 @@ def metrics(language, skip=(), lowercase=False):
     """The metrics for a target language, in the order of the table.
 
     Args:
-        language: German has compounds split in one more row.
+        language: German has compounds split in one more row, and sacreBLEU splits Chinese,
+            Japanese and Korean in its own ways.
         skip: keys to leave out.
         lowercase: ignore case.
+    Raises:
+        UserError: as of `sacre_bleu`.
     """
     from sacrebleu.metrics import BLEU, CHRF, TER
 
@@ -56,11 +61,28 @@ def metrics(language, skip=(), lowercase=False):
             Metric("bleu_compounds", "BLEU, tok., compounds split", multi_bleu(), True, True)
         )
     found += [
-        Metric("sacrebleu", "sacreBLEU", BLEU(lowercase)),
+        Metric("sacrebleu", "sacreBLEU", sacre_bleu(language, lowercase=lowercase)),
         Metric("chrf", "chrF2", CHRF(lowercase=lowercase)),
         Metric("ter", "TER (less is better)", TER()),
     ]
     return [metric for metric in found if metric.key not in skip]
+
+
+def sacre_bleu(language, **options):
+    """sacrebleu's BLEU with the tokeniser that it has for a target language.
+
+    Raises:
+        UserError: the tokeniser is a package that is not there.
+    """
+    from sacrebleu.metrics import BLEU
+
+    try:
+        return BLEU(trg_lang=language or "", **options)
+    except RuntimeError as error:
+        raise UserError(
+            f"sacreBLEU needs another package to split '{language}' into words: "
+            f"pip install 'sacrebleu[{language}]'"
+        ) from error
 
 
 def score(metric, test_set, systems, bootstrap_samples):
@@ -110,11 +132,10 @@ def corpus_bleu(hypotheses, references):
     return metric.scorer.corpus_score(hypotheses, [references]).score
 
 
-def sentence_bleus(hypotheses, references, tokenised=False):
+def sentence_bleus(hypotheses, references, language=None, tokenised=False):
     """sacreBLEU of each sentence, 0 to 100, without the n-grams that it is too short for."""
-    from sacrebleu.metrics import BLEU
-
-    bleu = BLEU(effective_order=True, **({"tokenize": "none"} if tokenised else {}))
+    tokens = {"tokenize": "none"} if tokenised else {}
+    bleu = sacre_bleu(language, effective_order=True, **tokens)
     return [
         bleu.sentence_score(hypothesis, [reference]).score
         for hypothesis, reference in zip(hypotheses, references)

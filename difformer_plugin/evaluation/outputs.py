@@ -9,7 +9,7 @@ from difformer_plugin.data.corpus import remove_bpe
 from difformer_plugin.errors import UserError
 
 LINE = re.compile(r"^([STHDE])-(\d+)(?:_(\d+))?\t(.*)$")  # P lines (scores) are not needed
-LANGUAGE = re.compile(r"\[(\w+)\] dictionary: ")  # logged for the source, then for the target
+LANGUAGE = re.compile(r"\[([\w-]+)\] dictionary: ")  # logged for the source, then for the target
 END = re.compile(r"^Generate .* with beam=")  # printed last, where there are references
 FRAME = ("<s>", "</s>")
 # A tokeniser leaves none of , ; ! ? on a word, and a full stop at the end of few lines ("etc.").

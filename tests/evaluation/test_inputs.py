@@ -104,6 +104,25 @@ def test_the_language_comes_from_the_log(write):
     assert test_set.language == "fr" and system.texts[0] == "l'eau"
 
 
+def test_the_language_comes_from_the_reference(write):
+    path = write("gen.out", log(MOSES, MOSES))
+    for name, language in (("test.en", "en"), ("test.en_GB", "en"), ("test.en-US", "en")):
+        assert load(path, ref=write(name, RAW))[0].language == language
+    with pytest.raises(UserError, match="--target-lang"):
+        load(path, ref=write("test.raw", RAW))
+
+
+@pytest.mark.parametrize("code", ["fr_FR", "fr-CA", "FR", "fr"])
+def test_a_region_is_no_language_of_its_own(write, code):
+    lines = log(["l&apos; eau"] * 2, MOSES)
+    named = [f"INFO | [{lang}] dictionary: 8 types" for lang in ("de-AT", code)]
+    for test_set, (system,) in (
+        load(write("gen.out", [*named, *lines])),
+        load(write("bare.out", lines), language=code),
+    ):
+        assert test_set.language == "fr" and system.texts[0] == "l'eau"
+
+
 def test_a_run_that_was_cut_short_is_noted(write):
     test_set, _ = load(write("gen.out", log(MOSES, MOSES)[:-1]), language="en")
     assert any("lacks the last line of a whole run" in note for note in test_set.notes)

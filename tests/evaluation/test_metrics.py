@@ -9,6 +9,7 @@ import sacrebleu
 from fairseq.data import Dictionary
 from fairseq.scoring import bleu as fairseq_bleu
 
+from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.inputs import System, TestSet
 from difformer_plugin.evaluation.metrics import (
     corpus_bleu,
@@ -136,6 +137,27 @@ def test_scores_on_text_are_those_of_sacrebleu():
     for metric in lowered:
         assert score(metric, test_set, [upper], 0)["scores"] == rows[metric.key]["scores"]
     assert {m.key for m in metrics("en", skip=["ter"])} == {"bleu_tokenised", "sacrebleu", "chrf"}
+
+
+def test_chinese_is_split_into_characters():
+    hypotheses, references = ["我喜欢吃苹果。", "他在家。"], ["我喜欢吃梨。", "他在家里。"]
+    (found,) = (m for m in metrics("zh") if m.key == "sacrebleu")
+    system, test_set = System("s", hypotheses, [], []), TestSet("zh", references, [], None)
+    row = score(found, test_set, [system], 0)
+    spaced = [[" ".join(text) for text in texts] for texts in (hypotheses, references)]
+    expected = sacrebleu.BLEU(tokenize="none", force=True).corpus_score(spaced[0], [spaced[1]])
+    assert row["scores"] == [pytest.approx(expected.score)] and "tok:zh" in row["signature"]
+    sentence = sacrebleu.BLEU(tokenize="none", effective_order=True)
+    assert sentence_bleus(hypotheses, references, "zh") == [
+        pytest.approx(sentence.sentence_score(h, [r]).score) for h, r in zip(*spaced)
+    ]
+
+
+@pytest.mark.parametrize("language", ["ja", "ko"])
+def test_a_tokeniser_that_is_not_there(language, monkeypatch):
+    monkeypatch.setattr(f"sacrebleu.tokenizers.tokenizer_{language}_mecab.MeCab", None)
+    with pytest.raises(UserError, match=rf"pip install 'sacrebleu\[{language}\]'"):
+        metrics(language)
 
 
 def test_bootstrap_tells_a_better_system_from_an_equal_one():
