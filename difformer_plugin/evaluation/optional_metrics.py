@@ -5,7 +5,6 @@ import importlib.util
 import os
 from pathlib import Path
 
-INSTALL = "pip install 'difformer-plugin[evaluate]'"
 COMET_MODEL = "Unbabel/wmt22-comet-da"
 
 
@@ -15,7 +14,7 @@ class NotThere(Exception):
 
 def _require(module, package):
     if importlib.util.find_spec(module) is None:
-        raise NotThere(f"not computed: {INSTALL} brings {package}")
+        raise NotThere(f"not computed: pip install {package}")
     return importlib.metadata.version(package)
 
 

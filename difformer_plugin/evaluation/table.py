@@ -1,6 +1,7 @@
 """The results of `difformer evaluate` as text for a terminal."""
 
 WIDTH = 30  # of the first column
+SIGNIFICANT = 0.05  # a slope whose p is not below it is not spoken of
 
 
 def render(result):
@@ -89,6 +90,8 @@ def slope_test(fit):
         return "the line fits without error: there is no t-test of its slope"
     test = f"t = {fit['t']:.2f}, {fit['degrees_of_freedom']} degrees of freedom, "
     test += f"p = {fit['p_value']:.2g}"
+    if fit["p_value"] >= SIGNIFICANT:
+        return f"{test}: no slope that differs from 0"
     better = "system" if fit["slope"] > 0 else "baseline"
     return f"{test}; the slope favours the {better} on longer sources"
 

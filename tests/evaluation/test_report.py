@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from difformer_plugin.evaluation import report, table
+from difformer_plugin.evaluation.comparison import regression
 from difformer_plugin.evaluation.inputs import System, TestSet
 from difformer_plugin.evaluation.results import evaluate
 
@@ -122,6 +123,19 @@ def test_the_diversity_is_of_the_system_that_has_several_samples(worked, tmp_pat
     text = Elements((tmp_path / "a.html").read_text("utf-8")).text
     table = text.split("BLEU of the best")[1].split("div-4: distinct")[0].strip()
     assert table.startswith(f"several2{result['diversity'][0]['div_4']:.3f}")
+
+
+@pytest.mark.parametrize(
+    "differences, said",
+    [
+        ([0.1, 0.21, 0.29, 0.4], "favours the system on longer"),
+        ([0.4, 0.29, 0.21, 0.1], "favours the baseline on longer"),
+        ([0.1, -0.3, 0.4, 0.0], "no slope that differs from 0"),
+        ([0.1, 0.1, 0.1, 0.1], "fits without error"),
+    ],
+)
+def test_a_slope_is_told_where_it_differs_from_0(differences, said):
+    assert said in table.slope_test(regression([2, 3, 4, 5], differences))
 
 
 def test_shades_follow_the_probability(page):
