@@ -72,8 +72,9 @@ def parse_outputs(lines):
             continue
         kind, number, step, text = match[1], int(match[2]), match[3], match[4]
         if kind == "E" and step is not None:
-            # the best candidate is printed first: the steps of the others come too late
-            steps.setdefault(number, {}).setdefault(int(step), text)
+            # the best candidate is printed first, then its steps; those of the others pass by
+            if len(outputs.candidates.get(number, ())) < 2:
+                steps.setdefault(number, {})[int(step)] = text
         elif kind == "S":
             if number in outputs.sources:
                 outputs.repeated.append(number)

@@ -1,5 +1,7 @@
 """All that `difformer evaluate` computes, as one dictionary that JSON can hold."""
 
+from functools import partial
+
 from difformer_plugin.evaluation import comparison, optional_metrics
 from difformer_plugin.evaluation.diversity import diversity
 from difformer_plugin.evaluation.metrics import metrics, score
@@ -19,7 +21,7 @@ def evaluate(test_set, systems, settings, progress=iter):
         systems: one System, or the system and its baseline.
         settings: has `skip` (keys of metrics), `lowercase`, `bootstrap_samples`, `buckets`,
             `bertscore_model` and `comet_model`.
-        progress: wraps the list of what is to be scored.
+        progress: wraps the list of what is to be scored, (label, function) pairs, and yields them.
     """
     result = {
         "systems": [system.name for system in systems],
@@ -28,22 +30,34 @@ def evaluate(test_set, systems, settings, progress=iter):
         "notes": list(test_set.notes),
         "metrics": [],
         "missing": [],
+        "diversity": [],
     }
-    found = metrics(test_set.language, settings.skip, settings.lowercase)
-    tasks = [(metric.label, metric) for metric in found]
-    tasks += [(OPTIONAL[key][0], key) for key in OPTIONAL if key not in settings.skip]
-    for label, task in progress(tasks):
-        if task not in OPTIONAL:
-            result["metrics"].append(score(task, test_set, systems, settings.bootstrap_samples))
-            continue
-        _, compute, options = OPTIONAL[task]
+    references = test_set.reference_tokens
+
+    def add_metric(metric):
+        result["metrics"].append(score(metric, test_set, systems, settings.bootstrap_samples))
+
+    def add_optional(key):
+        label, compute, options = OPTIONAL[key]
         try:
             models = [getattr(settings, option) for option in options]
             result["metrics"] += compute(test_set, systems, *models)
         except optional_metrics.NotThere as reason:
             result["missing"].append({"label": label, "reason": str(reason)})
-    references = test_set.reference_tokens
-    result["diversity"] = [diversity(system, references) for system in systems]
+
+    def add_diversity(system):
+        result["diversity"].append(diversity(system, references))
+
+    found = metrics(test_set.language, settings.skip, settings.lowercase)
+    tasks = [(metric.label, partial(add_metric, metric)) for metric in found]
+    tasks += [
+        (label, partial(add_optional, key))
+        for key, (label, *_) in OPTIONAL.items()
+        if key not in settings.skip
+    ]
+    tasks += [(f"diversity of {system.name}", partial(add_diversity, system)) for system in systems]
+    for _, task in progress(tasks):
+        task()
     result["bleu_by_step"] = [comparison.bleu_by_step(system, references) for system in systems]
     result["length_errors"] = [comparison.length_errors(system, references) for system in systems]
     sentence_bleu, differences = comparison.compare_sentences(test_set, systems)

@@ -24,6 +24,7 @@ H-1\t-0.5\tA man sle@@ eps .
 D-1\t-0.5\tA man sle@@ eps .
 E-1_0\t<s> of of </s>
 E-1_1\t<s> A man sle@@ eps . </s>
+E-1_2\t<s> A step that the best has not </s>
 S-0\tDas ist gut .
 T-0\tThat is good .
 H-0\t-0.5\tThat is good .

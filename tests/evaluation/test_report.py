@@ -115,6 +115,20 @@ def test_the_numbers_are_those_of_the_result(page, worked):
     assert json.loads(json.dumps(result, allow_nan=False))["sentences"] == len(REFERENCES)
 
 
+def test_what_takes_long_is_in_the_progress(worked):
+    test_set, systems, result, _ = worked
+    during = []
+
+    def progress(tasks):
+        during.extend(label for label, _ in tasks)
+        return iter(tasks)
+
+    assert evaluate(test_set, systems, SETTINGS, progress) == result
+    assert evaluate(test_set, systems, SETTINGS, lambda tasks: [])["diversity"] == []
+    labels = [row["label"] for row in result["metrics"]]
+    assert during == labels + [f"diversity of {system.name}" for system in systems]
+
+
 def test_the_diversity_is_of_the_system_that_has_several_samples(worked, tmp_path):
     test_set, systems, result, _ = worked
     swapped = {**result, "systems": ["one", "several"], "diversity": result["diversity"][::-1]}
