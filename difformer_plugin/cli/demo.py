@@ -82,8 +82,8 @@ def add_parser(subparsers):
 def run(args):
     """Run the stages that are not done yet, then print the report and write OUT/report.txt."""
     from difformer_plugin.cli import demo_report
-    from difformer_plugin.data.corpus import read_lines
     from difformer_plugin.data.files import atomic_text
+    from difformer_plugin.data.sources import read_lines
 
     check(args)
     key = corpus_key(args)

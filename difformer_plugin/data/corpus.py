@@ -3,10 +3,7 @@
 import contextlib
 from itertools import chain
 
-from difformer_plugin.data.sources import read_lines
 from difformer_plugin.errors import UserError
-
-__all__ = ["detokeniser", "learn_codes", "load_codes", "read_lines", "remove_bpe", "tokeniser"]
 
 
 def tokeniser(lang, aggressive_dash_splits=True):

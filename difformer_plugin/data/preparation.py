@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from difformer_plugin import __version__
-from difformer_plugin.data.corpus import learn_codes, read_lines
+from difformer_plugin.data.corpus import learn_codes
 from difformer_plugin.data.files import atomic_text, locked
 from difformer_plugin.data.passes import run_pass, tied_children
 from difformer_plugin.data.recipe import SPLITS
@@ -24,6 +24,7 @@ from difformer_plugin.data.sources import (
     UNFINISHED,
     Folder,
     Pairs,
+    read_lines,
     side_by_side,
 )
 from difformer_plugin.data.steps import SplitWords, Tokenise

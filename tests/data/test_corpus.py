@@ -11,12 +11,12 @@ from difformer_plugin.data import recipe
 from difformer_plugin.data.corpus import (
     detokeniser,
     learn_codes,
-    read_lines,
     remove_bpe,
     tokeniser,
 )
 from difformer_plugin.data.grammar import write_corpus
 from difformer_plugin.data.preparation import prepare
+from difformer_plugin.data.sources import read_lines
 from difformer_plugin.errors import UserError
 
 MULTI30K = Path(__file__).resolve().parents[3] / "shared" / "data" / "multi30k"
