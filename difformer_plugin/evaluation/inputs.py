@@ -49,21 +49,21 @@ class TestSet:
 class Words:
     """Moses tokens to text and back; languages are asked for only where they matter."""
 
-    def __init__(self, language, lowercase):
-        self.language, self.lowercase = language, lowercase
+    def __init__(self, language, lowercase, split_hyphens=True):
+        self.language, self.lowercase, self.split_hyphens = language, lowercase, split_hyphens
         self.split = cache(self._split)  # steps and candidates are mostly equal
         self.join = cache(self._join)
         self._tools = {}
 
-    def _tool(self, make):
+    def _tool(self, make, *options):
         if self.language is None:
             raise UserError("tell the language of the translations, as in --target-lang de")
         if make not in self._tools:
-            self._tools[make] = make(self.language)
+            self._tools[make] = make(self.language, *options)
         return self._tools[make]
 
     def _split(self, text):
-        return self._tool(tokeniser)(text)
+        return self._tool(tokeniser, self.split_hyphens)(text)
 
     def _join(self, tokens):
         return self._tool(detokeniser)(tokens)
@@ -93,7 +93,9 @@ def load(path, ref=None, src=None, baseline=None, language=None, lowercase=False
     files = [_read(file) for file in (path, baseline) if file is not None]
     language = language or _language([outputs for _, outputs in files], ref)
     language = language and re.split("[-_]", language)[0].lower()  # de_DE and de-DE are de
-    words = Words(language, lowercase)
+    logs = [outputs for _, outputs in files if outputs is not None]
+    split_hyphens = all(log.splits_hyphens for log in logs if log.in_tokens)
+    words = Words(language, lowercase, split_hyphens)
     log = files[0][1]
     test_set = _test_set(path, log, ref, src, words, tokenised)
     count = len(test_set.references)
@@ -194,7 +196,8 @@ def _test_set(path, log, ref, src, words, tokenised):
         lines, in_tokens = _logged_references(path, log, tokenised, notes)
     pairs = [words.both(line, in_tokens) for line in lines]
     done = "detokenised" if in_tokens else "tokenised"
-    notes.append(f"references {done} by sacremoses ({words.language})")
+    whole = "" if in_tokens or words.split_hyphens else ", hyphens left as in the translations"
+    notes.append(f"references {done} by sacremoses ({words.language}){whole}")
     sources, raw = _sources(path, log, src, len(pairs), tokenised)
     if src is not None:
         notes.append(f"sources: {src}")

@@ -16,6 +16,7 @@ FRAME = ("<s>", "</s>")
 GLUED = re.compile(r"\w\w(?:[,;!?](?:\s|$)|\.$)")
 APART = re.compile(r"(?:^|\s)[.,](?:\s|$)")  # in French plain text has spaces before the others
 GLUED_SHARE = 0.1  # of the lines, at least, in plain text
+HYPHEN, INNER_HYPHEN = "@-@", re.compile(r"\w-\w")
 SENTENCEPIECE = "\u2581"
 REMEDY = (
     "fairseq leaves out batches of odd sizes: run fairseq-generate again with "
@@ -45,7 +46,7 @@ class Outputs:
     @property
     def was_detokenised(self):
         """Whether fairseq was told a tokeniser: S-, T- and D-lines are then plain text."""
-        return any(texts != self.candidates[number] for number, texts in self.detokenised.items())
+        return any(t != self.candidates.get(number) for number, t in self.detokenised.items())
 
     @property
     def in_tokens(self):
@@ -53,11 +54,20 @@ class Outputs:
 
         Where fairseq has joined the sentencepiece itself, only the punctuation shows it.
         """
-        lines = [*self.best.values(), *(() if self.was_detokenised else self.references.values())]
-        lines = list(map(unescape, lines))  # tokens such as l&apos; end in no semicolon
+        lines = list(map(unescape, self._lines()))  # tokens such as l&apos; end in no semicolon
         glued = sum(GLUED.search(line) is not None for line in lines)
         apart = sum(APART.search(line) is not None for line in lines)
         return not self.sentencepiece and glued <= max(apart, GLUED_SHARE * len(lines))
+
+    @property
+    def splits_hyphens(self):
+        """Whether tokens are split at hyphens, a-b to a @-@ b; so they are if none tells."""
+        words = [word for line in self._lines() for word in line.split()]
+        return HYPHEN in words or not any(INNER_HYPHEN.search(word) for word in words)
+
+    def _lines(self):
+        """The best translations, and the references unless they are plain text."""
+        return [*self.best.values(), *(() if self.was_detokenised else self.references.values())]
 
 
 def parse_outputs(lines):
@@ -111,7 +121,7 @@ def _words(text, pieces):
 
 def bare(text):
     """Text without case, spaces, and the escapes and marks of Moses tokens."""
-    return "".join(unescape(text).replace("@-@", "-").casefold().split())
+    return "".join(unescape(text).replace(HYPHEN, "-").casefold().split())
 
 
 def check_complete(outputs, count, path):

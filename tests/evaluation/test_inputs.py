@@ -83,6 +83,17 @@ def test_raw_references_and_a_plain_baseline(write):
     assert any("2 words that the dictionary lacks" in note for note in unknown.notes)
 
 
+def test_raw_references_are_split_at_hyphens_where_the_translations_are(write):
+    """As in IWSLT14, where fairseq's script leaves hyphens alone: the same words are the same."""
+    whole = [line.replace(" @-@ ", "-") for line in MOSES]
+    raw = write("raw.en", RAW)
+    for lines in (MOSES, whole):
+        test_set, (system,) = load(write("gen.out", log(lines, lines)), ref=raw, language="en")
+        assert test_set.reference_tokens == system.tokens == lines
+        noted = any("hyphens left as in the translations" in note for note in test_set.notes)
+        assert noted == (lines == whole)
+
+
 def test_plain_files(write, tmp_path):
     with gzip.open(tmp_path / "ref.en.gz", "wt", encoding="utf-8") as file:
         file.write("".join(f"{line}\n" for line in RAW))
