@@ -45,16 +45,12 @@ def run(args):
 
         check_plot_path(args.plot)
     register_quietly()
-    from fairseq.data.data_utils import post_process
     from tqdm import tqdm
 
-    try:
-        post_process("", args.post_process)
-    except NotImplementedError:  # what fairseq raises for a name that it does not know
-        raise UserError(
-            f"--post-process '{args.post_process}' is none that fairseq knows, as '@@ '"
-        ) from None
+    from difformer_plugin.data.raw_pairs import check_mark
     from difformer_plugin.decoding.probe import bleu_by_time
+
+    check_mark(args.post_process)
 
     times = [i / args.points for i in range(args.points)]
     curves, signature = {}, None

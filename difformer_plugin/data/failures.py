@@ -2,13 +2,13 @@
 
 Outputs are compared with their source and their raw target, since text may repeat itself (a row
 of dashes, a chorus) and be short on one side. Judged as if it were an output, with its source
-alone for comparison, a raw target is flagged in
+alone for comparison, in words, a raw target of the training set is flagged in
 
-    Multi30k, train, German to English                0 of 29,000
-    Debian descriptions, train, German to English     0 of 29,109
-    Debian descriptions, train, English to German     2 of 29,109 (too long)
+    Multi30k, German to English and back              0 of 29,000, both
+    Debian descriptions, German to English            0 of 29,109
+    Debian descriptions, English to German            1 of 29,109
 
-pairs, in tokens of a joint BPE of 8,000.
+pairs; tests/data/test_failures.py counts them again.
 """
 
 EMPTY, REPETITION, TOO_LONG, CUT_OFF = "empty", "repetition", "too long", "cut off"

@@ -6,6 +6,14 @@ from difformer_plugin.data.binarised import check_dataset, stem_of
 from difformer_plugin.errors import UserError
 
 
+def check_mark(mark):
+    """Raise a UserError unless fairseq's --post-process knows this mark of subwords."""
+    try:
+        post_process("", mark)
+    except NotImplementedError:  # what fairseq raises for a name that it does not know
+        raise UserError(f"--post-process '{mark}' is none that fairseq knows, as '@@ '") from None
+
+
 class RawPairs:
     """A split of a data-bin.
 
@@ -26,12 +34,7 @@ class RawPairs:
                 f"{data}: {split} has no {languages[1]} side; distillation replaces targets, so "
                 "binarise both sides with fairseq-preprocess"
             )
-        try:
-            post_process("", mark)
-        except NotImplementedError:  # what fairseq raises for a name that it does not know
-            raise UserError(
-                f"--post-process '{mark}' is none that fairseq knows, as '@@ '"
-            ) from None
+        check_mark(mark)
         self.dictionaries, self.mark = dictionaries, mark
         self.sides = [load_indexed_dataset(str(stem), None, None) for stem in self.stems]
 

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from difformer_plugin.data.distilled import MANIFEST, building, check_out, copy_rest, work_folder
+from difformer_plugin.data.distilled import (
+    MANIFEST,
+    building,
+    check_out,
+    copy_rest,
+    read_shards,
+    work_folder,
+)
 from difformer_plugin.errors import UserError
 
 WANTED = {"setting": {"--beam": 5}}
@@ -57,3 +64,31 @@ def test_the_rest_is_copied_but_not_what_belongs_to_the_raw_targets(tmp_path):
     copy_rest(data, out, "train.de-en", "train")
     assert {path.name for path in out.iterdir()} == kept
     assert all((out / name).read_text() == name for name in kept)
+
+
+def test_merging_refuses_what_does_not_go_together(tmp_path):
+    """One line for each, before anything is written."""
+
+    def shard(name, number, **setting):
+        setting = {"data": "d", "teacher": "t", "--beam": 5, "--shard": number} | setting
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MANIFEST).write_text(json.dumps({"setting": setting, "tally": {}}))
+        return tmp_path / name
+
+    first, second, third = (shard(str(i), f"{i}/3") for i in range(3))
+    found = [manifest["folder"] for manifest in read_shards([third, first, second])]
+    assert found == [first, second, third]
+    (tmp_path / "late.unfinished").mkdir()
+    for folders, said in (
+        ([first, third], "missing: 1/3"),
+        ([first, second, third, shard("again", "1/3")], "both shard 1/3"),
+        ([shard("whole", "0/1")], "nothing to do"),
+        ([first, tmp_path], "no finished shard: name the --out"),
+        ([first, tmp_path / "late"], "no finished shard: run its command again"),
+        ([first, shard("other", "1/3", data="e")], "other data"),
+        ([first, shard("teacher", "1/3", teacher="u")], "another teacher"),
+        ([first, shard("beam", "1/3", **{"--beam": 4})], "--beam 4 instead of 5"),
+        ([first, shard("of 4", "1/4")], "shard 1/4"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_shards(folders)

@@ -1,4 +1,4 @@
-"""`difformer distill` and `difformer average`, with tiny teachers, as a user runs them."""
+"""`difformer distill`, with tiny teachers, as a user runs it."""
 
 import json
 import os
@@ -24,7 +24,6 @@ from harness import (
     binarise,
     error_line,
     lines,
-    load,
     run,
     succeed,
 )
@@ -344,36 +343,6 @@ def test_a_non_autoregressive_teacher(corpus, tmp_path):
         assert found == outcome.translations()[i]
 
 
-def test_merging_refuses_what_does_not_go_together(tmp_path):
-    """One line for each, before anything is written."""
-    from difformer_plugin.data.distilled import MANIFEST, read_shards
-    from difformer_plugin.errors import UserError
-
-    def shard(name, number, **setting):
-        setting = {"data": "d", "teacher": "t", "--beam": 5, "--shard": number} | setting
-        (tmp_path / name).mkdir()
-        (tmp_path / name / MANIFEST).write_text(json.dumps({"setting": setting, "tally": {}}))
-        return tmp_path / name
-
-    first, second, third = (shard(str(i), f"{i}/3") for i in range(3))
-    found = [manifest["folder"] for manifest in read_shards([third, first, second])]
-    assert found == [first, second, third]
-    (tmp_path / "late.unfinished").mkdir()
-    for folders, said in (
-        ([first, third], "missing: 1/3"),
-        ([first, second, third, shard("again", "1/3")], "both shard 1/3"),
-        ([shard("whole", "0/1")], "nothing to do"),
-        ([first, tmp_path], "no finished shard: name the --out"),
-        ([first, tmp_path / "late"], "no finished shard: run its command again"),
-        ([first, shard("other", "1/3", data="e")], "other data"),
-        ([first, shard("teacher", "1/3", teacher="u")], "another teacher"),
-        ([first, shard("beam", "1/3", **{"--beam": 4})], "--beam 4 instead of 5"),
-        ([first, shard("of 4", "1/4")], "shard 1/4"),
-    ):
-        with pytest.raises(UserError, match=said):
-            read_shards(folders)
-
-
 class Evil:
     def __reduce__(self):
         return os.mkdir, ("evil-was-here",)
@@ -448,31 +417,3 @@ def test_unfinished_work_of_another_kind_is_refused(corpus, drilled_teacher, tmp
         journal.append({"batch": 0})
     line = error_line(run(tmp_path, "difformer", *command))
     assert "--beam 4 instead of 5" in line and str(work) in line
-
-
-def test_the_average_of_a_training(corpus, tmp_path):
-    """fairseq-generate translates with it; each update counts once, whatever its files."""
-    save = tmp_path / "save"
-    save.mkdir()
-    train_teacher(corpus.joined, save, "--save-interval-updates", 5, "--max-tokens", 2000)
-    names = {path.name for path in save.glob("*.pt")}
-    assert names == {f"checkpoint{name}.pt" for name in ("_2_5", "_4_10", "_best", "_last")}
-    out = tmp_path / "mean.pt"
-    printed = succeed(tmp_path, "difformer", "average", save, "--last", 2, "--out", out).out
-    assert "checkpoint_2_5.pt" in printed and "checkpoint_4_10.pt" in printed
-    states = [load(save / f"checkpoint_{n}.pt")["model"] for n in ("2_5", "4_10")]
-    mean = load(out)
-    assert mean["last_optimizer_state"] is None
-    for name, tensor in mean["model"].items():
-        expected = (states[0][name].double() + states[1][name].double()) / 2
-        torch.testing.assert_close(tensor.double(), expected, rtol=1e-6, atol=1e-9)
-    assert not all(torch.equal(mean["model"][name], states[1][name]) for name in states[1])
-    generate = ["fairseq-generate", corpus.joined, "--path", out, "--user-dir", TASK[3], "--cpu"]
-    outcome = succeed(tmp_path, *generate, "--required-batch-size-multiple", 1)
-    assert len(outcome.translations()) == SENTENCES
-
-    command = ["average", save, "--last", 2, "--out", tmp_path / "refused.pt"]
-    torch.save({"model": Evil()}, save / "checkpoint3.pt")
-    line = error_line(run(tmp_path, "difformer", *command))
-    assert "checkpoint3.pt is refused" in line
-    assert not os.path.exists("evil-was-here") and not (tmp_path / "refused.pt").exists()
