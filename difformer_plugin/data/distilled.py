@@ -16,7 +16,6 @@ from difformer_plugin.errors import UserError
 MANIFEST, NUMBERS = "distilled.json", "distilled.sentences.npy"
 FAILURES = "distilled.failures.tsv"
 COLUMNS = "sentence (from 0)\tcause\ttarget\tsource\toutput\n"
-ACTIONS = ("keep", "drop", "replace")
 ABSENT, OUTPUT, RAW, DROPPED = range(4)
 
 

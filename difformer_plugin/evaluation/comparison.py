@@ -3,8 +3,6 @@
 from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.metrics import corpus_bleu, finite, sentence_bleus
 
-BUCKETS = "5"
-
 
 def parse_buckets(text):
     """`5` -> 5, a number of buckets; `10,20,30` -> [10, 20, 30], the longest length of each."""
