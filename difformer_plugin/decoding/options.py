@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Optional
 
+import torch
 from fairseq.dataclass import FairseqDataclass
 
 from difformer_plugin.diffusion.gaussian import check_factor
@@ -10,6 +11,8 @@ from difformer_plugin.diffusion.schedules import SCHEDULES, get_schedule
 from difformer_plugin.errors import UserError
 from difformer_plugin.models.config import option
 from difformer_plugin.models.encoder import LENGTH_CLASSES
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -43,6 +46,18 @@ class DecodingOptions(FairseqDataclass):
     )
     ppl_mbr: bool = option(
         False, "choose the candidate likeliest to a teacher (--path difformer.pt:teacher.pt)"
+    )
+    halt_after: int = option(
+        0, "a candidate whose tokens have not changed for this many steps is done; 0: none is"
+    )
+    race_after: int = option(
+        0, "after this many steps only a sentence's best candidates go on; 0: all do"
+    )
+    race_keep: int = option(1, "how many candidates go on after --race-after steps")
+    decoding_precision: Optional[str] = option(
+        None,
+        f"precision of the denoiser, if not the model's own: {', '.join(PRECISIONS)} (rounding "
+        "stays in the model's)",
     )
     mbr_remove_bpe: str = option(
         "@@ ", "how --bleu-mbr joins subwords to words, as fairseq's --post-process"
@@ -93,6 +108,7 @@ def check_options(options):
             )
     if options.length_beam_size > LENGTH_CLASSES:
         raise UserError(f"--length-beam-size must be at most {LENGTH_CLASSES}, the known lengths")
+    check_shortcuts(options)
     if options.bleu_mbr and options.ppl_mbr:
         raise UserError("--bleu-mbr and --ppl-mbr exclude each other: choose one")
     if options.force_length is not None and options.force_length_ratio is not None:
@@ -103,3 +119,30 @@ def check_options(options):
         raise UserError(f"--force-length-ratio must be above 0, not {options.force_length_ratio:g}")
     if options.forces_length and options.length_beam_size > 1:
         raise UserError("a forced length leaves no choice of lengths: set --length-beam-size 1")
+
+
+def check_shortcuts(options):
+    """Raise a UserError for halting, racing or a precision that cannot be."""
+    steps = options.decoding_steps - options.decoding_early_stopping
+    if options.halt_after < 0:
+        raise UserError(f"--halt-after must be at least 0, not {options.halt_after}")
+    if options.race_after and not 0 < options.race_after < steps:
+        raise UserError(
+            f"--race-after must lie between 1 and {steps - 1}, below the steps that are taken, "
+            f"or be 0, not {options.race_after}"
+        )
+    if options.race_keep < 1:
+        raise UserError(f"--race-keep must be at least 1, not {options.race_keep}")
+    candidates = options.length_beam_size * options.noise_beam_size
+    if options.race_after and options.race_keep >= candidates:
+        raise UserError(
+            f"--race-keep {options.race_keep} of {candidates} candidates is no race: it must be "
+            "less than --length-beam-size times --noise-beam-size"
+        )
+    if options.race_keep > 1 and not options.race_after:
+        raise UserError("--race-keep does nothing without --race-after: give both or neither")
+    if options.decoding_precision not in (None, *PRECISIONS):
+        raise UserError(
+            f"--decoding-precision: no such precision as {options.decoding_precision}; there are "
+            f"{', '.join(PRECISIONS)}"
+        )

@@ -27,6 +27,17 @@ from difformer_plugin.errors import UserError
         ({"force_length_ratio": float("nan")}, "--force-length-ratio"),
         ({"force_length": 4, "length_beam_size": 2}, "--length-beam-size 1"),
         ({"force_length_ratio": 1.0, "length_beam_size": 2}, "--length-beam-size 1"),
+        ({"halt_after": -1}, "--halt-after"),
+        ({"race_after": 20, "noise_beam_size": 2}, "--race-after.*between 1 and 19"),
+        (
+            {"race_after": 15, "decoding_early_stopping": 5, "noise_beam_size": 2},
+            "--race-after.*between 1 and 14",
+        ),
+        ({"race_after": 3}, "--race-keep 1 of 1 candidates"),
+        ({"race_after": 3, "race_keep": 6, "length_beam_size": 3, "noise_beam_size": 2}, "no race"),
+        ({"race_after": 3, "race_keep": 0, "noise_beam_size": 2}, "--race-keep"),
+        ({"race_keep": 2}, "--race-after"),
+        ({"decoding_precision": "int8"}, "int8.*bf16"),
     ],
 )
 def test_refused(values, said):
@@ -42,6 +53,8 @@ def test_refused(values, said):
         {"decoding_early_stopping": 19, "decoding_fixed_t": 0.0},
         {"force_length": 4, "noise_beam_size": 3},
         {"length_beam_size": 256, "bleu_mbr": True},
+        {"race_after": 14, "decoding_early_stopping": 5, "noise_beam_size": 2, "halt_after": 1},
+        {"race_after": 1, "race_keep": 5, "length_beam_size": 3, "noise_beam_size": 2},
     ],
 )
 def test_accepted(values):
