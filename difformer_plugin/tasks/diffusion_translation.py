@@ -4,7 +4,8 @@ import json
 import logging
 import os
 from argparse import Namespace
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 import torch
@@ -24,9 +25,11 @@ from sacrebleu.metrics import BLEU
 from difformer_plugin import guards
 from difformer_plugin.criterions.difformer_loss import DifformerLoss
 from difformer_plugin.data.binarised import check_dataset, check_folder
+from difformer_plugin.decoding import settings
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
+from difformer_plugin.models.config import option
 from difformer_plugin.models.fingerprint import check_table_sizes
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,11 @@ def _bleu(meters):
 
 @dataclass
 class DiffusionTranslationConfig(DecodingOptions, TranslationConfig):
+    decoding_settings: Optional[str] = option(
+        None,
+        "a TOML file of options of decoding, as difformer tune writes it, for those that are "
+        "left at their defaults",
+    )
     seed: int = II("common.seed")
 
 
@@ -123,9 +131,15 @@ class DiffusionTranslationTask(TranslationTask):
             )
         if diffusion and not from_checkpoint:
             model.prepare_training()
-        if self.cfg.eval_bleu and diffusion:
+        if self.cfg.eval_bleu and diffusion and not from_checkpoint:
             self._prepare_eval_bleu(model)
         return model
+
+    def valid_step(self, sample, model, criterion):
+        """fairseq's; a checkpoint's --eval-bleu is prepared here, as many who load it need none."""
+        if self.cfg.eval_bleu and not hasattr(self, "sequence_generator"):
+            self._prepare_eval_bleu(model)
+        return super().valid_step(sample, model, criterion)
 
     def build_criterion(self, cfg, from_checkpoint=False):
         """Build a criterion, which must be one for diffusion."""
@@ -148,7 +162,7 @@ class DiffusionTranslationTask(TranslationTask):
             raise UserError(
                 f"--eval-bleu-args must be JSON, as '{{\"length_beam_size\": 3}}': {error}"
             ) from None
-        known = {f.name for f in fields(DecodingOptions)} - {"_name", "ppl_mbr", "history_file"}
+        known = set(settings.OPTIONS) - {"ppl_mbr", "history_file"}
         if unknown := sorted(set(given) - known):
             raise UserError(
                 f"--eval-bleu-args: no such option as {', '.join(unknown)}; there are "
@@ -162,23 +176,20 @@ class DiffusionTranslationTask(TranslationTask):
         """The generator, with this task's decoding options.
 
         `args` may override them: the JSON of --eval-bleu-args and the keyword arguments of
-        `from_pretrained(...).translate` end up there.
+        `from_pretrained(...).translate` end up there. The file of --decoding-settings is read
+        here and nowhere else: a checkpoint may remember one that is long gone.
         """
-        options = DecodingOptions(
-            **{
-                f.name: getattr(args, f.name, getattr(self.cfg, f.name))
-                for f in fields(DecodingOptions)
-                if f.name != "_name"
-            }
-        )
+        path = getattr(args, "decoding_settings", self.cfg.decoding_settings)
+        options = settings.merge(self.cfg, args, path)
         for name in ("print_alignment", "score_reference", "constraints"):
             if getattr(args, name, None):
                 raise UserError(f"--{name.replace('_', '-')}: diffusion decoding has no such thing")
         if getattr(args, "nbest", 1) < 1:
             raise UserError(f"--nbest must be at least 1, not {args.nbest}")
         history = getattr(args, "retain_iter_history", False)
-        generator = DiffusionGenerator(self.tgt_dict, options, self.cfg.seed, history)
-        generator.check_models(models)
+        with settings.blaming(path):
+            generator = DiffusionGenerator(self.tgt_dict, options, self.cfg.seed, history)
+            generator.check_models(models)
         return generator
 
     def reduce_metrics(self, logging_outputs, criterion):
