@@ -1,8 +1,20 @@
 """Which lengths to try: a beam from the predictor, a window around its best, or a forced one."""
 
+from typing import NamedTuple
+
 import torch
 
 FRAME = 2  # a target's BOS and EOS, which lengths count
+
+
+class Drawn(NamedTuple):
+    """A candidate that has been drawn, on the host."""
+
+    tokens: torch.Tensor  # int64 (L,), with BOS and EOS where the model put them
+    log_probs: torch.Tensor  # float32 (L,), of the tokens in the rounding
+    steps: int  # of the reverse process that were taken
+    history: list  # for each of them tokens (L,) and log-probabilities (L,), if it was to be kept
+    dropped: bool = False  # left behind in a race: no translation, but evidence of what one says
 
 
 def length_beam(logits, lengths, size, longest, window=False):

@@ -1,14 +1,18 @@
 """The iterative generator that fairseq calls: candidates, reverse process, rounding, choice."""
 
+from functools import partial
+
 import torch
 from fairseq.data.data_utils import post_process
 
+from difformer_plugin.decoding import engine, plain
 from difformer_plugin.decoding.candidates import FRAME, forced_lengths, length_beam
 from difformer_plugin.decoding.choice import bleu_scores, teacher_scores
 from difformer_plugin.decoding.history import HistoryFile
+from difformer_plugin.decoding.means import ENGINE, PLAIN
+from difformer_plugin.decoding.ngram_bleu import mbr_scores
 from difformer_plugin.decoding.options import check_options
-from difformer_plugin.decoding.reverse import predictor, reverse_process
-from difformer_plugin.diffusion.noise import SentenceNoise, sentence_keys
+from difformer_plugin.diffusion.noise import sentence_keys
 from difformer_plugin.errors import UserError
 
 
@@ -16,18 +20,20 @@ class DiffusionGenerator:
     """2D parallel decoding (Sec. 3.3) with any diffusion model of this plug-in.
 
     The model is asked for its `encoder`, `length_predictor`, `decoding_process(options)`,
-    `predict(...)`, `clamp(...)`, `round(...)`, `latent_shape(length)` and `diffusion_steps`;
-    nothing here knows its family.
+    `context(...)`, `predict(...)`, `clamp(...)`, `round(...)`, `likeliest(...)`,
+    `latent_shape(length)` and `diffusion_steps`; nothing here knows its family.
 
     Args:
         dictionary: the target dictionary.
         options: DecodingOptions.
         seed: of the noise.
         retain_history: keep the tokens of every step and their log-probabilities.
+        means: by which decoding is made fast; `PLAIN` for none.
     """
 
-    def __init__(self, dictionary, options, seed, retain_history=False):
+    def __init__(self, dictionary, options, seed, retain_history=False, means=ENGINE):
         check_options(options)
+        self.means = means
         self.dictionary, self.options, self.seed = dictionary, options, seed
         self.retain_history = retain_history
         if options.history_file and not retain_history:
@@ -82,40 +88,19 @@ class DiffusionGenerator:
         empty = memory.lengths() <= FRAME
         lengths[empty] = FRAME
 
-        beam = lengths.shape[1] * options.noise_beam_size
-        lengths = lengths.repeat_interleave(options.noise_beam_size, dim=1).flatten()
-        rows = torch.arange(len(src_tokens), device=lengths.device).repeat_interleave(beam)
-        mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+        lengths = lengths.repeat_interleave(options.noise_beam_size, dim=1)
         keys = sentence_keys(src_tokens, self.dictionary.pad(), self.seed)
-        noise = SentenceNoise(keys[rows], torch.arange(beam, device=rows.device).repeat(len(keys)))
-
-        tokens, scores, history = self._decode(model, memory.select(rows), mask, noise)
-        blank = empty[rows]
-        tokens[blank, 0], tokens[blank, 1] = self.dictionary.bos(), self.dictionary.eos()
-
-        tokens, scores, mask = tokens.cpu(), scores.cpu(), mask.cpu()
-        history = [(step.cpu(), log_probs.cpu()) for step, log_probs in history]
-        hypotheses = [
-            {
-                "steps": options.decoding_steps - options.decoding_early_stopping,
-                "tokens": tokens[i][mask[i]],
-                "positional_scores": scores[i][mask[i]],
-                "score": scores[i][mask[i]].mean(),
-                "hypo_attn": None,
-                "alignment": None,
-                "history": [
-                    {"tokens": step[i][mask[i]], "positional_scores": log_probs[i][mask[i]]}
-                    for step, log_probs in history
-                ],
-            }
-            for i in range(len(rows))
-        ]
-        sentences = [hypotheses[i : i + beam] for i in range(0, len(rows), beam)]
-        if beam > 1:
-            self._rank(models, src_tokens[rows], sentences)
+        decode = plain.decode if self.means == PLAIN else partial(engine.decode, means=self.means)
+        drawn = decode(model, options, memory, lengths, keys, self.retain_history)
+        beam = lengths.shape[1]
+        sentences = [drawn[i : i + beam] for i in range(0, len(drawn), beam)]
+        for s in empty.nonzero()[:, 0].tolist():
+            for candidate in sentences[s]:
+                candidate.tokens[0], candidate.tokens[1] = self.dictionary.bos(), self.eos
+        hypotheses = self._choose(models, src_tokens, sentences)
         if self.history_file:
-            self.history_file.write(sample, sentences)
-        return sentences
+            self.history_file.write(sample, hypotheses)
+        return hypotheses
 
     def _lengths(self, model, memory):
         longest = model.max_positions()[1]
@@ -129,48 +114,53 @@ class DiffusionGenerator:
             self.options.length_beam_window,
         )
 
-    def _decode(self, model, memory, mask, noise):
-        """Tokens (N, L), their log-probabilities (N, L), and both of each step."""
-        options, history = self.options, []
+    def _choose(self, models, src_tokens, sentences):
+        """Hypotheses of each sentence, those that were dropped left out, the best first."""
+        chosen = []
+        for candidates, scores in zip(sentences, self._scores(models, src_tokens, sentences)):
+            scored = zip((c for c in candidates if not c.dropped), scores)
+            # a stable order: of equal scores the first, which has the likeliest length
+            ranked = sorted(scored, key=lambda pair: -pair[1])
+            chosen.append([hypothesis(candidate, score) for candidate, score in ranked])
+        return chosen
 
-        def observe(k, z, prediction):
-            shown = prediction if options.retain_z_0_hat else z
-            history.append(model.round(shown, mask))
+    def _scores(self, models, src_tokens, sentences):
+        """By the chosen measure, for each sentence a list of those that were not dropped."""
+        kept = [[c for c in candidates if not c.dropped] for candidates in sentences]
+        beam = len(sentences[0])
+        if beam > 1 and self.options.bleu_mbr:
+            return self._mbr(kept, [[c for c in own if c.dropped] for own in sentences])
+        if beam > 1 and self.options.ppl_mbr:
+            tokens = [[c.tokens for c in candidates] for candidates in kept]
+            rows = [s for s, own in enumerate(tokens) for _ in own]
+            flat = [t for own in tokens for t in own]
+            it = iter(teacher_scores(models[1], src_tokens[rows], flat, self.dictionary).tolist())
+            return [[next(it) for _ in own] for own in tokens]
+        return [[c.log_probs.mean().item() for c in candidates] for candidates in kept]
 
-        prediction = reverse_process(
-            model.decoding_process(options),
-            predictor(model, options, memory, mask),
-            noise,
-            model.latent_shape(mask.shape[1]),
-            options.decoding_early_stopping,
-            observe if self.retain_history else None,
+    def _mbr(self, kept, dropped):
+        """Mean BLEU of each candidate against the others, the dropped ones included."""
+        texts, evidence = (
+            [[self._words(c.tokens) for c in candidates] for candidates in sentences]
+            for sentences in (kept, dropped)
         )
-        return *model.round(prediction, mask), history
+        if self.means.count:
+            return mbr_scores(texts, evidence=evidence)
+        return [bleu_scores(own + others)[: len(own)] for own, others in zip(texts, evidence)]
 
-    def _rank(self, models, src_tokens, sentences):
-        """Score the candidates of each sentence by the chosen measure and sort them, best first."""
-        flat = [hypothesis for candidates in sentences for hypothesis in candidates]
-        if self.options.bleu_mbr:
-            scores = [
-                score for candidates in sentences for score in bleu_scores(self._words(candidates))
-            ]
-        elif self.options.ppl_mbr:
-            tokens = [hypothesis["tokens"] for hypothesis in flat]
-            scores = teacher_scores(models[1], src_tokens, tokens, self.dictionary).tolist()
-        else:
-            scores = [hypothesis["score"].item() for hypothesis in flat]
-        for hypothesis, score in zip(flat, scores):
-            hypothesis["score"] = hypothesis["score"].new_tensor(score)
-        for candidates in sentences:
-            candidates.sort(key=lambda hypothesis: -hypothesis["score"].item())
+    def _words(self, tokens):
+        text = self.dictionary.string(tokens, extra_symbols_to_ignore={self.dictionary.bos()})
+        return post_process(text, self.options.mbr_remove_bpe)
 
-    def _words(self, candidates):
-        return [
-            post_process(
-                self.dictionary.string(
-                    hypothesis["tokens"], extra_symbols_to_ignore={self.dictionary.bos()}
-                ),
-                self.options.mbr_remove_bpe,
-            )
-            for hypothesis in candidates
-        ]
+
+def hypothesis(candidate, score):
+    """A candidate as the dictionary that fairseq expects."""
+    return {
+        "steps": candidate.steps,
+        "tokens": candidate.tokens,
+        "positional_scores": candidate.log_probs,
+        "score": candidate.log_probs.new_tensor(score),
+        "hypo_attn": None,
+        "alignment": None,
+        "history": [{"tokens": t, "positional_scores": p} for t, p in candidate.history],
+    }

@@ -8,6 +8,7 @@ look-up, an addition and a multiplication round alike on every device: the noise
 last bit on CPU and GPU.
 """
 
+import copy
 import hashlib
 import statistics
 from functools import cache
@@ -113,5 +114,27 @@ class SentenceNoise:
 
     def __call__(self, step, shape):
         """float32 (N, L, D) for `shape` = (L, D). Steps are 0 .. K - 1, K is the prior."""
+        return normal(self._starts(step), shape)
+
+    def at(self, step, rows, positions, dim):
+        """The same noise at some tokens alone.
+
+        Args:
+            rows: int64 (M,), the candidate of each token.
+            positions: int64 (M,), its place in the candidate.
+        Returns:
+            float32 (M, D): element [m] is `self(step, (L, dim))[rows[m], positions[m]]`.
+        """
+        # a stream is linear in its counter: it begins at a token where its start is so much ahead
+        starts = self._starts(step)[rows] + positions * dim * _signed(_INCREMENT)
+        return normal(starts, (1, dim))[:, 0]
+
+    def select(self, candidates):
+        """The noise of some candidates alone: indices or a boolean mask."""
+        chosen = copy.copy(self)
+        chosen.streams = self.streams[candidates]
+        return chosen
+
+    def _starts(self, step):
         offset = _mix(torch.tensor(_signed((step + 1) * _MIX_2), device=self.streams.device))
-        return normal(_mix(self.streams ^ offset), shape)
+        return _mix(self.streams ^ offset)

@@ -20,6 +20,7 @@ from difformer_plugin.decoding.reverse import predictor, reverse_process
 from difformer_plugin.errors import UserError
 from difformer_plugin.interop.conversion import convert_options, convert_weights, load_original
 from difformer_plugin.models.difformer import Difformer, DiffusionOutput
+from difformer_plugin.models.layout import Layout
 
 FILES = ("checkpoint.pt", "settings.json", "expected.npz", "data-bin")
 
@@ -97,17 +98,21 @@ def _decode(model, memory, mask, options, expected):
     xi, lam, log_variance = process.posterior_coefficients
     seen = {"decode_z": [], "decode_z_0_hat": [], "decode_tokens": []}
 
-    def noise(k, shape):
-        return expected["decode_z_T"] if k == steps else expected["decode_noise"][k]
+    layout, context = Layout.dense(mask), model.context(memory)
+    batch = (*mask.shape, -1)
+
+    def noise(k):
+        recorded = expected["decode_z_T"] if k == steps else expected["decode_noise"][k]
+        return recorded.flatten(0, 1)
 
     def observe(k, z, z_0_hat):
-        seen["decode_z"].append(z)
-        seen["decode_z_0_hat"].append(z_0_hat)
+        seen["decode_z"].append(z.view(batch))
+        seen["decode_z_0_hat"].append(z_0_hat.view(batch))
         # recorded at all positions, those beyond a sentence's end too
-        seen["decode_tokens"].append(model.round(z_0_hat, torch.ones_like(mask))[0])
+        seen["decode_tokens"].append(model.round(z_0_hat)[0].view(mask.shape))
 
-    predict = predictor(model, options, memory, mask)
-    reverse_process(process, predict, noise, model.latent_shape(mask.shape[1]), observe=observe)
+    predict = predictor(model, options, lambda: layout, lambda: context)
+    reverse_process(process, predict, noise, observe=observe)
     return {
         "decode_timestep_map": torch.from_numpy(process.timesteps),
         "decode_alphas_cumprod": torch.from_numpy(process.alphas_cumprod),

@@ -6,9 +6,15 @@ import torch
 from fairseq.modules import PositionalEmbedding
 from torch import nn
 
-from difformer_plugin.models.layers import TransformerLayer, feed_forward, timestep_embedding
+from difformer_plugin.models.layers import (
+    Context,
+    TransformerLayer,
+    feed_forward,
+    timestep_embedding,
+)
+from difformer_plugin.models.layout import Layout
 
-ROUNDING_CHUNK = 4096  # positions whose logits over the vocabulary are held at a time
+ROUNDING_CHUNK = 1024  # tokens whose logits over the vocabulary are held at a time
 
 
 class Denoiser(nn.Module):
@@ -59,8 +65,14 @@ class Denoiser(nn.Module):
         types = torch.arange(len(weight), device=weight.device)
         return self.embed(types[types != self.pad])
 
+    def context(self, memory):
+        """What the layers read of a Memory: the keys and values of its states in each of them."""
+        return Context(
+            [layer.encoder_attn.keys_values(memory.states) for layer in self.layers], memory.mask
+        )
+
     def forward(self, z_t, t, mask, memory, z_0_hat):
-        """Predict z_0.
+        """Predict z_0 of padded targets, one for each source.
 
         Args:
             z_t: (B, L, D).
@@ -72,13 +84,29 @@ class Denoiser(nn.Module):
         Returns:
             (B, L, D).
         """
+        tokens, previous = z_t.flatten(0, 1), z_0_hat.flatten(0, 1)
+        predicted = self.denoise(tokens, t, Layout.dense(mask), self.context(memory), previous)
+        return predicted.view(z_t.shape)
+
+    def denoise(self, z_t, t, layout, context, z_0_hat):
+        """Predict z_0 of the tokens of a Layout, as `forward` does.
+
+        Args:
+            z_t: (N, D).
+            t: (n,), of each candidate, or (1,), of all.
+            context: of the sentences' sources.
+            z_0_hat: (N, D).
+        Returns:
+            (N, D).
+        """
         hidden = self._project(z_t, z_0_hat)
         time = timestep_embedding(t * self.time_scale, self.model_dim).type_as(hidden)
-        hidden = hidden + self.embed_time(time)[:, None]
-        hidden = hidden + self.embed_positions(mask.long() + self.pad)
+        hidden = hidden + layout.spread(self.embed_time(time))
+        positions = self.embed_positions(layout.mask.long() + self.pad)
+        hidden = hidden + layout.candidates.pack(positions)
         hidden = self.dropout(self.norm_hidden(hidden))
-        for layer in self.layers:
-            hidden = layer(hidden, mask, memory)
+        for layer, keys_values in zip(self.layers, context.layers):
+            hidden = layer(hidden, layout, keys_values, context.mask)
         return self.project_out_dim(self.layer_norm(hidden))
 
     def _project(self, z_t, z_0_hat):
@@ -90,25 +118,24 @@ class Denoiser(nn.Module):
         both = torch.cat([self.project_in_dim(z_t), self.project_in_dim(z_0_hat)], dim=-1)
         return self.self_cond_proj(both)
 
-    def round(self, z, mask):
-        """The rounding step: the likeliest token at each real position.
+    def round(self, z):
+        """The rounding step: the likeliest tokens (N,) of z (N, D), and their log-probabilities.
 
-        Args:
-            z: (B, L, D).
-            mask: (B, L), True at real positions.
+        Logits are float32 where the table is, whatever z is.
+
         Returns:
-            tokens (B, L), padding where there is no real position, and their float32
-            log-probabilities (B, L), 0 there.
+            int64 (N,) and float32 (N,).
         """
-        tokens = torch.full_like(mask, self.pad, dtype=torch.long)
-        scores = torch.zeros_like(mask, dtype=torch.float32)
         best = [
             self.output_projection(chunk.type_as(self.output_projection.weight))
             .float()
             .log_softmax(-1)
             .max(-1)
-            for chunk in z[mask].split(ROUNDING_CHUNK)
+            for chunk in z.split(ROUNDING_CHUNK)
         ]
-        tokens[mask] = torch.cat([b.indices for b in best])
-        scores[mask] = torch.cat([b.values for b in best])
-        return tokens, scores
+        return torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
+
+    def likeliest(self, z):
+        """The likeliest tokens alone, int64 (N,), in the precision of the table."""
+        chunks = z.type_as(self.output_projection.weight).split(ROUNDING_CHUNK)
+        return torch.cat([self.output_projection(chunk).argmax(-1) for chunk in chunks])

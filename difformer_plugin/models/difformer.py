@@ -1,5 +1,6 @@
 """Difformer, registered with fairseq: encoder, length predictor and denoiser under one process."""
 
+import copy
 import os
 from typing import NamedTuple
 
@@ -50,6 +51,7 @@ class Difformer(BaseFairseqModel):
         self.length_predictor = length_predictor
         self.rescaling = Rescaling(cfg, len(dictionaries[1]))
         self._measured = None
+        self._copies = {}  # of the denoiser, by their type
         self.register_buffer(KEY, torch.tensor([fingerprint(d) for d in dictionaries]))
 
     @classmethod
@@ -204,27 +206,58 @@ class Difformer(BaseFairseqModel):
         """The shape of a latent for a target of this length."""
         return length, self.cfg.latent_dim
 
-    def predict(self, z_t, timestep, mask, memory, previous):
-        """z_0-hat (B, L, D) in float32, whatever the model's precision.
+    def context(self, memory, dtype=None):
+        """What predictions read of a Memory, in the precision that they are to be made in.
 
         Args:
-            z_t: (B, L, D).
-            timestep: a training time step, the same for the batch.
+            dtype: a floating-point type; None for the model's own.
+        """
+        denoiser = self._denoiser_in(dtype or memory.states.dtype)
+        return denoiser.context(memory.to(dtype or memory.states.dtype))
+
+    def predict(self, z_t, timestep, layout, context, previous):
+        """z_0-hat (N, D) in float32, whatever the precision of the context.
+
+        Args:
+            z_t: (N, D), of the tokens of the Layout.
+            timestep: a training time step, the same for all.
             previous: the last z_0-hat, or None at the first step.
         """
         if previous is None:
             previous = torch.zeros_like(z_t)
-        t = torch.full((len(z_t),), timestep, device=z_t.device, dtype=torch.float32)
-        states = memory.states
-        return self.denoiser(z_t.type_as(states), t, mask, memory, previous.type_as(states)).float()
+        t = torch.full((1,), timestep, device=z_t.device, dtype=torch.float32)
+        denoiser = self._denoiser_in(context.dtype)
+        z_t, previous = z_t.to(context.dtype), previous.to(context.dtype)
+        return denoiser.denoise(z_t, t, layout, context, previous).float()
 
-    def round(self, z, mask):
-        """The likeliest tokens (B, L) of latents (B, L, D) and their log-probabilities (B, L)."""
-        return self.denoiser.round(z, mask)
+    def round(self, z):
+        """The likeliest tokens (N,) of latents (N, D) and their log-probabilities (N,)."""
+        return self.denoiser.round(z)
 
-    def clamp(self, z_0_hat, mask):
+    def likeliest(self, z, context):
+        """The likeliest tokens (N,) alone, in the precision of the context."""
+        return self._denoiser_in(context.dtype).likeliest(z)
+
+    def clamp(self, z_0_hat):
         """The clamping trick of Li et al. (2022): the embeddings of the likeliest tokens."""
-        return self.denoiser.embed(self.round(z_0_hat, mask)[0]).float()
+        return self.denoiser.embed(self.round(z_0_hat)[0]).float()
+
+    def _denoiser_in(self, dtype):
+        """The denoiser in another precision, made once and kept as long as no weight changes."""
+        if dtype == self.denoiser.output_projection.weight.dtype:
+            return self.denoiser
+        if dtype not in self._copies:
+            self._copies[dtype] = copy.deepcopy(self.denoiser).to(dtype)
+        return self._copies[dtype]
+
+    def train(self, mode=True):
+        """As any module's. Training changes weights, of which copies are then out of date."""
+        self._copies.clear()
+        return super().train(mode)
+
+    def _apply(self, *args, **kwargs):
+        self._copies.clear()
+        return super()._apply(*args, **kwargs)
 
     def max_positions(self):
         """The longest source and target, in tokens."""
@@ -232,6 +265,7 @@ class Difformer(BaseFairseqModel):
 
     def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
         """Load weights, having checked that they belong to these dictionaries."""
+        self._copies.clear()
         state_dict = self.rescaling.complete(check_dictionaries(self, state_dict))
         try:
             return super().load_state_dict(state_dict, strict, model_cfg, args)

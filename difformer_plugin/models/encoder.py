@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from difformer_plugin.models.layers import Memory, TransformerLayer
+from difformer_plugin.models.layout import Layout
 
 LENGTH_CLASSES = 256
 OFFSET_CLASS = LENGTH_CLASSES // 2  # the class of "as long as the source"
@@ -41,10 +42,11 @@ class Encoder(nn.Module):
         mask = src_tokens.ne(self.pad)
         x = self.project_in_dim(self.embed_scale * self.embed_tokens(src_tokens))
         x = self.layernorm_embedding(x + self.embed_positions(src_tokens))
-        x = self.dropout(x)
+        layout, shape = Layout.dense(mask), x.shape
+        x = self.dropout(x).flatten(0, 1)
         for layer in self.layers:
-            x = layer(x, mask)
-        return Memory(self.layer_norm(x), mask)
+            x = layer(x, layout)
+        return Memory(self.layer_norm(x).view(shape), mask)
 
 
 class LengthPredictor(nn.Module):

@@ -1,4 +1,4 @@
-"""Transformer layers over batch-first tensors, bidirectional, with an optional second attention."""
+"""Transformer layers over the tokens of a layout, with an optional attention to a memory."""
 
 from typing import NamedTuple
 
@@ -20,13 +20,33 @@ class Memory(NamedTuple):
         """The memory of the sentences `rows` (indices, possibly repeated, or a boolean mask)."""
         return Memory(self.states[rows], self.mask[rows])
 
+    def to(self, dtype):
+        """The same in another precision."""
+        return Memory(self.states.to(dtype), self.mask)
+
     def lengths(self):
         """Source lengths (B,), with the symbols that frame a sentence."""
         return self.mask.sum(1)
 
 
+class Context(NamedTuple):
+    """What the layers of a denoiser read of the sources: made once, read at each step."""
+
+    layers: list  # for each layer its keys and values, (B, heads, S, C / heads) each
+    mask: torch.Tensor  # (B, S), True at real positions
+
+    @property
+    def dtype(self):
+        """The precision that it was made in."""
+        return self.layers[0][0].dtype
+
+    def select(self, rows):
+        """The context of the sentences `rows`, as `Memory.select`."""
+        return Context([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows])
+
+
 class Attention(nn.Module):
-    """Multi-head attention of x over memory (which is x itself in self-attention)."""
+    """Multi-head attention over rows of tokens."""
 
     def __init__(self, dim, heads, dropout):
         super().__init__()
@@ -39,19 +59,34 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x, memory, mask):
-        """x (B, L, C), memory (B, S, C), mask (B, S) True where to attend -> (B, L, C)."""
-        q, k, v = (
-            projection(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection, source in (
-                (self.q_proj, x),
-                (self.k_proj, memory),
-                (self.v_proj, memory),
-            )
+    def keys_values(self, memory):
+        """What memory (B, S, C) is to queries: two tensors (B, heads, S, C / heads)."""
+        return self._heads(self.k_proj(memory)), self._heads(self.v_proj(memory))
+
+    def forward(self, x, rows, mask, keys_values=None):
+        """Each token looks at its own row, or at what `keys_values` made of a memory.
+
+        Args:
+            x: (N, C).
+            rows: Rows that see the same keys.
+            mask: (rows, S), True where to attend, or None for everywhere.
+            keys_values: of the memory; None in self-attention.
+        Returns:
+            (N, C).
+        """
+        q = self._heads(rows.pad(self.q_proj(x)))
+        k, v = keys_values or (self._heads(rows.pad(p(x))) for p in (self.k_proj, self.v_proj))
+        out = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            None if mask is None else mask[:, None, None],
+            dropout_p=self.dropout if self.training else 0.0,
         )
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, mask[:, None, None], dropout_p=dropout)
-        return self.out_proj(out.transpose(1, 2).flatten(2))
+        return self.out_proj(rows.pack(out.transpose(1, 2).flatten(2)))
+
+    def _heads(self, x):
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class TransformerLayer(nn.Module):
@@ -77,14 +112,23 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(cfg.dropout)
         self.activation_dropout = nn.Dropout(cfg.activation_dropout)
 
-    def forward(self, x, mask, memory=None):
-        """x (B, L, C), mask (B, L) True at real positions, memory: a Memory -> (B, L, C)."""
-        x = self._block(x, self.self_attn_layer_norm, lambda h: self.self_attn(h, h, mask))
-        if memory is not None:
+    def forward(self, x, layout, keys_values=None, memory_mask=None):
+        """Tokens (N, C) of a Layout -> (N, C).
+
+        Args:
+            keys_values: of the sentences' memories in this layer, if it attends to any.
+            memory_mask: (B, S), True at real positions of these memories.
+        """
+        x = self._block(
+            x,
+            self.self_attn_layer_norm,
+            lambda h: self.self_attn(h, layout.candidates, layout.attention_mask),
+        )
+        if keys_values is not None:
             x = self._block(
                 x,
                 self.encoder_attn_layer_norm,
-                lambda h: self.encoder_attn(h, memory.states, memory.mask),
+                lambda h: self.encoder_attn(h, layout.sentences, memory_mask, keys_values),
             )
         return self._block(x, self.final_layer_norm, self._feed_forward)
 

@@ -45,8 +45,8 @@ def translate(model, task, teacher):
 class Unranked(DiffusionGenerator):
     """Leaves candidates in the order in which they were drawn."""
 
-    def _rank(self, models, src_tokens, sentences):
-        pass
+    def _scores(self, models, src_tokens, sentences):
+        return [[0.0] * len(candidates) for candidates in sentences]
 
 
 def tokens_of(hypotheses):
@@ -149,12 +149,12 @@ def test_ppl_mbr_ranks_by_the_teacher(translate, task, teacher, sentences):
 
 @pytest.mark.parametrize("mbr", ["bleu_mbr", "ppl_mbr"])
 def test_a_single_candidate_is_not_scored(translate, sentences, monkeypatch, mbr):
-    def never(*args):
+    def never(*args, **kwargs):
         raise AssertionError("called for a single candidate")
 
     source = sentences(LENGTHS)
     plain = tokens_of(translate(source))
-    monkeypatch.setattr(generator_module, "bleu_scores", never)
+    monkeypatch.setattr(generator_module, "mbr_scores", never)
     monkeypatch.setattr(generator_module, "teacher_scores", never)
     assert tokens_of(translate(source, **{mbr: True})) == plain
     with pytest.raises(AssertionError, match="called"):

@@ -20,8 +20,8 @@ def process():
     return GaussianProcess.create("sqrt", 100).spaced(STEPS)
 
 
-def zero_noise(step, shape):
-    return torch.zeros(1, *shape)
+def zero_noise(step):
+    return torch.zeros(1, *SHAPE)
 
 
 class Recorder:
@@ -39,11 +39,11 @@ class Recorder:
 def test_order_and_number_of_predictions(process, early):
     predict, steps = Recorder(torch.zeros(1, *SHAPE)), []
 
-    def noise(step, shape):
+    def noise(step):
         steps.append(step)
-        return torch.zeros(1, *shape)
+        return torch.zeros(1, *SHAPE)
 
-    result = reverse_process(process, predict, noise, SHAPE, early)
+    result = reverse_process(process, predict, noise, early)
     assert len(predict.calls) == STEPS - early
     asked = [timestep for _, timestep, _ in predict.calls]
     assert asked == process.timesteps[::-1][: STEPS - early].tolist() and asked[0] == 99
@@ -63,8 +63,7 @@ def test_states_are_the_steps_of_the_process(process):
     reverse_process(
         own,
         predict,
-        lambda step, shape: noises[step],
-        SHAPE,
+        lambda step: noises[step],
         observe=lambda k, z, z_0_hat: seen.append((k, z, z_0_hat)),
     )
     z = 3.0 * noises[STEPS]
@@ -78,15 +77,18 @@ def test_states_are_the_steps_of_the_process(process):
 @pytest.mark.parametrize("early", [0, 3])
 def test_observing_changes_nothing(process, early):
     truth = torch.randn(2, *SHAPE)
-    noise = SentenceNoise(torch.tensor([1, 2]), torch.tensor([0, 0]))
+    own = SentenceNoise(torch.tensor([1, 2]), torch.tensor([0, 0]))
+
+    def noise(step):
+        return own(step, SHAPE)
 
     def predict(z, timestep, previous):
         return 0.5 * z + 0.5 * truth
 
     seen = []
-    plain = reverse_process(process, predict, noise, SHAPE, early)
+    plain = reverse_process(process, predict, noise, early)
     watched = reverse_process(
-        process, predict, noise, SHAPE, early, lambda k, z, z_0_hat: seen.append(z_0_hat)
+        process, predict, noise, early, lambda k, z, z_0_hat: seen.append(z_0_hat)
     )
     assert torch.equal(plain, watched) and torch.equal(seen[-1], watched)
     assert len(seen) == STEPS - early
@@ -100,8 +102,7 @@ def test_a_perfect_prediction_leads_to_the_truth(process):
     result = reverse_process(
         process,
         lambda z, timestep, previous: answer,
-        noise,
-        (1, 1),
+        lambda step: noise(step, (1, 1)),
         observe=lambda k, z, z_0_hat: states.update({k: z}),
     )
     assert torch.equal(result, answer)
@@ -120,7 +121,6 @@ def test_the_chain_without_noise_has_a_closed_form(process):
         process,
         lambda z, timestep, previous: torch.ones(1, *SHAPE),
         zero_noise,
-        SHAPE,
         observe=lambda k, z, z_0_hat: seen.update({k: z}),
     )
     # E[z_s | z_t] composes to E[z_s | z_T = 0], by Bayes from q(z_T | z_s) q(z_s | z_0)
@@ -141,25 +141,27 @@ class Model:
     def __init__(self):
         self.calls = []
 
-    def predict(self, z, timestep, mask, memory, previous):
-        self.calls.append((timestep, mask, memory, previous))
+    def predict(self, z, timestep, layout, context, previous):
+        self.calls.append((timestep, layout, context, previous))
         return z + 1
 
-    def clamp(self, prediction, mask):
+    def clamp(self, prediction):
         return prediction.round()
 
 
 @pytest.mark.parametrize("fixed, asked", [(None, 17), (0.0, 0), (0.25, 25), (0.999, 99.9)])
 def test_fixed_t(fixed, asked):
     model = Model()
-    predict = predictor(model, DecodingOptions(decoding_fixed_t=fixed), "memory", "mask")
+    predict = predictor(
+        model, DecodingOptions(decoding_fixed_t=fixed), lambda: "layout", lambda: "context"
+    )
     assert predict(torch.ones(1), 17, "previous").item() == 2
-    assert model.calls == [(pytest.approx(asked), "mask", "memory", "previous")]
+    assert model.calls == [(pytest.approx(asked), "layout", "context", "previous")]
 
 
 @pytest.mark.parametrize("clamping", [False, True])
 def test_clamping(clamping):
-    predict = predictor(Model(), DecodingOptions(clamping=clamping), None, None)
+    predict = predictor(Model(), DecodingOptions(clamping=clamping), dict, dict)
     assert predict(torch.tensor([0.3]), 1, None).item() == pytest.approx(1.0 if clamping else 1.3)
 
 
@@ -174,7 +176,32 @@ def test_any_process_will_do():
     reverse_process(
         process,
         lambda z, t, previous: seen.append(z) or f"prediction {t}",
-        lambda step, shape: f"noise {step}",
-        None,
+        lambda step: f"noise {step}",
     )
     assert seen == ["prior(noise 3)", "prior(noise 3)>2", "prior(noise 3)>2>1"]
+
+
+def test_what_is_left_behind_is_predicted_no_more(process):
+    """Rows leave one after another; those that go on are what they are without the others."""
+    noises = torch.randn(STEPS + 1, 3, 2, generator=torch.Generator().manual_seed(1))
+    here, shapes = torch.arange(3), []
+
+    def predict(z, timestep, previous):
+        shapes.append(len(z))
+        return 0.3 * z + 0.1 * timestep + (0 if previous is None else previous)
+
+    def narrow(k, prediction):
+        nonlocal here
+        if k not in (7, 4):
+            return None
+        here = here[:-1]
+        return torch.arange(len(here))
+
+    narrowed = reverse_process(process, predict, lambda step: noises[step][here], narrow=narrow)
+    assert shapes == [3] * (STEPS - 7) + [2] * 3 + [1] * 4
+    alone = reverse_process(process, predict, lambda step: noises[step][:1])
+    torch.testing.assert_close(narrowed, alone)
+    nobody = reverse_process(
+        process, predict, lambda step: noises[step], narrow=lambda k, prediction: torch.arange(0)
+    )
+    assert len(nobody) == 0

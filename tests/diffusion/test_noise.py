@@ -211,3 +211,14 @@ def test_sentences_with_neighbouring_keys_do_not_correlate():
     noise = SentenceNoise(torch.arange(200), torch.zeros(200, dtype=torch.long))(3, (100, 10))
     product = noise[:-1].double() * noise[1:].double()
     assert abs(product.mean().item()) < 4 / math.sqrt(product.numel())
+
+
+def test_noise_at_some_tokens_is_that_of_the_whole():
+    keys, candidates = torch.tensor([5, -7, 5]), torch.tensor([0, 0, 3])
+    noise = SentenceNoise(keys, candidates)
+    rows, positions = torch.tensor([0, 0, 2, 1, 2]), torch.tensor([0, 6, 3, 1, 2])
+    for step in (0, 4):
+        whole = noise(step, (7, 5))
+        assert torch.equal(noise.at(step, rows, positions, 5), whole[rows, positions])
+    chosen = noise.select(torch.tensor([2, 0]))
+    assert torch.equal(chosen(1, (7, 5)), noise(1, (7, 5))[[2, 0]])

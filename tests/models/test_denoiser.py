@@ -36,15 +36,14 @@ def test_embed_norm_before_projection_normalises_z_0(build):
 def test_round_is_the_argmax_of_the_softmax(build, monkeypatch, chunk):
     monkeypatch.setattr(denoiser_module, "ROUNDING_CHUNK", chunk)
     denoiser = build().denoiser
-    z, mask = torch.randn(2, 5, 8), torch.arange(5) < torch.tensor([[5], [2]])
-    tokens, scores = denoiser.round(z, mask)
-    for b in range(2):
-        for i in range(5):
-            odds = torch.exp(denoiser.output_projection.weight @ z[b, i])
-            best = max(range(len(odds)), key=lambda v: odds[v].item())  # noqa: B023
-            expected = (odds[best] / odds.sum()).log() if mask[b, i] else torch.tensor(0.0)
-            assert tokens[b, i] == (best if mask[b, i] else denoiser.pad)
-            torch.testing.assert_close(scores[b, i], expected)
+    z = torch.randn(7, 8)
+    tokens, scores = denoiser.round(z)
+    assert torch.equal(denoiser.likeliest(z), tokens)
+    for i in range(7):
+        odds = torch.exp(denoiser.output_projection.weight @ z[i])
+        best = max(range(len(odds)), key=lambda v: odds[v].item())  # noqa: B023
+        assert tokens[i] == best
+        torch.testing.assert_close(scores[i], (odds[best] / odds.sum()).log())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Difformer: its training step, its variants of embeddings, and what decoding asks of it."""
 
+import copy
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from difformer_plugin.diffusion.schedules import alphas_cumprod
 from difformer_plugin.errors import UserError
 from difformer_plugin.models.difformer import build_embedding
 from difformer_plugin.models.layers import Memory
+from difformer_plugin.models.layout import Layout
 
 
 def watch(model):
@@ -300,19 +302,43 @@ def test_predict_starts_without_a_condition(build):
     model = build(self_cond=True)
     memory = Memory(torch.randn(2, 5, 16), torch.ones(2, 5).bool())
     z_t, mask = torch.randn(2, 4, 8), torch.ones(2, 4).bool()
+    layout, context = Layout.dense(mask), model.context(memory)
     for previous in (None, torch.randn(2, 4, 8)):
         condition = torch.zeros(2, 4, 8) if previous is None else previous
         expected = model.denoiser(z_t, torch.tensor([7, 7]), mask, memory, condition)
-        torch.testing.assert_close(model.predict(z_t, 7, mask, memory, previous), expected)
+        last = None if previous is None else previous.flatten(0, 1)
+        predicted = model.predict(z_t.flatten(0, 1), 7, layout, context, last)
+        torch.testing.assert_close(predicted.view(2, 4, 8), expected)
 
 
 def test_half_precision_predicts_in_float32(build):
     model = build(self_cond=True).bfloat16()
     memory = Memory(torch.randn(2, 5, 16).bfloat16(), torch.ones(2, 5).bool())
-    mask = torch.ones(2, 4).bool()
-    predicted = model.predict(torch.randn(2, 4, 8), 7, mask, memory, None)
-    assert predicted.dtype == model.clamp(predicted, mask).dtype == torch.float32
-    assert model.round(predicted, mask)[1].dtype == torch.float32
+    layout = Layout.dense(torch.ones(2, 4).bool())
+    predicted = model.predict(torch.randn(8, 8), 7, layout, model.context(memory), None)
+    assert predicted.dtype == model.clamp(predicted).dtype == torch.float32
+    assert model.round(predicted)[1].dtype == torch.float32
+
+
+def test_a_precision_of_its_own_for_decoding(build):
+    """It is that of the whole model in this precision, and follows the weights."""
+    model = build(self_cond=True).eval()
+    memory = Memory(torch.randn(2, 5, 16), torch.ones(2, 5).bool())
+    layout, z_t = Layout.dense(torch.ones(2, 4).bool()), torch.randn(8, 8)
+
+    def predict(dtype=torch.bfloat16):
+        return model.predict(z_t, 7, layout, model.context(memory, dtype), None)
+
+    half = copy.deepcopy(model).bfloat16()
+    expected = half.predict(z_t, 7, layout, half.context(memory.to(torch.bfloat16)), None)
+    assert torch.equal(predict(), expected) and not torch.equal(predict(None), expected)
+    tokens = model.likeliest(expected, model.context(memory, torch.bfloat16))
+    assert torch.equal(tokens, half.denoiser.likeliest(expected))
+    with torch.no_grad():
+        model.train().denoiser.project_in_dim.weight.data.mul_(3)
+    assert not torch.equal(model.eval() and predict(), expected)
+    model.load_state_dict(half.float().state_dict())
+    torch.testing.assert_close(predict(), expected)
 
 
 def test_clamp_embeds_the_likeliest_tokens(build):
@@ -323,8 +349,8 @@ def test_clamp_embeds_the_likeliest_tokens(build):
     with torch.no_grad():
         model.denoiser.embed_tokens.weight[4:] = model.denoiser.embed(torch.arange(4, 24))
     tokens = torch.tensor([[4, 9, 23], [7, 7, 11]])
-    z_0, mask = model.denoiser.embed(tokens), torch.ones(2, 3).bool()
-    torch.testing.assert_close(model.clamp(z_0 + 0.01 * torch.randn(2, 3, 8), mask), z_0)
+    z_0 = model.denoiser.embed(tokens.flatten())
+    torch.testing.assert_close(model.clamp(z_0 + 0.01 * torch.randn(6, 8)), z_0)
 
 
 def test_decoding_process_is_that_of_training_but_for_the_factor(build):

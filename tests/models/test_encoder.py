@@ -83,5 +83,5 @@ def test_layernorm_embedding_normalises_what_the_layers_read(build, sentences):
     encoder, seen = build(layernorm_embedding=True).encoder, []
     encoder.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     encoder(sentences([5, 5]))
-    torch.testing.assert_close(seen[0].mean(-1), torch.zeros(2, 7), atol=1e-5, rtol=0)
-    torch.testing.assert_close(seen[0].var(-1, correction=0), torch.ones(2, 7), atol=1e-2, rtol=0)
+    torch.testing.assert_close(seen[0].mean(-1), torch.zeros(14), atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen[0].var(-1, correction=0), torch.ones(14), atol=1e-2, rtol=0)

@@ -15,6 +15,7 @@ from difformer_plugin.models.layers import (
     init_bert,
     timestep_embedding,
 )
+from difformer_plugin.models.layout import Layout, Rows
 
 
 def explicit_attention(attention, x, memory, mask):
@@ -40,16 +41,33 @@ def batch():
     return torch.randn(2, 3, 8), torch.randn(2, 5, 8), mask
 
 
+def attend(attention, x, memory, mask):
+    """The attention of tokens without padding (B, L, C) to a memory."""
+    rows = Rows([x.shape[1]] * len(x), x.device)
+    return attention(x.flatten(0, 1), rows, mask, attention.keys_values(memory)).view(x.shape)
+
+
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_attention_is_softmax(batch, heads):
     attention = Attention(8, heads, dropout=0.5).eval()
-    torch.testing.assert_close(attention(*batch), explicit_attention(attention, *batch))
+    torch.testing.assert_close(attend(attention, *batch), explicit_attention(attention, *batch))
+
+
+def test_rows_attend_to_themselves():
+    """Tokens of runs of unequal length: each sees its own run, whatever the layout."""
+    attention, x = Attention(8, 2, dropout=0.0), torch.randn(9, 8)
+    rows = Rows([4, 2, 3], x.device)
+    ours = attention(x, rows, rows.mask).split([4, 2, 3])
+    for run, out in zip(x.split([4, 2, 3]), ours):
+        own = run[None]
+        expected = explicit_attention(attention, own, own, torch.ones(1, len(run)).bool())
+        torch.testing.assert_close(out, expected[0])
 
 
 def test_attention_drops_out_in_training_only(batch):
     attention = Attention(8, 2, dropout=0.5)
-    assert not torch.equal(attention(*batch), attention(*batch))
-    assert torch.equal(attention.eval()(*batch), attention(*batch))
+    assert not torch.equal(attend(attention, *batch), attend(attention, *batch))
+    assert torch.equal(attend(attention.eval(), *batch), attend(attention, *batch))
 
 
 def layer_config(normalize_before=False):
@@ -71,12 +89,18 @@ def test_padding_does_not_reach_real_positions(normalize_before):
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]).bool()
     x, states = torch.randn(2, 2, 4, 8)
     memory_mask = torch.tensor([[0, 1, 1, 1], [0, 0, 0, 1]]).bool()
-    out = layer(x, mask, Memory(states, memory_mask))
+    layout = Layout.dense(mask)
+
+    def run(x, *memory):
+        seen = (layer.encoder_attn.keys_values(memory[0]), memory[1]) if memory else ()
+        return layer(x.flatten(0, 1), layout, *seen).view(x.shape)
+
+    out = run(x, states, memory_mask)
     other_x = torch.where(mask[..., None], x, 1e3 * torch.randn(2, 4, 8))
     other_states = torch.where(memory_mask[..., None], states, 1e3 * torch.randn(2, 4, 8))
-    other = layer(other_x, mask, Memory(other_states, memory_mask))
+    other = run(other_x, other_states, memory_mask)
     torch.testing.assert_close(out[mask], other[mask])
-    assert not torch.allclose(out[mask], layer(x, mask)[mask])  # it does read its memory
+    assert not torch.allclose(out[mask], run(x)[mask])  # it does read its memory
 
 
 def test_memory_selects_and_counts():
