@@ -1,9 +1,11 @@
 """Choosing among candidates: minimum Bayes risk with BLEU, or a teacher's perplexity."""
 
+from functools import partial
 from itertools import permutations
 
 import torch
 from sacrebleu.metrics import BLEU
+from torch.nn.utils.rnn import pad_sequence
 
 TEACHER_TOKENS = 4096  # target tokens that the teacher scores at a time
 
@@ -39,8 +41,29 @@ def without_bos(src_tokens, bos, pad):
     return src_tokens.masked_fill(src_tokens.eq(bos), pad)  # it stood right after the padding
 
 
+def mean_log_probs(teacher, target, dictionary, decode):
+    """Mean log-probability of targets under a decoder that reads them.
+
+    Args:
+        target: (M, L), tokens and EOS, then padding.
+        decode: from the decoder's inputs, (M, L), to the output of the model for them.
+    Returns:
+        float32 (M,), in nats per token.
+    """
+    eos, pad = dictionary.eos(), dictionary.pad()
+    previous = target.roll(1, 1)
+    previous[:, 0] = eos
+    # fairseq pads the inputs too, where roll has put the EOS of the shorter ones
+    previous = previous.masked_fill(target.eq(pad), pad)
+    log_probs = teacher.get_normalized_probs(decode(previous), log_probs=True).float()
+    picked = log_probs.gather(-1, target[..., None])[..., 0].masked_fill(target.eq(pad), 0)
+    return picked.sum(1) / target.ne(pad).sum(1)
+
+
 def teacher_scores(teacher, src_tokens, candidates, dictionary):
     """Mean log-probability of candidates under an autoregressive model: minus their log-perplexity.
+
+    Each is scored with a source of its own.
 
     Args:
         teacher: a fairseq encoder-decoder model, in evaluation mode.
@@ -59,15 +82,8 @@ def teacher_scores(teacher, src_tokens, candidates, dictionary):
     rows = max(1, TEACHER_TOKENS // max(len(target) for target in targets))
     scores = []
     for start in range(0, len(targets), rows):
-        chunk = targets[start : start + rows]
-        target = torch.nn.utils.rnn.pad_sequence(chunk, batch_first=True, padding_value=pad)
-        previous = target.roll(1, 1)
-        previous[:, 0] = eos
-        # fairseq pads the inputs too, where roll has put the EOS of the shorter ones
-        previous = previous.masked_fill(target.eq(pad), pad)
         source = sources[start : start + rows]
-        output = teacher(source, source.ne(pad).sum(1), previous)
-        log_probs = teacher.get_normalized_probs(output, log_probs=True).float()
-        picked = log_probs.gather(-1, target[..., None])[..., 0].masked_fill(target.eq(pad), 0)
-        scores.append(picked.sum(1) / target.ne(pad).sum(1))
+        target = pad_sequence(targets[start : start + rows], batch_first=True, padding_value=pad)
+        decode = partial(teacher, source, source.ne(pad).sum(1))
+        scores.append(mean_log_probs(teacher, target, dictionary, decode))
     return torch.cat(scores)
