@@ -6,6 +6,7 @@ import sys
 from difformer_plugin import __version__
 from difformer_plugin.cli import (
     average,
+    bench,
     check_reference,
     convert,
     demo,
@@ -25,6 +26,7 @@ SUBCOMMANDS = (
     evaluate,
     factor,
     probe,
+    bench,
     average,
     convert,
     check_reference,

@@ -1,0 +1,1 @@
+"""How fast is it? Rows measured in turn in one run: decoding, training, and choosing by MBR."""
