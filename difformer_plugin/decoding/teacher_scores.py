@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from difformer_plugin.decoding.choice import mean_log_probs, without_bos
 
-TOKENS = 4096  # target tokens that the teacher's decoder reads at a time, padding included
+TOKENS = 1024  # target tokens read at a time, padding included; of more, caches lose the logits
 
 
 def candidate_log_probs(teacher, src_tokens, candidates, dictionary):
