@@ -15,6 +15,7 @@ from difformer_plugin.cli import (
     factor,
     prepare,
     probe,
+    tune,
     user_dir,
 )
 from difformer_plugin.errors import UserError
@@ -26,6 +27,7 @@ SUBCOMMANDS = (
     evaluate,
     factor,
     probe,
+    tune,
     bench,
     average,
     convert,

@@ -28,7 +28,8 @@ def save_panels(path, panels):
     Args:
         path: its ending names the format.
         panels: dicts with `title`, `x_label`, `y_label` and `lines`: label -> (x, y), each a
-            sequence of numbers.
+            sequence of numbers. Optional: `dots`: the same, of points that no line joins;
+            `y_limits`: (lowest, highest), instead of 0 and what there is.
     """
     from matplotlib.figure import Figure
 
@@ -37,9 +38,11 @@ def save_panels(path, panels):
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for label, (x, y) in panel["lines"].items():
             axes.plot(x, y, label=label)
+        for label, (x, y) in panel.get("dots", {}).items():
+            axes.scatter(x, y, label=label)
         axes.set(title=panel["title"], xlabel=panel["x_label"], ylabel=panel["y_label"])
-        axes.set_ylim(bottom=0)
-        axes.margins(x=0)
+        axes.set_ylim(*panel.get("y_limits", (0, None)))
+        axes.margins(x=0.02 if "dots" in panel else 0)
         axes.grid(alpha=0.3)
         axes.legend()
     with atomic_path(path) as temporary:

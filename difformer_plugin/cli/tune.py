@@ -1,0 +1,107 @@
+"""`difformer tune`: the fastest settings of decoding within a given loss of BLEU."""
+
+import math
+from argparse import BooleanOptionalAction
+from pathlib import Path
+
+from difformer_plugin.cli import register_quietly
+from difformer_plugin.errors import UserError
+
+
+def add_parser(subparsers):
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "tune",
+        help="find the fastest settings of decoding within a given loss of BLEU",
+        description="Decode a validation set with one setting after another, starting from slow "
+        "and good reference settings, and write the fastest that lose at most --max-loss BLEU to "
+        "a file for --decoding-settings. What is interrupted goes on when the same command is "
+        "given again.",
+    )
+    add = parser.add_argument
+    add("data", metavar="DATA-BIN", help="from fairseq-preprocess")
+    add("--path", required=True, metavar="FILES", help="checkpoint; with --ppl-mbr FILE:TEACHER")
+    add("--out", required=True, type=Path, metavar="FILE", help="the settings, as TOML")
+    add("--gen-subset", default="valid", metavar="SPLIT", help="default: valid")
+    add(
+        "--max-loss",
+        type=float,
+        default=0.2,
+        metavar="BLEU",
+        help="how much BLEU may be lost against the reference settings; default: 0.2",
+    )
+    add("--sentences", type=int, metavar="N", help="only so many, evenly spread; default: all")
+    add(
+        "--batch-size",
+        type=int,
+        default=50,
+        metavar="N",
+        help="sentences at a time, as many as will be decoded with; default: 50",
+    )
+    add(
+        "--precisions",
+        nargs="+",
+        metavar="NAME",
+        help="of the denoiser: fp32, bf16, fp16; default: fp32 bf16, and fp16 on a GPU",
+    )
+    add(
+        "--max-trials",
+        type=int,
+        default=60,
+        metavar="N",
+        help="how often settings are measured, at most; default: 60",
+    )
+    add("--minutes", type=float, metavar="M", help="of decoding, at most; default: no limit")
+    add("--repeats", type=int, default=3, help="of the last, alternating timing; default: 3")
+    add("--seed", type=int, default=1, help="of the noise; default: 1")
+    add(
+        "--post-process",
+        default="@@ ",
+        metavar="MARK",
+        help="how subwords are joined to words, as in fairseq-generate; default: '@@ '",
+    )
+    add("--plot", type=Path, metavar="FILE", help="also plot it, to .png, .svg or .pdf")
+    add("--json", type=Path, metavar="FILE", help="also write all that was measured, as JSON")
+    add("--cpu", action="store_true", help="even if there is a GPU")
+    group = parser.add_argument_group("reference settings, none of whose limits is exceeded")
+    add = group.add_argument
+    add("--decoding-steps", type=int, metavar="K", help="default: 20")
+    add("--decoding-early-stopping", type=int, metavar="E", help="default: 0")
+    add("--length-beam-size", type=int, metavar="B1", help="default: 7")
+    add("--noise-beam-size", type=int, metavar="B2", help="default: 3")
+    add("--bleu-mbr", action=BooleanOptionalAction, help="default: yes, without --ppl-mbr")
+    add("--ppl-mbr", action="store_true", default=None, help="choose by a teacher")
+    add("--decoding-precision", metavar="NAME", help="default: fp32")
+    add("--decoding-settings", metavar="FILE", help="these and other options from a file")
+    parser.set_defaults(run=run)
+
+
+def run(args):
+    """Search, print the Pareto front, and write the settings."""
+    check(args)
+    register_quietly()
+    from difformer_plugin.cli import tune_run
+
+    return tune_run.tune(args)
+
+
+def check(args):
+    """Raise a UserError for options that cannot be."""
+    for name in ("sentences", "batch_size", "max_trials", "repeats"):
+        value = vars(args)[name]
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    if not 0 <= args.max_loss < math.inf:
+        raise UserError(f"--max-loss must be at least 0, not {args.max_loss:g}")
+    if args.minutes is not None and not args.minutes > 0:
+        raise UserError(f"--minutes must be above 0, not {args.minutes:g}")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed must be from 0 to 2**32 - 1, not {args.seed}")
+    if args.plot:
+        from difformer_plugin.evaluation.plots import check_plot_path
+
+        check_plot_path(args.plot)
+    for name in ("out", "json"):
+        path = vars(args)[name]
+        if path and path.is_dir():
+            raise UserError(f"--{name} {path} is a folder: name a file")

@@ -1,0 +1,79 @@
+"""What `difformer tune` tells: a table, a plot, and the comments of its settings file."""
+
+
+def explain(args, result):
+    """The lines at the head of the settings file, which say what it is good for."""
+    chosen, reference = result["chosen"], result["reference"]
+    low, high = chosen["loss_interval"]
+    return [
+        f"found by difformer tune {result['version']} within a loss of {args.max_loss:g} BLEU",
+        f"data: {result['sentences']:,} sentences of {args.gen_subset} of {args.data} in batches "
+        f"of {args.batch_size}; speed depends on the size of a batch",
+        f"model: {args.path}",
+        f"machine: {result['machine']}",
+        f"these settings: {_performance(chosen)}, {chosen['ratio']:.1f} times the reference",
+        f"reference: {_performance(reference)} with {reference['name']}",
+        f"loss: {chosen['loss']:.2f} BLEU, 95 % interval of the paired bootstrap {low:.2f} to "
+        f"{high:.2f}",
+        f"BLEU: {result['signature']}, of words as the data has them",
+    ]
+
+
+def _performance(row):
+    return f"BLEU {row['bleu']:.2f}, {row['sentences_per_second']:.2f} sentences/s"
+
+
+def render(args, result):
+    """The Pareto front as a table, and what was chosen."""
+    chosen, reference = result["chosen"], result["reference"]
+    rows = sorted(result["front"], key=lambda each: each["sentences_per_second"])
+    width = max(len(each["name"]) for each in rows)
+    lines = [f"  {'settings':{width}}   BLEU   loss  sentences/s  ratio"]
+    for each in rows:
+        mark = "*" if each is chosen else "r" if each is reference else " "
+        lines.append(
+            f"{mark} {each['name']:{width}} {each['bleu']:6.2f} {each['loss']:6.2f} "
+            f"{each['sentences_per_second']:12.2f} {each['ratio']:5.1f}x"
+        )
+    low, high = chosen["loss_interval"]
+    lines += [
+        f"r: reference; *: written to {args.out}, loss {chosen['loss']:.2f} (95 %: {low:.2f} to "
+        f"{high:.2f})",
+        f"{result['sentences']:,} sentences of {args.gen_subset} in batches of "
+        f"{args.batch_size}, {result['machine']}",
+        f"BLEU, {result['signature']}",
+        f"{args.out}.journal keeps what was measured, for another --max-loss or --max-trials",
+    ]
+    if chosen is reference:
+        lines.insert(-3, "nothing faster was found: allow a greater --max-loss or --max-trials")
+    return "\n".join(lines)
+
+
+def plot(path, args, result):
+    """BLEU by speed: the front, and all that was measured on all sentences."""
+    from difformer_plugin.evaluation.plots import save_panels
+
+    front = sorted(result["front"], key=lambda each: each["sentences_per_second"])
+    bleu = [each["bleu"] for each in front]
+    base = result["reference"]["bleu"]
+    others = [
+        (1 / trial["seconds"], base - trial["loss"]) for trial in result["trials"] if trial["whole"]
+    ]
+    speeds = [each["sentences_per_second"] for each in front]
+    lowest, highest = min(*bleu, base - args.max_loss), max(bleu)
+    margin = 0.1 * (highest - lowest) + 0.05
+    panel = {
+        "title": f"BLEU and speed, {result['machine']}",
+        "x_label": f"sentences/s, in batches of {args.batch_size}",
+        "y_label": f"BLEU on {args.gen_subset}",
+        "lines": {
+            "timed in alternation": (speeds, bleu),
+            f"--max-loss {args.max_loss:g}": ([0, max(speeds)], [base - args.max_loss] * 2),
+        },
+        "dots": {
+            "measured once": tuple(zip(*others)),
+            "chosen": ([result["chosen"]["sentences_per_second"]], [result["chosen"]["bleu"]]),
+        },
+        "y_limits": (lowest - margin, highest + margin),
+    }
+    save_panels(path, [panel])

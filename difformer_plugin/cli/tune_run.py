@@ -1,0 +1,226 @@
+"""The work of `difformer tune`: load, search, time once more, and write."""
+
+import hashlib
+import json
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils, utils
+from tqdm import tqdm
+
+from difformer_plugin import __version__
+from difformer_plugin.cli.tune_report import explain, plot, render
+from difformer_plugin.data import distillation
+from difformer_plugin.data.files import atomic_text
+from difformer_plugin.data.journal import Journal
+from difformer_plugin.data.raw_pairs import check_mark
+from difformer_plugin.decoding.options import PRECISIONS, DecodingOptions, check_options
+from difformer_plugin.decoding.settings import OPTIONS, read_settings, write_settings
+from difformer_plugin.decoding.trials import Trials
+from difformer_plugin.decoding.tuning import Search
+from difformer_plugin.decoding.tuning_space import Settings, space
+from difformer_plugin.errors import UserError
+
+FORMAT = 1  # of the journal
+REFERENCE = {
+    "decoding_steps": 20,
+    "length_beam_size": 7,
+    "noise_beam_size": 3,
+    "decoding_precision": "fp32",
+}
+FRONT = 6  # settings of the Pareto front that are timed once more, at most
+
+
+def tune(args):
+    """Do what `difformer tune` is asked for."""
+    check_mark(args.post_process)
+    device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
+    options = reference_options(args)
+    candidates = space(options, precisions(args, device))
+    models, task, batches = load(args, device)
+    header = heading(args, options, batches, device)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        Journal(f"{args.out}.journal") as journal,
+        tqdm(desc="tune", unit=" sentences", disable=None, smoothing=0.05) as progress,
+    ):
+        begin(journal, header)
+        fixed = {name: getattr(options, name) for name in OPTIONS} | {"decoding_settings": None}
+        trials = Trials(
+            task.build_generator,
+            models,
+            task.target_dictionary,
+            batches,
+            candidates[0],
+            args.post_process,
+            journal,
+            fixed,
+            progress.update,
+        )
+        search = look(args, candidates, trials, progress)
+        several = finalists(search)
+        progress.set_postfix_str("the last ones in alternation")
+        speeds = trials.speeds(several, args.repeats)
+        rows = [row(settings, search, trials, speeds) for settings in several]
+    chosen = max(
+        (each for each in rows if each["loss"] <= args.max_loss),
+        key=lambda each: each["sentences_per_second"],
+    )
+    result = {
+        "chosen": chosen,
+        "reference": rows[0],
+        "front": rows,
+        "trials": [{**s._asdict(), **m._asdict()} for s, m in search.found.items()],
+        "signature": trials.signature(),
+        **header,
+    }
+    comments = explain(args, result)
+    others = {name: fixed[name] for name in OPTIONS if fixed[name] != OPTIONS[name].default}
+    own = {name: chosen[name] for name in Settings._fields}
+    write_settings(args.out, others | own, comments)
+    if args.json:
+        with atomic_text(args.json) as file:
+            json.dump(result, file, indent=1)
+    if args.plot:
+        plot(args.plot, args, result)
+    print(render(args, result))
+    return 0
+
+
+def reference_options(args):
+    """The DecodingOptions that all others are compared with.
+
+    Raises:
+        UserError: they cannot be.
+    """
+    values = read_settings(args.decoding_settings) if args.decoding_settings else {}
+    given = {name: vars(args)[name] for name in OPTIONS if vars(args).get(name) is not None}
+    values = REFERENCE | values | given
+    values.setdefault("bleu_mbr", not values.get("ppl_mbr", False))
+    options = DecodingOptions(**values)
+    check_options(options)
+    if options.history_file:
+        raise UserError(
+            f"{args.decoding_settings}: leave out history_file, which tune has no use of"
+        )
+    return options
+
+
+def precisions(args, device):
+    """The names of --precisions, or those that pay on this device."""
+    names = args.precisions or (["fp32", "bf16"] + ["fp16"] * (device.type == "cuda"))
+    if unknown := [name for name in names if name not in PRECISIONS]:
+        raise UserError(
+            f"--precisions: no such precision as {unknown[0]}; there are {', '.join(PRECISIONS)}"
+        )
+    return list(dict.fromkeys(names))
+
+
+def load(args, device):
+    """The models on the device, their task, and the batches of the split."""
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+        utils.split_paths(args.path), arg_overrides={"data": args.data, "seed": args.seed}
+    )
+    if not hasattr(task, "tgt_dict") or not hasattr(models[0], "decoding_process"):
+        raise UserError(
+            f"{args.path}: the first is no diffusion model, but {type(models[0]).__name__}"
+        )
+    task.load_dataset(args.gen_subset)
+    dataset = task.dataset(args.gen_subset)
+    if dataset.tgt is None:
+        raise UserError(f"{args.data}: {args.gen_subset} has no targets to score against")
+    longest = utils.resolve_max_positions(*(model.max_positions() for model in models))
+    order = task.filter_indices_by_size(dataset.ordered_indices(), dataset, longest)
+    if args.sentences and args.sentences < len(order):
+        order = order[np.linspace(0, len(order) - 1, args.sentences).round().astype(int)]
+    batches = [
+        utils.apply_to_sample(
+            lambda tensor: tensor.to(device),
+            dataset.collater([dataset[i] for i in order[start : start + args.batch_size]]),
+        )
+        for start in range(0, len(order), args.batch_size)
+    ]
+    return [model.to(device).eval() for model in models], task, batches
+
+
+def heading(args, options, batches, device):
+    """All that measurements depend on: data, model, machine and what the settings leave alone."""
+    digest = hashlib.blake2b(digest_size=16)
+    for batch in batches:
+        for tensor in (batch["net_input"]["src_tokens"], batch["target"]):
+            digest.update(repr(tensor.tolist()).encode())
+    gpu = device.type == "cuda"
+    where = torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} CPU threads"
+    return {
+        "format": FORMAT,
+        "model": distillation.digest(utils.split_paths(args.path)),
+        "data": digest.hexdigest(),
+        "sentences": sum(len(batch["id"]) for batch in batches),
+        "reference options": {name: getattr(options, name) for name in OPTIONS},
+        "--batch-size": args.batch_size,
+        "--seed": args.seed,
+        "--post-process": args.post_process,
+        "machine": f"torch {torch.__version__}, {where}",
+        "version": __version__,
+    }
+
+
+def begin(journal, header):
+    """Go on with a journal of the same work."""
+    if not journal.count:
+        journal.begin(header)
+    elif differs := [name for name in header if journal.header.get(name) != header[name]]:
+        raise UserError(
+            f"{journal.path} holds measurements with another {', another '.join(differs)}: give "
+            "another --out, or remove it"
+        )
+
+
+def look(args, candidates, trials, progress):
+    """Search within the budget; returns the Search, whose front stands on all sentences."""
+
+    def used():
+        minutes = trials.seconds / 60 / args.minutes if args.minutes else 0
+        return max(trials.count / args.max_trials, minutes)
+
+    def observe():
+        best = search.best()
+        gain = search.found[candidates[0]].seconds / search.found[best].seconds
+        progress.set_postfix_str(
+            f"trial {trials.count}, {gain:.1f}x with a loss of {search.found[best].loss:.2f}"
+        )
+
+    progress.set_postfix_str("reference")
+    search = Search(candidates, args.max_loss, trials.measure)
+    search.run(used, observe)
+    for settings in spread(search.front(), FRONT):
+        if used() < 1:
+            search.confirm(settings)
+    return search
+
+
+def spread(items, most):
+    """At most so many of a list, the first and the last among them."""
+    rows = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[row] for row in rows]
+
+
+def finalists(search):
+    """The reference, the best, and more of the front: what is timed once more."""
+    front = spread(search.front(whole=True), FRONT)
+    return list(dict.fromkeys([search.candidates[0], *front, search.best()]))
+
+
+def row(settings, search, trials, speeds):
+    """What is known of settings in the end."""
+    bleu, interval = trials.score(settings)
+    speed = speeds[settings]
+    return {
+        **settings._asdict(),
+        "name": str(settings),
+        "bleu": bleu,
+        "loss": search.found[settings].loss,
+        "loss_interval": interval,
+        "sentences_per_second": speed,
+        "ratio": speed / speeds[search.candidates[0]],
+    }
