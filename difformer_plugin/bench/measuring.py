@@ -1,6 +1,7 @@
 """Time and memory of things that are to be compared: in turn, and each in a process of its own."""
 
 import contextlib
+import ctypes
 import multiprocessing
 import time
 from pathlib import Path
@@ -74,8 +75,8 @@ def peak_memory(function, warm_up, device, threads):
     """How far memory rises above where it stood, weights included, while a function runs; MiB.
 
     On a GPU what torch has allocated. On a CPU the resident memory of a process that is forked for
-    it: no other row has left it free blocks to use again, and it gives its own back. What it maps
-    of files (the code of libraries) is not counted. No threads may have been used before.
+    it, which first gives back what is free. What it maps of files (the code of libraries) is not
+    counted. No threads may have been used before: the forked process could not start its own.
 
     Args:
         warm_up: called first; what it makes and keeps (a copy of the weights in another
@@ -112,12 +113,20 @@ def _rise(sender, function, warm_up, threads):
     with contextlib.suppress(Exception), sender:  # the timed pass will say what is wrong
         torch.set_num_threads(threads)
         warm_up()
+        _give_back()
         before = _resident()
         HIGH_WATER_RESET.write_text("5")
         function()
         after = _resident()
         files = after["RssFile"] - before["RssFile"]
         sender.send((after["VmHWM"] - before["VmRSS"] - files) / KIB_PER_MIB)
+
+
+def _give_back():
+    """Give free blocks back to the system, if its C library can: taken again, they count."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def _resident():

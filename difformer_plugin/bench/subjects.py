@@ -1,7 +1,6 @@
 """Models to measure, from checkpoints or with random weights, each with a split as it reads it."""
 
 import copy
-import warnings
 
 import torch
 from fairseq import options, tasks, utils
@@ -116,9 +115,7 @@ def configure(data, *arguments):
     """fairseq's configuration for these options of fairseq-train."""
     arguments = [str(data), *(word for text in arguments for word in text.split())]
     parser = options.get_training_parser()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of hydra, about fairseq
-        return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, arguments))
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, arguments))
 
 
 def share_embeddings(cfg, task):

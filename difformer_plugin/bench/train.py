@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 
 from difformer_plugin.bench import subjects
@@ -103,6 +104,7 @@ class TrainBench:
             dataset = trainer.task.dataset("train")
             self.samples[row.model, b] = dataset.collater([dataset[i] for i in self.numbers[b]])
         sample = self.samples[row.model, b]
+        metrics.reset()  # trainers of one process share them, and criteria log different kinds
 
         def run():
             with row.means(trainer):

@@ -1,5 +1,7 @@
 """`difformer bench`: how fast decoding and training are, each way in turn in one run."""
 
+import warnings
+
 from difformer_plugin.cli import register_quietly
 from difformer_plugin.errors import UserError
 
@@ -76,7 +78,7 @@ def _add_common(parser):
 def run_decode(args):
     """Print the decoding table, or how its cost grows."""
     at_least_one(args, "sentences", "repetitions", "threads", "steps", "batch_size")
-    register_quietly()
+    _register()
     from difformer_plugin.bench import runs
     from difformer_plugin.bench.workload import parse_beams
 
@@ -88,10 +90,15 @@ def run_decode(args):
 def run_train(args):
     """Print the training table."""
     at_least_one(args, "max_tokens", "updates", "repetitions", "threads")
-    register_quietly()
+    _register()
     from difformer_plugin.bench import runs
 
     return runs.train(args)
+
+
+def _register():
+    register_quietly()
+    warnings.simplefilter("ignore")  # of torch and hydra, about fairseq's trainer and options
 
 
 def at_least_one(args, *names):

@@ -1,0 +1,54 @@
+from difformer_plugin.bench import table
+
+ROW = {
+    "name": "plain",
+    "sentences_per_second": 12.345,
+    "tokens_per_second": 150.0,
+    "ratio": 1.0,
+    "p50_ms": 81.0,
+    "p95_ms": 1234567.0,
+    "memory_mib": None,
+    "tokens_differing": 0,
+    "sentences_differing": 3,
+}
+
+
+def test_columns_stand_below_their_headings():
+    yardstick = {k: v for k, v in ROW.items() if "differing" not in k} | {"name": "cmlm"}
+    title, heads, *rows = table.block("K = 5", [ROW, yardstick]).splitlines()
+    assert title == "K = 5" and len({len(line) for line in (heads, *rows)}) == 1
+    names = [name for name, _, _ in table.COLUMNS]
+    ends = [heads.index(name) + len(name) for name in names]
+    for line in rows:
+        assert all(line[end : end + 1] in ("", " ") and line[end - 1] != " " for end in ends)
+    assert rows[0].split() == [
+        "plain",
+        "12.35",
+        "150.0",
+        "1.00",
+        "81.0",
+        "1234567.0",
+        "-",
+        "0",
+        "3",
+    ]
+    assert rows[1].split()[-2:] == ["-", "-"]
+
+
+def test_some_columns_alone():
+    lines = table.block("training", [ROW], table.TRAINING).splitlines()
+    assert lines[1].split() == ["tokens/s", "ratio", "p50", "ms", "p95", "ms", "MiB"]
+    assert lines[2].split() == ["plain", "150.0", "1.00", "81.0", "1234567.0", "-"]
+
+
+def test_the_limit_is_in_billions():
+    row = {
+        "name": "engine",
+        "operations": 12e9,
+        "seconds": 0.5,
+        "operations_per_second": 24e9,
+        "matrix_rate": 96e9,
+        "share": 0.25,
+    }
+    text = table.limit({"title": "K = 5", "rows": [row]})
+    assert text.splitlines()[-1].split() == ["engine", "12.0", "0.500", "24.0", "96.0", "25%"]
