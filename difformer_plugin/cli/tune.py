@@ -47,9 +47,9 @@ def add_parser(subparsers):
     add(
         "--max-trials",
         type=int,
-        default=60,
+        default=80,
         metavar="N",
-        help="how often settings are measured, at most; default: 60",
+        help="how often settings are measured, at most; default: 80",
     )
     add("--minutes", type=float, metavar="M", help="of decoding, at most; default: no limit")
     add("--repeats", type=int, default=3, help="of the last, alternating timing; default: 3")

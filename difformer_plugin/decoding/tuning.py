@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from difformer_plugin.decoding.tuning_space import expected_work, features
 
 GAIN = 0.01  # of speed: what must be expected to measure once more
-EXPLORE = 2 / 3  # share of a budget after which nothing new is measured, but what is known to stand
+EXPLORE = 0.75  # share of a budget after which nothing new is measured, but what is known to stand
 SCALES = (0.1, 0.3, 1.0)  # of the effect of one feature on a loss or a time
 EXPECTED = 0.05  # BLEU to be lost, as long as nothing is known, where work is halved
 
