@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from difformer_plugin.decoding.candidates import Drawn
+from difformer_plugin.decoding.candidates import FRAME, Drawn
 from difformer_plugin.decoding.means import ENGINE
 from difformer_plugin.decoding.ngram_bleu import mbr_scores_of_ids
 from difformer_plugin.decoding.options import PRECISIONS
@@ -176,9 +176,10 @@ class Running:
         """Numbers of the --race-keep best of each sentence, those that have finished included."""
         candidates = [running.get(i) or self.done[i][:2] for i in range(len(self.lengths))]
         if self.options.bleu_mbr:
+            words = [tokens[1:-1] for tokens, _ in candidates]  # BOS and EOS would match always
             scores = mbr_scores_of_ids(
-                pad_sequence([tokens for tokens, _ in candidates], batch_first=True),
-                torch.tensor(self.lengths, device=self.device),
+                pad_sequence(words, batch_first=True),
+                torch.tensor(self.lengths, device=self.device) - FRAME,
                 torch.arange(len(candidates), device=self.device) // self.beam,
             )
         else:

@@ -7,11 +7,12 @@ from fairseq.data.data_utils import post_process
 
 from difformer_plugin.decoding import engine, plain
 from difformer_plugin.decoding.candidates import FRAME, forced_lengths, length_beam
-from difformer_plugin.decoding.choice import bleu_scores, teacher_scores
+from difformer_plugin.decoding.choice import bleu_scores
 from difformer_plugin.decoding.history import HistoryFile
 from difformer_plugin.decoding.means import ENGINE, PLAIN
 from difformer_plugin.decoding.ngram_bleu import mbr_scores
 from difformer_plugin.decoding.options import check_options
+from difformer_plugin.decoding.teacher_scores import candidate_log_probs
 from difformer_plugin.diffusion.noise import sentence_keys
 from difformer_plugin.errors import UserError
 
@@ -132,10 +133,7 @@ class DiffusionGenerator:
             return self._mbr(kept, [[c for c in own if c.dropped] for own in sentences])
         if beam > 1 and self.options.ppl_mbr:
             tokens = [[c.tokens for c in candidates] for candidates in kept]
-            rows = [s for s, own in enumerate(tokens) for _ in own]
-            flat = [t for own in tokens for t in own]
-            it = iter(teacher_scores(models[1], src_tokens[rows], flat, self.dictionary).tolist())
-            return [[next(it) for _ in own] for own in tokens]
+            return candidate_log_probs(models[1], src_tokens, tokens, self.dictionary)
         return [[c.log_probs.mean().item() for c in candidates] for candidates in kept]
 
     def _mbr(self, kept, dropped):
@@ -149,8 +147,11 @@ class DiffusionGenerator:
         return [bleu_scores(own + others)[: len(own)] for own, others in zip(texts, evidence)]
 
     def _words(self, tokens):
-        text = self.dictionary.string(tokens, extra_symbols_to_ignore={self.dictionary.bos()})
-        return post_process(text, self.options.mbr_remove_bpe)
+        # a list, since a tensor is slow to iterate over
+        words = self.dictionary.string(
+            tokens.tolist(), extra_symbols_to_ignore={self.dictionary.bos()}
+        )
+        return post_process(words, self.options.mbr_remove_bpe)
 
 
 def hypothesis(candidate, score):

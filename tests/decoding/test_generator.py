@@ -155,7 +155,7 @@ def test_a_single_candidate_is_not_scored(translate, sentences, monkeypatch, mbr
     source = sentences(LENGTHS)
     plain = tokens_of(translate(source))
     monkeypatch.setattr(generator_module, "mbr_scores", never)
-    monkeypatch.setattr(generator_module, "teacher_scores", never)
+    monkeypatch.setattr(generator_module, "candidate_log_probs", never)
     assert tokens_of(translate(source, **{mbr: True})) == plain
     with pytest.raises(AssertionError, match="called"):
         translate(source, noise_beam_size=2, **{mbr: True})
