@@ -45,7 +45,7 @@ def render(args, result):
         f"{args.out}.journal keeps what was measured, for another --max-loss or --max-trials",
     ]
     if chosen is reference:
-        lines.insert(-3, "nothing faster was found: allow a greater --max-loss or --max-trials")
+        lines.insert(-3, "nothing faster was found: allow a greater --max-loss or budget")
     return "\n".join(lines)
 
 
@@ -63,17 +63,21 @@ def plot(path, args, result):
     lowest, highest = min(*bleu, base - args.max_loss), max(bleu)
     margin = 0.1 * (highest - lowest) + 0.05
     panel = {
-        "title": f"BLEU and speed, {result['machine']}",
+        "title": result["machine"],
         "x_label": f"sentences/s, in batches of {args.batch_size}",
         "y_label": f"BLEU on {args.gen_subset}",
         "lines": {
             "timed in alternation": (speeds, bleu),
-            f"--max-loss {args.max_loss:g}": ([0, max(speeds)], [base - args.max_loss] * 2),
+            f"--max-loss {args.max_loss:g}": (
+                [min(speeds), max(speeds)],
+                [base - args.max_loss] * 2,
+            ),
         },
         "dots": {
             "measured once": tuple(zip(*others)),
             "chosen": ([result["chosen"]["sentences_per_second"]], [result["chosen"]["bleu"]]),
         },
+        "x_scale": "log",
         "y_limits": (lowest - margin, highest + margin),
     }
     save_panels(path, [panel])

@@ -75,9 +75,11 @@ def tune(args):
         **header,
     }
     comments = explain(args, result)
-    others = {name: fixed[name] for name in OPTIONS if fixed[name] != OPTIONS[name].default}
     own = {name: chosen[name] for name in Settings._fields}
-    write_settings(args.out, others | own, comments)
+    for name in OPTIONS:
+        if fixed[name] != OPTIONS[name].default:
+            own.setdefault(name, fixed[name])
+    write_settings(args.out, own, comments)
     if args.json:
         with atomic_text(args.json) as file:
             json.dump(result, file, indent=1)

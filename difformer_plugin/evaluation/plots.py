@@ -29,7 +29,7 @@ def save_panels(path, panels):
         path: its ending names the format.
         panels: dicts with `title`, `x_label`, `y_label` and `lines`: label -> (x, y), each a
             sequence of numbers. Optional: `dots`: the same, of points that no line joins;
-            `y_limits`: (lowest, highest), instead of 0 and what there is.
+            `y_limits`: (lowest, highest), instead of 0 and what there is; `x_scale`: "log".
     """
     from matplotlib.figure import Figure
 
@@ -41,6 +41,7 @@ def save_panels(path, panels):
         for label, (x, y) in panel.get("dots", {}).items():
             axes.scatter(x, y, label=label)
         axes.set(title=panel["title"], xlabel=panel["x_label"], ylabel=panel["y_label"])
+        axes.set_xscale(panel.get("x_scale", "linear"))
         axes.set_ylim(*panel.get("y_limits", (0, None)))
         axes.margins(x=0.02 if "dots" in panel else 0)
         axes.grid(alpha=0.3)
