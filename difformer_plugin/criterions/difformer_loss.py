@@ -7,8 +7,10 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch.nn import functional as F
 
+from difformer_plugin.criterions.anchor import chunked_smoothed_nll, smoothed_nll
 from difformer_plugin.errors import UserError
 from difformer_plugin.models.config import option
+from difformer_plugin.models.training_means import ENGINE
 
 TOKEN_TERMS = ("mse", "anchor", "anchor_nll")
 LOSS_TERMS = ("mse", "anchor", "length")
@@ -27,21 +29,6 @@ class DifformerLossConfig(FairseqDataclass):
     )
 
 
-def smoothed_nll(logits, targets, epsilon):
-    """Mean negative log-likelihood, with and without label smoothing.
-
-    Smoothing spreads epsilon evenly over the whole vocabulary.
-
-    Args:
-        logits: (N, V); targets: (N,).
-    Returns:
-        two float32 scalars, in nats.
-    """
-    log_probs = F.log_softmax(logits.float(), dim=-1)
-    nll = F.nll_loss(log_probs, targets)
-    return (1 - epsilon) * nll - epsilon * log_probs.mean(), nll
-
-
 @register_criterion("difformer_loss", dataclass=DifformerLossConfig)
 class DifformerLoss(FairseqCriterion):
     """Each term is a mean over the batch; a batch weighs as many times as it has target tokens.
@@ -50,6 +37,8 @@ class DifformerLoss(FairseqCriterion):
     mean over all their tokens. Only the length's term, a mean over sentences, is then weighted by
     tokens instead. All terms are logged in nats.
     """
+
+    means = ENGINE
 
     def __init__(self, cfg, task):
         super().__init__(task)
@@ -82,18 +71,21 @@ class DifformerLoss(FairseqCriterion):
         """The terms of Eq. 2 and the length's loss, as float32 scalars.
 
         Args:
-            output_projection: latents (N, D) -> logits (N, V).
+            output_projection: latents (N, D) -> logits (N, V), a linear map without bias.
             output: a DiffusionOutput; target: (B, L).
         """
-        z_0, z_0_hat = output.z_0[output.mask].float(), output.z_0_hat[output.mask]
-        mse = (z_0_hat.float() - z_0).square().mean()
+        z_0, z_0_hat = output.z_0, output.z_0_hat
+        mse = (z_0_hat.float() - z_0.float()).square().mean()
         if self.cfg.mse_loss_only:
             # nothing, but a gradient for each parameter, which distributed training counts on
             anchor = nll = 0 * output_projection(z_0_hat[:1]).float().sum()
         else:
-            rounded = output.z_0[output.mask] if self.cfg.rounding_loss else z_0_hat
-            anchor, nll = smoothed_nll(
-                output_projection(rounded), target[output.mask], self.cfg.label_smoothing
+            rounded = z_0 if self.cfg.rounding_loss else z_0_hat
+            wanted, epsilon = target[output.mask], self.cfg.label_smoothing
+            anchor, nll = (
+                chunked_smoothed_nll(rounded, output_projection.weight, wanted, epsilon)
+                if self.means.chunk
+                else smoothed_nll(output_projection(rounded), wanted, epsilon)
             )
         length = F.cross_entropy(output.length_logits.float(), output.length_classes)
         return {

@@ -81,7 +81,9 @@ def recompute(model, criterion, options, expected):
     ours["logits"] = denoiser.output_projection(ours["z_0_hat_selfcond"])
     terms = criterion.terms(
         denoiser.output_projection,
-        DiffusionOutput(ours["z_0"], first, mask, ours["length_logits"], ours["length_target"]),
+        DiffusionOutput(
+            ours["z_0"][mask], first[mask], mask, ours["length_logits"], ours["length_target"]
+        ),
         target,
     )
     total = terms["mse"] + terms["anchor"] + terms["length"]

@@ -6,6 +6,7 @@ import torch
 from fairseq.modules import PositionalEmbedding
 from torch import nn
 
+from difformer_plugin.models.dropout import Dropout
 from difformer_plugin.models.layers import (
     Context,
     TransformerLayer,
@@ -46,7 +47,7 @@ class Denoiser(nn.Module):
         if cfg.self_cond:
             dim = cfg.latent_dim if cfg.self_cond_before_proj else cfg.model_dim
             self.self_cond_proj = feed_forward(2 * dim, dim, dim, cfg.activation_fn, cfg.dropout)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = Dropout(cfg.dropout)
         self.layers = nn.ModuleList(
             TransformerLayer(cfg, "decoder", cross_attention=True)
             for _ in range(cfg.decoder_layers)

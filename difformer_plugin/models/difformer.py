@@ -24,7 +24,9 @@ from difformer_plugin.models.denoiser import Denoiser
 from difformer_plugin.models.encoder import Encoder, LengthPredictor
 from difformer_plugin.models.fingerprint import KEY, check_dictionaries, fingerprint
 from difformer_plugin.models.layers import init_bert
+from difformer_plugin.models.layout import Layout
 from difformer_plugin.models.rescaling import Rescaling
+from difformer_plugin.models.training_means import ENGINE
 
 SELF_COND_PROBABILITY = 0.5
 VALIDATION_SEED = 0
@@ -33,8 +35,8 @@ VALIDATION_SEED = 0
 class DiffusionOutput(NamedTuple):
     """What the objective needs of one training step."""
 
-    z_0: torch.Tensor  # (B, L, D)
-    z_0_hat: torch.Tensor  # (B, L, D)
+    z_0: torch.Tensor  # (N, D), of the N real tokens, one sentence after another
+    z_0_hat: torch.Tensor  # (N, D)
     mask: torch.Tensor  # (B, L), True at real positions
     length_logits: torch.Tensor  # (B, 256)
     length_classes: torch.Tensor  # (B,)
@@ -43,6 +45,8 @@ class DiffusionOutput(NamedTuple):
 @register_model("difformer", dataclass=DifformerConfig)
 class Difformer(BaseFairseqModel):
     """Gaussian diffusion on learned embeddings with an encoder-decoder Transformer (Sec. 3.3)."""
+
+    means = ENGINE
 
     def __init__(self, cfg, encoder, denoiser, length_predictor, dictionaries):
         super().__init__()
@@ -123,27 +127,40 @@ class Difformer(BaseFairseqModel):
         t, noise, conditioned = self._draw(src_tokens, z_0)
         z_t = self.process.q_sample(z_0, t, noise)
 
-        previous = torch.zeros_like(z_0)
+        real = mask.flatten().nonzero()[:, 0]
+        z_0, z_t = z_0.flatten(0, 1).index_select(0, real), z_t.flatten(0, 1)
+        if self.means.pack:
+            z_t = z_t.index_select(0, real)
+        layout, context = self._layout(mask), self.denoiser.context(memory)
+        previous = torch.zeros_like(z_t)
         if self.cfg.self_cond and conditioned.any():
             with torch.no_grad():
-                first = self.denoiser(
-                    z_t[conditioned],
-                    t[conditioned],
-                    mask[conditioned],
-                    memory.select(conditioned),
-                    previous[conditioned],
-                )
-                previous[conditioned] = first.type_as(previous)  # autocast makes it a half
+                first = self._first_prediction(z_t, t, mask, layout, memory, context, conditioned)
+                previous[conditioned[layout.rows]] = first.type_as(previous)  # halves by autocast
             # autocast may keep the halves made without gradients, and use them in the next pass
             torch.clear_autocast_cache()
-        z_0_hat = self.denoiser(z_t, t, mask, memory, previous)
+        z_0_hat = self.denoiser.denoise(z_t, t, layout, context, previous)
         return DiffusionOutput(
             z_0,
-            z_0_hat,
+            z_0_hat if self.means.pack else z_0_hat.index_select(0, real),
             mask,
             self.length_predictor(memory),
             self.length_predictor.classes(mask.sum(1), memory),
         )
+
+    def _first_prediction(self, z_t, t, mask, layout, memory, context, conditioned):
+        """z_0-hat of the tokens of the sentences `conditioned`, a boolean mask."""
+        own = z_t[conditioned[layout.rows]]
+        context = (
+            context.select(conditioned)
+            if self.means.share
+            else self.denoiser.context(memory.select(conditioned))
+        )
+        layout = self._layout(mask[conditioned])
+        return self.denoiser.denoise(own, t[conditioned], layout, context, torch.zeros_like(own))
+
+    def _layout(self, mask):
+        return Layout.packed(mask) if self.means.pack else Layout.dense(mask)
 
     def _draw(self, src_tokens, z_0):
         """Time steps (B,), standard normal noise (B, L, D), and who is self-conditioned (B,)."""

@@ -7,6 +7,7 @@ from fairseq.modules import PositionalEmbedding
 from torch import nn
 from torch.nn import functional as F
 
+from difformer_plugin.models.dropout import Dropout
 from difformer_plugin.models.layers import Memory, TransformerLayer
 from difformer_plugin.models.layout import Layout
 
@@ -28,7 +29,7 @@ class Encoder(nn.Module):
         self.layernorm_embedding = (
             nn.LayerNorm(cfg.model_dim) if cfg.layernorm_embedding else nn.Identity()
         )
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = Dropout(cfg.dropout)
         self.layers = nn.ModuleList(
             TransformerLayer(cfg, "encoder", cross_attention=False)
             for _ in range(cfg.encoder_layers)

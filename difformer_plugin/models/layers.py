@@ -7,6 +7,9 @@ from fairseq.utils import get_activation_fn
 from torch import nn
 from torch.nn import functional as F
 
+from difformer_plugin.models.dropout import Dropout
+from difformer_plugin.models.training_means import ENGINE
+
 ACTIVATION_MODULES = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
@@ -48,6 +51,8 @@ class Context(NamedTuple):
 class Attention(nn.Module):
     """Multi-head attention over rows of tokens."""
 
+    means = ENGINE
+
     def __init__(self, dim, heads, dropout):
         super().__init__()
         self.heads, self.dropout = heads, dropout
@@ -76,14 +81,17 @@ class Attention(nn.Module):
         """
         q = self._heads(rows.pad(self.q_proj(x)))
         k, v = keys_values or (self._heads(rows.pad(p(x))) for p in (self.k_proj, self.v_proj))
-        out = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            None if mask is None else mask[:, None, None],
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        out = self._attend(q, k, v, None if mask is None else mask[:, None, None])
         return self.out_proj(rows.pack(out.transpose(1, 2).flatten(2)))
+
+    def _attend(self, q, k, v, mask):
+        dropout = self.dropout if self.training else 0.0
+        if not (self.means.single and q.requires_grad and q.device.type == "cpu"):
+            return F.scaled_dot_product_attention(q, k, v, mask, dropout)
+        # on CPUs its gradient takes several times as long in half precision as in float32
+        with torch.autocast("cpu", enabled=False):
+            out = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, dropout)
+        return out.to(q.dtype)
 
     def _heads(self, x):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -109,8 +117,8 @@ class TransformerLayer(nn.Module):
             nn.init.zeros_(linear.bias)
         self.final_layer_norm = nn.LayerNorm(dim)
         self.activation = get_activation_fn(cfg.activation_fn)
-        self.dropout = nn.Dropout(cfg.dropout)
-        self.activation_dropout = nn.Dropout(cfg.activation_dropout)
+        self.dropout = Dropout(cfg.dropout)
+        self.activation_dropout = Dropout(cfg.activation_dropout)
 
     def forward(self, x, layout, keys_values=None, memory_mask=None):
         """Tokens (N, C) of a Layout -> (N, C).
@@ -137,8 +145,8 @@ class TransformerLayer(nn.Module):
 
     def _block(self, x, norm, function):
         if self.normalize_before:
-            return x + self.dropout(function(norm(x)))
-        return norm(x + self.dropout(function(x)))
+            return self.dropout(function(norm(x)), x)
+        return norm(self.dropout(function(x), x))
 
 
 def init_bert(module):
@@ -157,7 +165,7 @@ def feed_forward(in_dim, hidden_dim, out_dim, activation, dropout=0.0):
         nn.Linear(in_dim, hidden_dim),
         ACTIVATION_MODULES[activation](),
         nn.Linear(hidden_dim, out_dim),
-        nn.Dropout(dropout),
+        Dropout(dropout),
     )
 
 

@@ -77,6 +77,11 @@ class Layout:
         count, width = mask.shape
         return cls([width] * count, list(range(count)), mask.device, mask)
 
+    @classmethod
+    def packed(cls, mask):
+        """One candidate a sentence, its real tokens alone: mask (B, L)."""
+        return cls(mask.sum(1).tolist(), list(range(len(mask))), mask.device)
+
     @cached_property
     def mask(self):
         """(n, L), True at real tokens."""
