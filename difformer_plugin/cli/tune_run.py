@@ -133,6 +133,8 @@ def load(args, device):
         raise UserError(f"{args.data}: {args.gen_subset} has no targets to score against")
     longest = utils.resolve_max_positions(*(model.max_positions() for model in models))
     order = task.filter_indices_by_size(dataset.ordered_indices(), dataset, longest)
+    if len(order) == 0:
+        raise UserError(f"{args.data}: {args.gen_subset} has no sentence to measure with")
     if args.sentences and args.sentences < len(order):
         order = order[np.linspace(0, len(order) - 1, args.sentences).round().astype(int)]
     batches = [

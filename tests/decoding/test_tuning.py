@@ -174,6 +174,15 @@ def test_the_space_holds_what_can_be_and_no_more_than_the_reference(options, pre
     assert len({str(settings) for settings in found}) == len(found)
 
 
+def test_of_a_vast_space_there_is_a_part(monkeypatch):
+    monkeypatch.setattr("difformer_plugin.decoding.tuning_space.MOST", 500)
+    part, again = (space(REFERENCE, ["fp32", "bf16"]) for _ in range(2))
+    assert part == again and len(set(part)) == len(part) == 500
+    assert part[0] == Settings.of(REFERENCE)
+    for name, values in zip(Settings._fields, zip(*part)):
+        assert len(set(values)) > 1, name
+
+
 def test_passes_of_a_race():
     settings = Settings(20, 5, 7, 3, 0, 4, 2, None)
     assert settings.passes() == sum(21 if step < 4 else 2 for step in range(15))
