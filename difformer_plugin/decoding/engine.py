@@ -160,9 +160,9 @@ class Running:
         rounded = self._rounded(prediction)
         self._finish({i: rounded.pop(i) for i in resting}, self.taken)
         if racing:
-            winners = self._winners(rounded)
-            self._finish({i: rounded.pop(i) for i in set(rounded) - winners}, self.taken)
-            self.dropped = set(range(len(self.lengths))) - winners
+            # those that have finished cost nothing more and stay what they are
+            self.dropped = set(rounded) - self._winners(rounded)
+            self._finish({i: rounded.pop(i) for i in self.dropped}, self.taken)
         stays = torch.tensor([i in rounded for i in self.numbers], device=self.device)
         going_on = stays[self.layout.rows]
         self.numbers = list(rounded)

@@ -1,0 +1,190 @@
+"""The engine against the plain path, and halting and racing against the history of its steps."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from difformer_plugin.decoding import engine, plain
+from difformer_plugin.decoding.choice import bleu_scores
+from difformer_plugin.decoding.means import ENGINE, PLAIN, Means
+from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.diffusion.noise import sentence_keys
+
+LENGTHS = [5, 2, 9, 4, 7]
+CALM = 2.5  # some of its candidates come to rest early, some late
+ALONE = [Means(*(name == mean for name in Means._fields)) for mean in Means._fields]
+
+
+@pytest.fixture(params=[CALM, 6], ids=["calm", "restless"])
+def model(request, build):
+    """Random weights; the restless one reads z_t so loudly that tokens change at every step."""
+    model = build(self_cond=True, pred_length_offset=True, share_decoder_input_output_embed=True)
+    with torch.no_grad():
+        for part in (model.denoiser.project_in_dim, model.denoiser.self_cond_proj):
+            for weight in part.parameters():
+                weight.mul_(request.param)
+    return model
+
+
+@pytest.fixture
+def draw(model, sentences):
+    """A function from options to the candidates drawn of some sentences, six of each."""
+    source = sentences(LENGTHS)
+    # lengths in no order, one of them twice
+    lengths = torch.tensor([[n + 2 + d for d in (1, 0, 3, 0, 5, 2)] for n in LENGTHS])
+
+    def draw(means=ENGINE, history=False, seed=1, **options):
+        options = DecodingOptions(**({"decoding_steps": 6} | options))
+        keys = sentence_keys(source, 1, seed)
+        with torch.no_grad():
+            memory = model.encoder(source)
+            if means == PLAIN:
+                return plain.decode(model, options, memory, lengths, keys, history)
+            return engine.decode(model, options, memory, lengths, keys, history, means)
+
+    return draw
+
+
+def same(ours, theirs):
+    """Whether two lists of Drawn are the same up to round-off."""
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.tokens.tolist() == b.tokens.tolist()
+        torch.testing.assert_close(a.log_probs, b.log_probs, rtol=1e-4, atol=1e-4)
+        assert a.steps == b.steps and a.dropped == b.dropped and len(a.history) == len(b.history)
+        for (x, p), (y, q) in zip(a.history, b.history):
+            assert x.tolist() == y.tolist()
+            torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "means", [ENGINE, *ALONE, Means(True, False, True, False)], ids=lambda m: str(sum(m))
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"decoding_early_stopping": 2, "clamping": True},
+        {"decoding_fixed_t": 0.4, "decoding_rescaling_factor": 2.0},
+    ],
+    ids=["default", "clamped", "fixed"],
+)
+def test_the_output_is_that_of_the_plain_path(draw, means, options):
+    same(draw(means, history=True, **options), draw(PLAIN, history=True, **options))
+
+
+def test_predictions_are_those_of_the_plain_path(draw, model, monkeypatch):
+    """z_0-hat of the last step, within 1e-4."""
+    seen, own = [], type(model).round
+
+    def round(self, z):
+        seen.append(z)
+        return own(self, z)
+
+    monkeypatch.setattr(type(model), "round", round)
+    monkeypatch.setitem(engine.CHUNK, "cpu", 2**20)  # in the order of the longest sentence first
+    for means in (ENGINE, PLAIN):
+        draw(means)
+    ours, theirs = seen
+    totals = [6 * n + 6 * 2 + 11 for n in LENGTHS]
+    runs = theirs.split(totals)
+    order = sorted(range(len(LENGTHS)), key=lambda s: -totals[s])
+    assert (ours - torch.cat([runs[s] for s in order])).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("size", [1, 60, 100])
+def test_chunks_change_nothing(draw, monkeypatch, size):
+    whole = draw(halt_after=1, race_after=3, race_keep=2)
+    monkeypatch.setitem(engine.CHUNK, "cpu", size)
+    same(draw(halt_after=1, race_after=3, race_keep=2), whole)
+
+
+def test_chunks_hold_whole_sentences():
+    lengths = [[3, 4], [9, 9], [1, 1], [5, 5]]
+    chunks = engine._chunks(lengths, 18)
+    assert chunks == [[1], [3, 0], [2]]
+    assert sorted(s for chunk in chunks for s in chunk) == [0, 1, 2, 3]
+    assert engine._chunks(lengths, None) == [[0, 1, 2, 3]]
+    assert engine._chunks(lengths, 1) == [[1], [3], [0], [2]]
+
+
+def expected_halt(history, patience):
+    """After how many steps the tokens have stayed for `patience` of them."""
+    unchanged = 0
+    for taken, ((tokens, _), (before, _)) in enumerate(zip(history[1:], history), 2):
+        unchanged = unchanged + 1 if tokens.equal(before) else 0
+        if unchanged == patience and taken < len(history):
+            return taken
+    return len(history)
+
+
+@pytest.mark.parametrize(
+    "means", [ENGINE, Means(True, False, True, True)], ids=["packed", "padded"]
+)
+@pytest.mark.parametrize("patience", [1, 2, 3])
+def test_a_candidate_at_rest_halts(draw, means, patience):
+    """Its tokens are those of the step at which it halts, as the plain path has them there."""
+    options = {"decoding_steps": 12}
+    plain = draw(PLAIN, history=True, retain_z_0_hat=True, **options)
+    halted = draw(means, halt_after=patience, **options)
+    for ours, theirs in zip(halted, plain):
+        steps = expected_halt(theirs.history, patience)
+        assert ours.steps == steps
+        assert ours.tokens.equal(theirs.history[steps - 1][0])
+        torch.testing.assert_close(
+            ours.log_probs, theirs.history[steps - 1][1], atol=1e-4, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("model", [CALM], indirect=True)
+def test_some_halt_and_some_do_not(draw):
+    steps = Counter(c.steps for c in draw(halt_after=1, decoding_steps=12))
+    assert len(steps) > 2
+
+
+@pytest.mark.parametrize(
+    "means", [ENGINE, Means(True, False, True, True)], ids=["packed", "padded"]
+)
+@pytest.mark.parametrize("choice", ["bleu_mbr", "own"])
+@pytest.mark.parametrize("keep", [1, 4])
+def test_the_best_go_on_from_a_race(draw, means, choice, keep):
+    """Those that are best after three steps end as they would have, the others stop there."""
+    options = {"bleu_mbr": True} if choice == "bleu_mbr" else {}
+    plain = draw(PLAIN, history=True, retain_z_0_hat=True, **options)
+    raced = draw(means, race_after=3, race_keep=keep, **options)
+    for s in range(len(LENGTHS)):
+        own, ours = plain[6 * s : 6 * s + 6], raced[6 * s : 6 * s + 6]
+        then = [c.history[2] for c in own]
+        if choice == "own":
+            scores = [log_probs.mean().item() for _, log_probs in then]
+        else:
+            # numbers as words, which sacrebleu leaves whole
+            scores = bleu_scores([" ".join(map(str, t[1:-1].tolist())) for t, _ in then])
+        best = sorted(range(6), key=lambda i: -round(scores[i], 6))[:keep]
+        assert [i for i, c in enumerate(ours) if not c.dropped] == sorted(best)
+        for i, (a, b) in enumerate(zip(ours, own)):
+            assert a.tokens.equal(b.tokens if i in best else then[i][0])
+            assert a.steps == (6 if i in best else 3)
+
+
+@pytest.mark.parametrize("model", [CALM], indirect=True)
+def test_what_has_come_to_rest_is_not_dropped(draw):
+    """It takes part in the race, and the others must be among the best to go on."""
+    options = {"decoding_steps": 12, "halt_after": 1}
+    alone, raced = draw(**options), draw(race_after=4, race_keep=2, **options)
+    for s in range(len(LENGTHS)):
+        own, ours = alone[6 * s : 6 * s + 6], raced[6 * s : 6 * s + 6]
+        running = [i for i in range(6) if own[i].steps > 4]
+        assert [c.dropped for c in ours].count(True) >= len(running) - 2
+        assert {i for i, c in enumerate(ours) if c.dropped} <= set(running)
+        for a, b in zip(ours, own):
+            assert a.dropped and a.steps == 4 or a.tokens.equal(b.tokens)
+
+
+def test_half_precision_is_close(draw, model):
+    """Of the calm model most tokens are the same; and it is another computation."""
+    exact, half = draw(), draw(decoding_precision="bf16")
+    agree = torch.cat([a.tokens == b.tokens for a, b in zip(exact, half)]).float().mean()
+    differ = torch.cat([a.log_probs - b.log_probs for a, b in zip(exact, half)]).abs()
+    assert agree > 0.3 and differ.max() > 0
+    same(draw(decoding_precision="fp32"), exact)
