@@ -3,7 +3,7 @@
 from difformer_plugin.bench import flops, workload
 from difformer_plugin.bench.comparing import compare
 from difformer_plugin.bench.measuring import in_turn, peak_memory, seconds, speeds
-from difformer_plugin.bench.systems import FRAMES, ROWS, TUNED, YARDSTICKS, Systems
+from difformer_plugin.bench.systems import FRAMES, ROWS, TABLES, TUNED, YARDSTICKS, Systems
 from difformer_plugin.decoding.candidates import FRAME
 from difformer_plugin.decoding.means import ENGINE
 from difformer_plugin.decoding.options import PRECISIONS
@@ -29,7 +29,8 @@ class DecodeBench:
     def rows_of(self, setting):
         """The rows that differ from each other in this setting."""
         one = setting.beams == (1, 1)
-        return [name for name in self.names if not (one and name == "count")]
+        left_out = {*TABLES, *(["count"] if one else [])}
+        return [name for name in self.names if name not in left_out]
 
     def batches(self, setting, numbers=None):
         """The sentences in batches, as arrays of their numbers."""

@@ -95,7 +95,8 @@ def decode(args, steps, beams, batch_sizes):
     report.result["blocks"] = []
     largest = max(settings, key=lambda s: s.beams[0] * s.beams[1] * s.batch_size)
     for setting in settings:
-        rates = bench.rates() if setting is largest else {}
+        wanted = setting is largest and decoding.LIMIT in names
+        rates = bench.rates() if wanted else {}
 
         def measure_rates(rates=rates):
             for rate in rates.values():
@@ -109,7 +110,7 @@ def decode(args, steps, beams, batch_sizes):
             report.result["limit"] = bench.limit(setting, block["rows"], rates)
     if "limit" in report.result:
         report.tell(table.limit(report.result["limit"]))
-    if any(s.beams != (1, 1) for s in settings):
+    if decoding.MBR in names:
         texts = mbr.texts(bench.systems.difformer, args.seed)
         report.result["mbr"] = mbr.measure(texts, args.repetitions, device)
         report.tell(table.mbr(report.result["mbr"]))
@@ -133,7 +134,8 @@ def describe(report, bench, names, where):
     for name, subject in found.items():
         weights = "a checkpoint" if subject.trained else "random weights, lengths of the references"
         lines.append(f"{name + ':':<13}{subject.parameters / 1e6:.1f}M parameters, {weights}")
-    explained = {name: row.help for name, row in decoding.ROWS.items()} | decoding.YARDSTICKS
+    explained = {name: row.help for name, row in decoding.ROWS.items()}
+    explained |= decoding.YARDSTICKS | decoding.TABLES
     explained[decoding.TUNED] = f"the engine with the options of {args.settings}"
     lines += ["", *(f"{name:<13}{explained[name]}" for name in names)]
     lines += [

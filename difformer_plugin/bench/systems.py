@@ -56,7 +56,12 @@ YARDSTICKS = {
     "transformer": "fairseq's Transformer of the same size, beam 5",
     "cmlm": "fairseq's CMLM of the same size, 10 iterations, one length",
 }
-NAMES = [*ROWS, TUNED, *YARDSTICKS]
+LIMIT, MBR = "limit", "mbr"
+TABLES = {
+    LIMIT: "operations of the engine over the rate of matrix products, for the largest batches",
+    MBR: "choosing among made-up candidates, by sacrebleu's loop and in tensors",
+}
+NAMES = [*ROWS, TUNED, *YARDSTICKS, *TABLES]
 
 
 def chosen_rows(wanted, device, settings):
@@ -74,7 +79,11 @@ def chosen_rows(wanted, device, settings):
         )
     if TUNED in (wanted or ()) and not settings:
         raise UserError("the row tuned needs --settings FILE, which `difformer tune` writes")
+    if settings:
+        read_settings(settings)
     if wanted:
+        if not (set(wanted) - set(TABLES)):
+            raise UserError("--rows: give a row that translates, besides limit and mbr")
         return [name for name in NAMES if name in wanted]
     gpu = device.type == "cuda"
     return [

@@ -1,0 +1,159 @@
+"""`difformer bench` on the tiny corpus: rows, agreement of outputs, figures, and bad input."""
+
+import json
+import re
+
+import pytest
+from harness import error_line, run, succeed
+
+TINY = ["--arch", "difformer_tiny", "--cpu", "--threads", 1, "--repetitions", 1]
+OTHERS = ["bf16", "engine-bf16", "transformer", "cmlm"]
+EXACT = ["plain", "share", "pack", "chunk", "count", "engine"]
+ROWS = EXACT + OTHERS
+
+
+@pytest.fixture(scope="module")
+def decoded(corpus, tmp_path_factory):
+    """All rows that translate: what was printed, and the figures."""
+    folder = tmp_path_factory.mktemp("decoded")
+    outcome = succeed(
+        folder,
+        *("difformer", "bench", "decode", corpus.joined, *TINY, "--sentences", 5, "--steps", 2),
+        *("--beams", "2x2", "--batch-size", 3, "--json", folder / "figures.json", "--rows", *ROWS),
+    )
+    return outcome, json.loads((folder / "figures.json").read_text())
+
+
+def rows_of(block):
+    return {row["name"]: row for row in block["rows"]}
+
+
+def test_all_rows_are_there(decoded):
+    outcome, figures = decoded
+    (block,) = figures["blocks"]
+    assert sorted(rows_of(block)) == sorted(ROWS)
+    assert f"\n{block['title']}\n" in outcome.out
+    printed = [line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ")]
+    assert [name for name in printed if name in ROWS] == list(rows_of(block))
+    assert not outcome.err
+
+
+def test_rows_that_promise_the_same_output_give_it(decoded):
+    (block,) = decoded[1]["blocks"]
+    for name, row in rows_of(block).items():
+        assert row["exact"] == (name in EXACT)
+        if name in EXACT:
+            assert row["tokens_differing"] == row["sentences_differing"] == 0
+            # 4 candidates a sentence, of lengths about the reference's, with BOS and EOS
+            wanted = 5 * 4 * (decoded[1]["subwords_per_reference"] + 2)
+            assert row["tokens_compared"] == pytest.approx(wanted, abs=5 * 4)
+
+
+def test_all_rows_make_as_many_tokens_as_the_references_have(decoded):
+    (block,) = decoded[1]["blocks"]
+    for name, row in rows_of(block).items():
+        made = row["tokens_per_second"] / row["sentences_per_second"]
+        wanted = decoded[1]["subwords_per_reference"]
+        # BLEU may choose the other length; a CMLM with random weights may choose padding
+        loose = name != "transformer"
+        assert made == pytest.approx(wanted, rel=0.2 if loose else 1e-6)
+
+
+def test_figures_belong_together(decoded):
+    figures = decoded[1]
+    for block in figures["blocks"]:
+        first = block["rows"][0]
+        for row in block["rows"]:
+            total = sum(row["seconds"][0])
+            assert len(row["seconds"]) == 1 and len(row["seconds"][0]) == 2  # batches of 3 and 2
+            assert row["sentences_per_second"] == pytest.approx(5 / total)
+            assert row["ratio"] == pytest.approx(sum(first["seconds"][0]) / total)
+            assert row["memory_mib"] is not None and row["memory_mib"] >= 0
+    assert not any(model["trained"] for model in figures["models"].values())
+
+
+def test_checkpoints_and_found_settings(corpus, model, teacher, tmp_path):
+    settings = tmp_path / "found.toml"
+    settings.write_text("decoding_steps = 3\nlength_beam_size = 2\nbleu_mbr = true\n")
+    outcome = succeed(
+        tmp_path,
+        *("difformer", "bench", "decode", corpus.joined, *TINY, "--sentences", 4, "--steps", 2),
+        *("--path", model, "--transformer", teacher, "--settings", settings, "--beams", 1),
+        *("--rows", "limit", "plain", "count", "engine", "transformer", "tuned", "--json", "-"),
+    )
+    figures = json.loads(outcome.out)
+    assert all(model["trained"] for model in figures["models"].values())
+    rows = rows_of(figures["blocks"][0])
+    # with one candidate there is nothing to count
+    assert list(rows) == ["plain", "engine", "tuned", "transformer"]
+    assert rows["engine"]["tokens_differing"] == 0
+    assert "tokens_differing" not in rows["tuned"]
+    (limit,) = figures["limit"]["rows"]
+    assert limit["name"] == "engine" and 0 < limit["share"] < 1
+    assert limit["share"] == pytest.approx(limit["operations_per_second"] / limit["matrix_rate"])
+    assert "mbr" not in figures
+
+
+def test_how_the_cost_grows(corpus, tmp_path):
+    outcome = succeed(
+        tmp_path,
+        *("difformer", "bench", "decode", corpus.joined, *TINY, "--sentences", 3, "--scaling"),
+        *("--steps", 1, 3, "--beams", 1, "2x2", "--batch-size", 1, 3, "--json", "-"),
+    )
+    found = [(row["factor"], row["value"]) for row in json.loads(outcome.out)["scaling"]]
+    assert found[:6] == [
+        *(("K", 1), ("K", 3), ("candidates", 1), ("candidates", 4), ("batch", 1), ("batch", 3))
+    ]
+    lengths = [value for factor, value in found[6:] if factor == "length"]
+    assert len(lengths) == 3 and lengths == sorted(lengths)
+
+
+def test_training(corpus, tmp_path):
+    outcome = succeed(
+        tmp_path,
+        *("difformer", "bench", "train", corpus.joined, *TINY, "--max-tokens", 100),
+        *("--updates", 2, "--json", tmp_path / "figures.json"),
+    )
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    rows = {row["name"]: row for row in figures["rows"]}
+    assert {"plain", "plain-bf16", "transformer", "transformer-bf16"} <= set(rows)
+    for name, row in rows.items():
+        total = sum(row["seconds"][0])
+        assert len(row["seconds"][0]) == figures["updates"] == 2
+        assert row["tokens_per_second"] == pytest.approx(figures["tokens"] / total)
+        assert row["memory_mib"] > 0 and f"\n  {name} " in outcome.out
+    assert not outcome.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("difformer.err", "difformer.out", "figures.json")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", "plain", "plane"], "no such row as plane; there are plain, "),
+        (["--rows", "tuned"], "--settings FILE"),
+        (["--arch", "transformer"], "--arch transformer: no such Difformer; there are difformer"),
+        (["--beams", "7*3"], "--beams 7*3: .*7x3"),
+        (["--steps", "5", "0"], "--steps must be at least 1, not 5 0"),
+        (["--subset", "tset"], "tset.de-en.de.idx: no such file"),
+        (["--steps", "9999"], "--decoding-steps must lie between 1 and"),
+        (["--settings", "no.toml", "--rows", "tuned"], "no.toml: No such file"),
+    ],
+)
+def test_mistakes_get_one_line(corpus, tmp_path, arguments, message):
+    command = ["bench", "decode", corpus.joined, *TINY, "--sentences", 3, "--rows", "plain"]
+    line = error_line(run(tmp_path, "difformer", *command, *arguments))
+    assert re.search(message, line), line
+
+
+def test_checkpoints_of_another_kind_or_dictionary_are_refused(corpus, model, teacher, tmp_path):
+    command = ["difformer", "bench", "decode"]
+    for arguments, message in (
+        ([corpus.other, "--path", model], "dictionar"),
+        ([corpus.joined, "--path", teacher], "is a TransformerModel: give a Difformer's"),
+        ([corpus.joined, "--path", model, "--cmlm", teacher], "--cmlm .* does not translate in"),
+        ([corpus.joined / "nowhere"], "no such data folder"),
+    ):
+        line = error_line(run(tmp_path, *command, *arguments, *TINY, "--sentences", 3))
+        assert re.search(message, line), line
