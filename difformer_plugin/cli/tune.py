@@ -51,7 +51,7 @@ def add_parser(subparsers):
         metavar="N",
         help="how often settings are measured, at most; default: 80",
     )
-    add("--minutes", type=float, metavar="M", help="of decoding before the last timing, at most")
+    add("--minutes", type=float, metavar="M", help="of decoding in the search, at most")
     add("--repeats", type=int, default=3, help="of the last, alternating timing; default: 3")
     add("--seed", type=int, default=1, help="of the noise; default: 1")
     add(

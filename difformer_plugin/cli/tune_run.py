@@ -184,7 +184,7 @@ def look(args, candidates, trials, progress):
     """Search within the budget; returns the Search, whose front stands on all sentences."""
 
     def used():
-        minutes = trials.seconds / 60 / args.minutes if args.minutes else 0
+        minutes = (trials.seconds - start) / 60 / args.minutes if args.minutes else 0
         return max(trials.count / args.max_trials, minutes)
 
     def observe():
@@ -196,6 +196,7 @@ def look(args, candidates, trials, progress):
 
     progress.set_postfix_str("reference")
     search = Search(candidates, args.max_loss, trials.measure)
+    start = trials.seconds
     search.run(used, observe)
     for settings in spread(search.front(), FRONT):
         if used() < 1:

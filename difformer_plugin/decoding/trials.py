@@ -1,5 +1,6 @@
 """Decoding with one setting after another: BLEU and time of each, kept in a journal."""
 
+import hashlib
 import time
 from argparse import Namespace
 from collections import defaultdict
@@ -103,12 +104,14 @@ class Trials:
         Each batch is decoded with all of them before the next, so that a machine that others
         work on as well is as slow for one as for another; of the repetitions the median counts.
         """
+        # times of one alternation are never mixed with those of another
+        group = hashlib.blake2b("\n".join(map(str, several)).encode(), digest_size=4).hexdigest()
         spent = defaultdict(list)  # settings, batch -> seconds
         for repeat in range(1, repeats + 1):
             for number in self.part:
                 turn = repeat % len(several)
                 for settings in [*several[turn:], *several[:turn]]:
-                    run = self._run(settings, number, repeat)
+                    run = self._run(settings, number, f"{group}-{repeat}")
                     spent[settings, number].append(run["seconds"])
         sentences = sum(self.sizes[number] for number in self.part)
         return {
@@ -121,12 +124,12 @@ class Trials:
         self.metric.corpus_score(["a"], [["a"]])  # it has none before it has scored anything
         return str(self.metric.get_signature())
 
-    def _run(self, settings, number, repeat=0):
+    def _run(self, settings, number, repeat=None):
         """The record of a batch: seconds and, the first time, the statistics of BLEU."""
         key = str(settings), number, repeat
         if key not in self.known:
             record = dict(zip(("settings", "batch", "repeat"), key))
-            record |= self._decode(settings, number, repeat == 0)
+            record |= self._decode(settings, number, repeat is None)
             self.journal.append(record)
             self.known[key] = record
         if key not in self.taken:
