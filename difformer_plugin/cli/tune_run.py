@@ -132,7 +132,9 @@ def load(args, device):
     if dataset.tgt is None:
         raise UserError(f"{args.data}: {args.gen_subset} has no targets to score against")
     longest = utils.resolve_max_positions(*(model.max_positions() for model in models))
-    order = task.filter_indices_by_size(dataset.ordered_indices(), dataset, longest)
+    # fairseq shuffles sentences of one length in another way each time
+    order = np.lexsort((dataset.tgt_sizes, dataset.src_sizes))
+    order = task.filter_indices_by_size(order, dataset, longest)
     if len(order) == 0:
         raise UserError(f"{args.data}: {args.gen_subset} has no sentence to measure with")
     if args.sentences and args.sentences < len(order):
