@@ -52,13 +52,12 @@ class _ChunkedNLL(torch.autograd.Function):
         for start in range(0, len(z), size):
             part = slice(start, start + size)
             target = targets[part, None]
-            logits = F.linear(latents[part], table).float()
-            log_sum, true = logits.logsumexp(-1, keepdim=True), logits.gather(1, target)
-            nll = nll + (log_sum - true).sum()
-            wanted = (1 - epsilon) * true + epsilon * logits.mean(-1, keepdim=True)
-            smoothed = smoothed + (log_sum - wanted).sum()
+            log_probs = F.log_softmax(F.linear(latents[part], table).float(), dim=-1)
+            true = log_probs.gather(1, target)
+            nll = nll - true.sum()
+            smoothed = smoothed - (1 - epsilon) * true.sum() - epsilon * log_probs.mean(-1).sum()
             if with_gradients:
-                gradient = logits.sub_(log_sum).exp_().sub_(epsilon / len(weight))
+                gradient = log_probs.exp_().sub_(epsilon / len(weight))
                 gradient.scatter_add_(1, target, torch.full_like(true, epsilon - 1))
                 gradient = gradient.to(factors[0].dtype)
                 of_z[part] = gradient @ factors[1]
