@@ -9,6 +9,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from difformer_plugin.decoding.candidates import FRAME, Drawn
+from difformer_plugin.decoding.graphs import Recordings
 from difformer_plugin.decoding.means import ENGINE
 from difformer_plugin.decoding.ngram_bleu import mbr_scores_of_ids
 from difformer_plugin.decoding.options import PRECISIONS
@@ -19,7 +20,8 @@ from difformer_plugin.models.layout import Layout
 # Tokens decoded at a time. On a CPU, what is written to memory and not to the caches costs five
 # times as much for each token; a GPU wants as many as it can get.
 CHUNK = {"cpu": 2048, "cuda": 2**16}
-WIDTH_MULTIPLE = 8  # of padded candidates on a GPU, which likes the same shapes again
+REPLAYING = {"cuda"}  # devices whose predictions are replayed
+WIDTH_MULTIPLE = 8  # of the rows there
 
 
 def decode(model, options, memory, lengths, keys, history=False, means=ENGINE):
@@ -77,15 +79,16 @@ class Running:
 
     def __init__(self, model, options, means, memory, lengths, noise, history):
         self.model, self.options, self.means = model, options, means
-        self.memory, self.lengths, self.all_noise = memory, lengths, noise
+        self.lengths, self.all_noise = lengths, noise
         self.device, self.dim = memory.mask.device, model.latent_shape(1)[-1]
         self.dtype = PRECISIONS.get(options.decoding_precision)
         self.beam = len(lengths) // len(memory.mask)
         sources = [i // self.beam for i in range(len(lengths))]
         self.sources = sources if means.share else list(range(len(lengths)))
         self.present = sorted(set(self.sources))
+        self.memory = memory.widened(self._width(memory.mask.shape[1]))
         if not means.share:
-            self.memory = memory.select(torch.tensor(sources, device=self.device))
+            self.memory = self.memory.select(torch.tensor(sources, device=self.device))
         self.context = model.context(self.memory, self.dtype) if means.share else None
         self.numbers = list(range(len(lengths)))  # of those that are still running
         self.taken = 0  # steps
@@ -100,7 +103,7 @@ class Running:
         narrows = self.options.halt_after or self.options.race_after
         prediction = reverse_process(
             self.model.decoding_process(self.options),
-            predictor(self.model, self.options, lambda: self.layout, self._context),
+            predictor(self.model, self.options, self._predict),
             lambda step: self.noise.at(step, self.layout.rows, self.layout.positions, self.dim),
             self.options.decoding_early_stopping,
             None if self.history is None else self._observe,
@@ -110,6 +113,16 @@ class Running:
             taken = self.options.decoding_steps - self.options.decoding_early_stopping
             self._finish(self._rounded(prediction), taken)
         return self._to_host()
+
+    def _width(self, longest):
+        """What rows are padded to: where shapes are recorded, few shapes are wanted."""
+        multiple = WIDTH_MULTIPLE if self.device.type in REPLAYING else 1
+        return -(-longest // multiple) * multiple
+
+    def _predict(self, z, timestep, previous):
+        if self.replayed is not None:
+            return self.replayed(z, timestep, previous)
+        return self.model.predict(z, timestep, self.layout, self._context(), previous)
 
     def _context(self):
         return self.context or self.model.context(self.memory, self.dtype)
@@ -129,11 +142,14 @@ class Running:
             self.layout = Layout(lengths, here, self.device)
         else:
             # of the longest that there was, so that tokens keep their places
-            multiple = 1 if self.device.type == "cpu" else WIDTH_MULTIPLE
-            width = -(-max(self.lengths) // multiple) * multiple
+            width = self._width(max(self.lengths))
             real = torch.arange(width) < torch.tensor(lengths)[:, None]
             self.layout = Layout([width] * len(lengths), here, self.device, real.to(self.device))
         self.noise = self.all_noise.select(torch.tensor(self.numbers, device=self.device))
+        self.replayed = None
+        if self.means.share and self.device.type in REPLAYING:
+            recordings = self.model.derived.setdefault("recordings", Recordings())
+            self.replayed = recordings.find(self.model, self.layout, self.context, self.dim)
 
     def _rounded(self, z):
         """Tokens and log-probabilities of those that are running: a pair for each number."""

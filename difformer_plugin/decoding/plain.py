@@ -35,13 +35,16 @@ def decode(model, options, memory, lengths, keys, history=False):
     memory, noise = memory.select(rows), SentenceNoise(keys[rows], numbers)
     shape, steps = model.latent_shape(layout.mask.shape[1]), []
 
+    def predict(z, timestep, previous):
+        return model.predict(z, timestep, layout, model.context(memory), previous)
+
     def observe(k, z, prediction):
         shown = prediction if options.retain_z_0_hat else z
         steps.append(_rounded(model, shown, layout, lengths))
 
     prediction = reverse_process(
         model.decoding_process(options),
-        predictor(model, options, lambda: layout, lambda: model.context(memory)),
+        predictor(model, options, predict),
         lambda step: noise(step, shape).flatten(0, 1),
         options.decoding_early_stopping,
         observe if history else None,

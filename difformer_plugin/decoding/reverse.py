@@ -32,19 +32,19 @@ def reverse_process(process, predict, noise, early_stopping=0, observe=None, nar
     return prediction
 
 
-def predictor(model, options, layout, context):
+def predictor(model, options, predict):
     """The model's prediction as `reverse_process` calls it, with the options that alter it.
 
     Args:
-        model: its `predict(z, timestep, layout, context, previous)` and `clamp(prediction)`.
+        model: its `clamp(prediction)` and `diffusion_steps`.
         options: DecodingOptions, of which --decoding-fixed-t and --clamping are read.
-        layout, context: functions that give those of the moment.
+        predict: function (z, timestep, previous) -> prediction, the model's.
     """
 
-    def predict(z, timestep, previous):
+    def altered(z, timestep, previous):
         if options.decoding_fixed_t is not None:
             timestep = options.decoding_fixed_t * model.diffusion_steps
-        prediction = model.predict(z, timestep, layout(), context(), previous)
+        prediction = predict(z, timestep, previous)
         return model.clamp(prediction) if options.clamping else prediction
 
-    return predict
+    return altered

@@ -113,8 +113,10 @@ def _decode(model, memory, mask, options, expected):
         # recorded at all positions, those beyond a sentence's end too
         seen["decode_tokens"].append(model.round(z_0_hat)[0].view(mask.shape))
 
-    predict = predictor(model, options, lambda: layout, lambda: context)
-    reverse_process(process, predict, noise, observe=observe)
+    def predict(z, timestep, previous):
+        return model.predict(z, timestep, layout, context, previous)
+
+    reverse_process(process, predictor(model, options, predict), noise, observe=observe)
     return {
         "decode_timestep_map": torch.from_numpy(process.timesteps),
         "decode_alphas_cumprod": torch.from_numpy(process.alphas_cumprod),

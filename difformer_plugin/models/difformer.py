@@ -55,7 +55,7 @@ class Difformer(BaseFairseqModel):
         self.length_predictor = length_predictor
         self.rescaling = Rescaling(cfg, len(dictionaries[1]))
         self._measured = None
-        self._copies = {}  # of the denoiser, by their type
+        self.derived = {}  # what decoding has made of the weights: out of date when they change
         self.register_buffer(KEY, torch.tensor([fingerprint(d) for d in dictionaries]))
 
     @classmethod
@@ -237,12 +237,14 @@ class Difformer(BaseFairseqModel):
 
         Args:
             z_t: (N, D), of the tokens of the Layout.
-            timestep: a training time step, the same for all.
+            timestep: a training time step, the same for all; a number, or a tensor (1,).
             previous: the last z_0-hat, or None at the first step.
         """
         if previous is None:
             previous = torch.zeros_like(z_t)
-        t = torch.full((1,), timestep, device=z_t.device, dtype=torch.float32)
+        t = timestep
+        if not torch.is_tensor(t):
+            t = torch.full((1,), timestep, device=z_t.device, dtype=torch.float32)
         denoiser = self._denoiser_in(context.dtype)
         z_t, previous = z_t.to(context.dtype), previous.to(context.dtype)
         return denoiser.denoise(z_t, t, layout, context, previous).float()
@@ -263,17 +265,17 @@ class Difformer(BaseFairseqModel):
         """The denoiser in another precision, made once and kept as long as no weight changes."""
         if dtype == self.denoiser.output_projection.weight.dtype:
             return self.denoiser
-        if dtype not in self._copies:
-            self._copies[dtype] = copy.deepcopy(self.denoiser).to(dtype)
-        return self._copies[dtype]
+        if dtype not in self.derived:
+            self.derived[dtype] = copy.deepcopy(self.denoiser).to(dtype)
+        return self.derived[dtype]
 
     def train(self, mode=True):
-        """As any module's. Training changes weights, of which copies are then out of date."""
-        self._copies.clear()
+        """As any module's. Training changes the weights."""
+        self.derived.clear()
         return super().train(mode)
 
     def _apply(self, *args, **kwargs):
-        self._copies.clear()
+        self.derived.clear()
         return super()._apply(*args, **kwargs)
 
     def max_positions(self):
@@ -282,7 +284,7 @@ class Difformer(BaseFairseqModel):
 
     def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
         """Load weights, having checked that they belong to these dictionaries."""
-        self._copies.clear()
+        self.derived.clear()
         state_dict = self.rescaling.complete(check_dictionaries(self, state_dict))
         try:
             return super().load_state_dict(state_dict, strict, model_cfg, args)

@@ -27,6 +27,11 @@ class Memory(NamedTuple):
         """The same in another precision."""
         return Memory(self.states.to(dtype), self.mask)
 
+    def widened(self, width):
+        """The same with more padding on the right."""
+        more = width - self.mask.shape[1]
+        return Memory(F.pad(self.states, (0, 0, 0, more)), F.pad(self.mask, (0, more)))
+
     def lengths(self):
         """Source lengths (B,), with the symbols that frame a sentence."""
         return self.mask.sum(1)

@@ -58,6 +58,7 @@ class Layout:
         candidates: Rows, what self-attention sees.
         sentences: Rows, the tokens of all candidates of a sentence, which see the same source.
         mask: (n, L), True at real tokens.
+        owners: the sentence of each candidate.
     """
 
     def __init__(self, lengths, sentences, device, mask=None):
@@ -69,7 +70,7 @@ class Layout:
         self.sentences = (
             self.candidates if len(of_sentence) == len(lengths) else Rows(of_sentence, device)
         )
-        self._padding, self.device = mask, device
+        self._padding, self.device, self.owners = mask, device, sentences
 
     @classmethod
     def dense(cls, mask):

@@ -135,33 +135,22 @@ def test_the_chain_without_noise_has_a_closed_form(process):
 # options that alter the prediction
 
 
-class Model:
-    diffusion_steps = 100
-
-    def __init__(self):
-        self.calls = []
-
-    def predict(self, z, timestep, layout, context, previous):
-        self.calls.append((timestep, layout, context, previous))
-        return z + 1
-
-    def clamp(self, prediction):
-        return prediction.round()
+MODEL = SimpleNamespace(diffusion_steps=100, clamp=torch.round)
 
 
 @pytest.mark.parametrize("fixed, asked", [(None, 17), (0.0, 0), (0.25, 25), (0.999, 99.9)])
 def test_fixed_t(fixed, asked):
-    model = Model()
-    predict = predictor(
-        model, DecodingOptions(decoding_fixed_t=fixed), lambda: "layout", lambda: "context"
-    )
+    calls = []
+    options = DecodingOptions(decoding_fixed_t=fixed)
+    predict = predictor(MODEL, options, lambda *given: calls.append(given) or given[0] + 1)
     assert predict(torch.ones(1), 17, "previous").item() == 2
-    assert model.calls == [(pytest.approx(asked), "layout", "context", "previous")]
+    assert calls == [(torch.ones(1), pytest.approx(asked), "previous")]
 
 
 @pytest.mark.parametrize("clamping", [False, True])
 def test_clamping(clamping):
-    predict = predictor(Model(), DecodingOptions(clamping=clamping), dict, dict)
+    options = DecodingOptions(clamping=clamping)
+    predict = predictor(MODEL, options, lambda z, timestep, previous: z + 1)
     assert predict(torch.tensor([0.3]), 1, None).item() == pytest.approx(1.0 if clamping else 1.3)
 
 

@@ -1,0 +1,103 @@
+"""Recorded predictions, on a CPU with recordings that compute anew, on a GPU with the real ones."""
+
+import pytest
+import torch
+
+from difformer_plugin.decoding import engine, graphs
+from difformer_plugin.decoding.generator import DiffusionGenerator
+from difformer_plugin.decoding.graphs import Recordings
+from difformer_plugin.decoding.means import PLAIN, Means
+from difformer_plugin.decoding.options import DecodingOptions
+
+PADDED = Means(share=True, pack=False, chunk=True, count=True)
+OPTIONS = {"decoding_steps": 4, "length_beam_size": 2, "noise_beam_size": 2}
+
+
+def record_here(function):
+    """What a graph is to a caller: a tensor that each replay fills from the inputs' tensors."""
+    output = function().clone()
+    return lambda: output.copy_(function()), output
+
+
+def refuse(function):
+    raise RuntimeError("no recording today")
+
+
+@pytest.fixture
+def model(build):
+    return build(self_cond=True, pred_length_offset=True, decoder_learned_pos=True)
+
+
+@pytest.fixture
+def translate(model, task):
+    def translate(source, means=PADDED, **options):
+        options = DecodingOptions(**(OPTIONS | options))
+        own = DiffusionGenerator(task.target_dictionary, options, 1, means=means)
+        drawn = own.generate([model], {"net_input": {"src_tokens": source}})
+        return [[h["tokens"].tolist() for h in candidates] for candidates in drawn]
+
+    return translate
+
+
+@pytest.fixture
+def recordings(model, monkeypatch):
+    """A function that makes decoding on the CPU replay recordings made by another function."""
+
+    def recordings(record):
+        monkeypatch.setattr(engine, "REPLAYING", {"cpu"})
+        model.derived["recordings"] = Recordings(record)
+        return model.derived["recordings"]
+
+    return recordings
+
+
+def test_replayed_predictions_are_the_models(translate, sentences, recordings):
+    batches = [sentences(lengths, seed=i) for i, lengths in enumerate([[5, 3], [5, 4], [5, 2]] * 2)]
+    expected = [translate(batch, PLAIN) for batch in batches]
+    kept = recordings(record_here)
+    assert [translate(batch) for batch in batches] == expected
+    assert kept.kept and len(kept.kept) < len(batches)  # shapes came again and were recorded
+    assert translate(batches[0], decoding_precision="bf16")
+    assert {shape[-1] for shape in kept.met} == {torch.float32, torch.bfloat16}
+
+
+def test_who_leaves_early_is_left_out(translate, sentences, recordings):
+    source = sentences([5, 3, 8])
+    shortcuts = {"halt_after": 1, "race_after": 2, "decoding_steps": 8}
+    expected = translate(source, **shortcuts)
+    recordings(record_here)
+    for _ in range(3):
+        assert translate(source, **shortcuts) == expected
+
+
+def test_without_recordings_decoding_goes_on(translate, sentences, recordings, caplog):
+    source = sentences([5, 3])
+    expected = translate(source)
+    kept = recordings(refuse)
+    assert [translate(source) for _ in range(4)] == [expected] * 4
+    said = [r.message for r in caplog.records if "without CUDA graphs" in r.message]
+    assert len(said) == 1 and "no recording today" in said[0] and not kept.kept
+
+
+def test_old_recordings_make_room(translate, sentences, recordings, monkeypatch):
+    monkeypatch.setattr(graphs, "MOST", 2)
+    kept = recordings(record_here)
+    for length in (5, 5, 12, 12, 20, 20):
+        translate(sentences([length]), force_length=length, length_beam_size=1)
+    assert [shape[1] for shape in kept.kept] == [16, 24]
+
+
+def test_recordings_end_with_the_weights(model, recordings):
+    for change in (model.train, model.double, lambda: model.load_state_dict(model.state_dict())):
+        recordings(record_here)
+        change()
+        assert not model.derived
+
+
+def test_graphs_on_a_gpu(translate, model, sentences, cuda):
+    sources = [sentences([5, 3], seed=i).to(cuda) for i in range(4)]
+    model.to(cuda)
+    expected = [translate(source, PLAIN) for source in sources]
+    assert [translate(source) for source in sources] == expected
+    recordings = model.derived["recordings"]
+    assert recordings.works and recordings.kept
