@@ -142,10 +142,11 @@ class Trials:
         generator, sample = self._generator(settings), self.batches[number]
         source = sample["net_input"]["src_tokens"]
         try:
-            # a GPU prepares itself for shapes that it has not met, a CPU for the first work of all
-            if not self.warm or (first and source.is_cuda):
-                generator.generate(self.models, sample)
+            if not self.warm:
+                self._generator(_cheapest(settings)).generate(self.models, sample)
                 self.warm = True
+            if first and source.is_cuda:  # a GPU prepares itself for shapes that it has not met
+                generator.generate(self.models, sample)
             if source.is_cuda:
                 torch.cuda.synchronize()
             start = time.perf_counter()
@@ -176,6 +177,19 @@ class Trials:
             options = Namespace(**(self.options | settings._asdict()))
             self.generators[settings] = self.build_generator(self.models, options)
         return self.generators[settings]
+
+
+def _cheapest(settings):
+    """Settings to warm up with."""
+    return settings._replace(
+        decoding_steps=1,
+        decoding_early_stopping=0,
+        length_beam_size=1,
+        noise_beam_size=1,
+        halt_after=0,
+        race_after=0,
+        race_keep=1,
+    )
 
 
 def _statistics(runs):
