@@ -16,6 +16,7 @@ from difformer_plugin.decoding.tuning_space import expected_work, features
 GAIN = 0.01  # of speed: what must be expected to measure once more
 EXPLORE = 0.75  # share of a budget after which nothing new is measured, but what is known to stand
 SCALES = (0.1, 0.3, 1.0)  # of the effect of one feature on a loss or a time
+NOISE = 0.1  # of the logarithm of a time that was measured once
 EXPECTED = 0.05  # BLEU to be lost, as long as nothing is known, where work is halved
 
 
@@ -181,7 +182,7 @@ class Search:
         losses += self.ease
         base = self.work - self.work[0] + np.log(measured[0].seconds)
         values = [np.log(m.seconds) - base[row] for m, row in zip(measured, rows)]
-        times, _ = self.times.predict(rows, values, np.full(len(rows), 0.05))
+        times, _ = self.times.predict(rows, values, np.full(len(rows), NOISE))
         return losses, deviations, base + times
 
 
