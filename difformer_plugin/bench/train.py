@@ -13,6 +13,7 @@ from fairseq.trainer import Trainer
 from difformer_plugin.bench import subjects
 from difformer_plugin.bench.measuring import in_turn, peak_memory, seconds, speeds
 from difformer_plugin.errors import UserError
+from difformer_plugin.models.training_means import GIVES, PLAIN, only, training_by
 
 OPTIMISER = """
     --optimizer adam --adam-betas (0.9,0.98) --weight-decay 0.01 --lr 5e-4 --clip-norm 1.0
@@ -36,9 +37,28 @@ class Row(NamedTuple):
     means: Callable[[Trainer], AbstractContextManager] = lambda trainer: nullcontext()
 
 
+def by(means):
+    """The context of a trainer whose model and criterion train by some means only."""
+    return lambda trainer: training_by(means, trainer.model, trainer.criterion)
+
+
+def each_alone(suffix, options, names):
+    """Rows of the plain path with one of the means."""
+    return {
+        name + suffix: Row(
+            f"plain{suffix}, and {GIVES[name]}", options=options, means=by(only(name))
+        )
+        for name in names
+    }
+
+
 ROWS = {
-    "plain": Row("as fairseq-train does it, float32"),
-    "plain-bf16": Row("the same with --bf16", options="--bf16"),
+    "plain": Row("everything done the simple way, float32", means=by(PLAIN)),
+    **each_alone("", "", [name for name in GIVES if name != "single"]),
+    "engine": Row("all of these, as fairseq-train does it"),
+    "plain-bf16": Row("plain with --bf16", options="--bf16", means=by(PLAIN)),
+    **each_alone("-bf16", "--bf16", GIVES),
+    "engine-bf16": Row("engine with --bf16", options="--bf16"),
     "transformer": Row("fairseq's Transformer of the same size, float32", "transformer"),
     "transformer-bf16": Row("the same with --bf16", "transformer", "--bf16"),
 }

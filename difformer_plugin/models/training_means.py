@@ -5,15 +5,7 @@ from typing import NamedTuple
 
 
 class TrainingMeans(NamedTuple):
-    """The means of the engine; none of them changes what is computed, but for its round-off.
-
-    Attributes:
-        dropout: masks come from 16-bit random numbers, and residuals are added with them (CPU).
-        single: attention of half-precision tensors is computed in float32 (CPU).
-        share: both passes of self-conditioning read one projection of the sources.
-        pack: what acts on each target token alone is computed for real positions only.
-        chunk: the anchor loss holds the logits of a few tokens at a time.
-    """
+    """The means of the engine; none of them changes what is computed, but for its round-off."""
 
     dropout: bool
     single: bool
@@ -24,6 +16,19 @@ class TrainingMeans(NamedTuple):
 
 ENGINE = TrainingMeans(True, True, True, True, True)
 PLAIN = TrainingMeans(False, False, False, False, False)
+
+GIVES = {
+    "dropout": "dropout masks from 16-bit random numbers, with which residuals are added (CPU)",
+    "single": "attention of half-precision tensors in float32 (CPU)",
+    "share": "one projection of the sources for both passes of self-conditioning",
+    "pack": "what acts on each target token alone computed for real positions only",
+    "chunk": "the anchor loss with the logits of a few tokens at a time",
+}
+
+
+def only(name):
+    """One of the means alone."""
+    return PLAIN._replace(**{name: True})
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import torch
 from difformer_plugin.criterions.difformer_loss import DifformerLoss, DifformerLossConfig
 from difformer_plugin.models.layers import Attention
 from difformer_plugin.models.layout import Rows
-from difformer_plugin.models.training_means import ENGINE, PLAIN, training_by
+from difformer_plugin.models.training_means import ENGINE, PLAIN, only, training_by
 
-ALONE = [PLAIN._replace(**{name: True}) for name in PLAIN._fields]
+ALONE = [only(name) for name in PLAIN._fields]
 
 
 @pytest.fixture
