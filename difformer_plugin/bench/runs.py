@@ -86,6 +86,10 @@ def decode(args, steps, beams, batch_sizes):
         for setting in settings:
             for name in bench.rows_of(setting):
                 bench.systems.generator(name, setting)  # what cannot be is said before the start
+        largest = max(settings, key=lambda s: s.beams[0] * s.beams[1] * s.batch_size)
+        limited = decoding.LIMIT in names and bool(bench.engines())
+        if limited and device.type == "cuda":
+            operations = bench.operations(largest)
         planned = {(s.beams, s.batch_size, name): s for s in settings for name in bench.rows_of(s)}
         memory = {
             key: bench.memory(setting, key[-1])
@@ -93,10 +97,10 @@ def decode(args, steps, beams, batch_sizes):
         }
     describe(report, bench, names, machine(device, threads))
     report.result["blocks"] = []
-    largest = max(settings, key=lambda s: s.beams[0] * s.beams[1] * s.batch_size)
+    if limited and device.type == "cpu":  # not before: it takes threads and memory
+        operations = bench.operations(largest)
     for setting in settings:
-        wanted = setting is largest and decoding.LIMIT in names
-        rates = bench.rates() if wanted else {}
+        rates = bench.rates() if limited and setting is largest else {}
 
         def measure_rates(rates=rates):
             for rate in rates.values():
@@ -107,7 +111,7 @@ def decode(args, steps, beams, batch_sizes):
         report.result["blocks"].append(block)
         report.tell(table.block(setting.title, block["rows"]))
         if rates:
-            report.result["limit"] = bench.limit(setting, block["rows"], rates)
+            report.result["limit"] = bench.limit(setting, operations, block["rows"], rates)
     if "limit" in report.result:
         report.tell(table.limit(report.result["limit"]))
     if decoding.MBR in names:
@@ -167,6 +171,9 @@ def scaling(args, steps, beams, batch_sizes):
 
 def train(args):
     """`difformer bench train`."""
+    # an optimiser's first step would import it, in each process that is forked for memory
+    import torch._dynamo  # noqa: F401
+
     report, device = Report(args.json), device_of(args)
     names = training.chosen_rows(args.rows)
     with one_thread(args.threads) as threads:
