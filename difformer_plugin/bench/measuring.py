@@ -12,6 +12,7 @@ import torch
 STATUS = Path("/proc/self/status")
 HIGH_WATER_RESET = Path("/proc/self/clear_refs")
 KIB_PER_MIB = 1024
+M_MMAP_THRESHOLD, MMAP_THRESHOLD = -3, 2**17  # glibc's: larger blocks go back when they are freed
 
 
 def in_turn(names, repetitions, batches):
@@ -75,7 +76,7 @@ def peak_memory(function, warm_up, device, threads):
     """How far memory rises above where it stood, weights included, while a function runs; MiB.
 
     On a GPU what torch has allocated. On a CPU the resident memory of a process that is forked for
-    it, which first gives back what is free. What it maps of files (the code of libraries) is not
+    it, which gives back at once what is freed. What it maps of files (the code of libraries) is not
     counted. No threads may have been used before: the forked process could not start its own.
 
     Args:
@@ -112,21 +113,19 @@ def _rise(sender, function, warm_up, threads):
     """Send by how many MiB the resident memory of this process rises at most."""
     with contextlib.suppress(Exception), sender:  # the timed pass will say what is wrong
         torch.set_num_threads(threads)
+        library = ctypes.CDLL(None)
+        if hasattr(library, "mallopt"):  # glibc's
+            # else what is freed may be kept, and what it is not used for again counts twice
+            library.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
         warm_up()
-        _give_back()
+        if hasattr(library, "malloc_trim"):  # what was free before, and is taken again, counts
+            library.malloc_trim(0)
         before = _resident()
         HIGH_WATER_RESET.write_text("5")
         function()
         after = _resident()
         files = after["RssFile"] - before["RssFile"]
         sender.send((after["VmHWM"] - before["VmRSS"] - files) / KIB_PER_MIB)
-
-
-def _give_back():
-    """Give free blocks back to the system, if its C library can: taken again, they count."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)
 
 
 def _resident():

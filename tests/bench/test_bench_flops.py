@@ -1,6 +1,5 @@
 import pytest
 import torch
-from conftest import SIZES
 from torch import nn
 from torch.nn import functional as F
 
@@ -37,11 +36,12 @@ def test_decoding_takes_what_its_layers_say(build, task, sentences, name):
     sample = {"id": torch.tensor([0]), "net_input": {"src_tokens": src_tokens}}
     found = count(lambda: generator.generate([model], sample))
 
-    dim, latent, vocabulary = SIZES["model_dim"], SIZES["latent_dim"], len(task.target_dictionary)
-    layers, ffn = SIZES["encoder_layers"], SIZES["encoder_ffn_embed_dim"]
+    cfg, vocabulary = model.cfg, len(task.target_dictionary)
+    dim, latent = cfg.model_dim, cfg.latent_dim
+    layers, ffn = cfg.encoder_layers, cfg.encoder_ffn_embed_dim
     weights = 4 * dim * dim + 2 * dim * ffn
     encoder = source * dim * latent + layers * (source * weights + 2 * source * source * dim)
-    layers, ffn = SIZES["decoder_layers"], SIZES["decoder_ffn_embed_dim"]
+    layers, ffn = cfg.decoder_layers, cfg.decoder_ffn_embed_dim
     weights = 6 * dim * dim + 2 * dim * ffn  # the key and value of sources apart
     step = target * 2 * dim * latent + 2 * dim * 4 * dim
     step += layers * (target * weights + 2 * target * (target + source) * dim)

@@ -135,7 +135,7 @@ def test_training(corpus, tmp_path):
         (["--rows", "plain", "plane"], "no such row as plane; there are plain, "),
         (["--rows", "tuned"], "--settings FILE"),
         (["--arch", "transformer"], "--arch transformer: no such Difformer; there are difformer"),
-        (["--beams", "7*3"], "--beams 7*3: .*7x3"),
+        (["--beams", "7*3"], r"--beams 7\*3: .*7x3"),
         (["--steps", "5", "0"], "--steps must be at least 1, not 5 0"),
         (["--subset", "tset"], "tset.de-en.de.idx: no such file"),
         (["--steps", "9999"], "--decoding-steps must lie between 1 and"),
