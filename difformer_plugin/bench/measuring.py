@@ -115,7 +115,7 @@ def _rise(sender, function, warm_up, threads):
         torch.set_num_threads(threads)
         library = ctypes.CDLL(None)
         if hasattr(library, "mallopt"):  # glibc's
-            # else what is freed may be kept, and what it is not used for again counts twice
+            # else it may keep what is freed, and take more beside it
             library.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
         warm_up()
         if hasattr(library, "malloc_trim"):  # what was free before, and is taken again, counts
