@@ -10,7 +10,7 @@ from difformer_plugin.criterions.difformer_loss import DifformerLoss, DifformerL
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.diffusion.schedules import alphas_cumprod
 from difformer_plugin.errors import UserError
-from difformer_plugin.models.difformer import build_embedding
+from difformer_plugin.models.building import build_embedding
 from difformer_plugin.models.layers import Memory
 from difformer_plugin.models.layout import Layout
 
