@@ -34,8 +34,9 @@ def decode(model, options, memory, lengths, keys, history=False, means=ENGINE):
     noise = SentenceNoise(
         keys.repeat_interleave(beam), torch.arange(beam, device=device).repeat(sentences)
     )
-    drawn = {}
-    for chunk in _chunks(lengths, CHUNK[device.type] if means.chunk else None):
+    size = CHUNK.get(device.type, CHUNK["cuda"]) if means.chunk else None
+    chunks = []
+    for chunk in _chunks(lengths, size):
         numbers = [s * beam + i for s in chunk for i in range(beam)]
         running = Running(
             model,
@@ -46,7 +47,14 @@ def decode(model, options, memory, lengths, keys, history=False, means=ENGINE):
             noise.select(torch.tensor(numbers, device=device)),
             history,
         )
-        drawn |= {numbers[i]: candidate for i, candidate in running.run().items()}
+        running.run()
+        chunks.append((numbers, running))
+    # only now, so that a GPU goes on with the next chunk without waiting for the host
+    drawn = {
+        numbers[i]: candidate
+        for numbers, running in chunks
+        for i, candidate in running.drawn().items()
+    }
     return [drawn[i] for i in range(sentences * beam)]
 
 
@@ -99,7 +107,7 @@ class Running:
         self._lay_out()
 
     def run(self):
-        """Draw all: a dictionary from numbers to Drawn."""
+        """Draw all."""
         narrows = self.options.halt_after or self.options.race_after
         prediction = reverse_process(
             self.model.decoding_process(self.options),
@@ -112,7 +120,7 @@ class Running:
         if self.numbers:
             taken = self.options.decoding_steps - self.options.decoding_early_stopping
             self._finish(self._rounded(prediction), taken)
-        return self._to_host()
+        self.memory = self.context = self.replayed = None  # which other chunks have room for
 
     def _width(self, longest):
         """What rows are padded to: where shapes are recorded, few shapes are wanted."""
@@ -220,8 +228,8 @@ class Running:
         rested = (self.unchanged >= self.options.halt_after).tolist()
         return {i for i, rests in zip(self.numbers, rested) if rests}
 
-    def _to_host(self):
-        """All candidates as Drawn, by their numbers."""
+    def drawn(self):
+        """All candidates on the host: a dictionary from numbers to Drawn."""
         final = _on_host([self.done[i][:2] for i in sorted(self.done)])
         steps = [len(own) for own in self.history or []]
         past = iter(_on_host([pair for own in self.history or [] for pair in own]))

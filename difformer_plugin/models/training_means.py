@@ -35,10 +35,11 @@ def only(name):
 def training_by(means, *modules):
     """Within the context, the parts of these modules train by these means."""
     parts = [p for module in modules for p in module.modules() if hasattr(p, "means")]
+    before = [part.means for part in parts]
     for part in parts:
         part.means = means
     try:
         yield
     finally:
-        for part in parts:
-            del part.means  # back to its class's
+        for part, own in zip(parts, before):
+            part.means = own
