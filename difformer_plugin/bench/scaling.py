@@ -5,7 +5,7 @@ import numpy as np
 from difformer_plugin.bench import workload
 from difformer_plugin.bench.systems import Setting
 
-STEPS, BEAMS, BATCHES = (1, 5, 10, 20), ((1, 1), (5, 2), (7, 3)), (1, 5, 20)
+STEPS, BEAMS, BATCHES = (1, 5, 10, 20), ((1, 1), (5, 2), (7, 3)), (1, 5, 10)
 ROW = "engine"
 
 

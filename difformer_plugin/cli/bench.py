@@ -31,7 +31,7 @@ def add_parser(subparsers):
     add("--cmlm", metavar="FILE", help="a checkpoint of fairseq's CMLM")
     add("--settings", metavar="FILE", help="row `tuned`: what `difformer tune` has found")
     add("--subset", default="test", metavar="SPLIT", help="default: test")
-    add("--sentences", type=int, default=20, metavar="N", help="drawn from it; default: 20")
+    add("--sentences", type=int, default=10, metavar="N", help="drawn from it; default: 10")
     add("--steps", type=int, nargs="+", metavar="K", help="one or several; default: 5")
     add(
         "--beams",
@@ -51,7 +51,7 @@ def add_parser(subparsers):
         action="store_true",
         help="print how the engine's cost grows with K, candidates, batch and length instead, one "
         "varied at a time from the first value of each and the largest batch; default: K = 1 5 10 "
-        "20, b = 1 10 21, batches of 1, 5 and 20",
+        "20, b = 1 10 21, batches of 1, 5 and 10",
     )
     decode.set_defaults(run=run_decode)
     train = kinds.add_parser("train", help="measure training", description=TRAIN_HELP)
@@ -68,7 +68,7 @@ def _add_common(parser):
     add("data", metavar="DATA-BIN", help="from fairseq-preprocess")
     add("--arch", default=ARCH, help=f"size of a Difformer without checkpoint; default: {ARCH}")
     add("--rows", nargs="+", metavar="NAME", help="which rows; default: all")
-    add("--repetitions", type=int, default=3, metavar="N", help="default: 3")
+    add("--repetitions", type=int, default=2, metavar="N", help="default: 2")
     add("--threads", type=int, metavar="N", help="of the CPU; default: torch's")
     add("--seed", type=int, default=1, help="of weights, noise and choice; default: 1")
     add("--cpu", action="store_true", help="even if there is a GPU")
