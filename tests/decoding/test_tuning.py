@@ -92,6 +92,7 @@ def test_the_search_finds_the_fastest_settings(candidates, world):
     assert len(machine.calls) <= 60 and len(set(machine.calls)) == len(machine.calls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_what_noise_has_flattered_is_not_chosen(candidates, world):
     machine = Machine(world, noise=0.15)

@@ -94,6 +94,7 @@ def test_checkpoints_and_found_settings(corpus, model, teacher, tmp_path):
     assert "mbr" not in figures
 
 
+@pytest.mark.slow
 def test_how_the_cost_grows(corpus, tmp_path):
     outcome = succeed(
         tmp_path,
@@ -108,6 +109,7 @@ def test_how_the_cost_grows(corpus, tmp_path):
     assert len(lengths) == 3 and lengths == sorted(lengths)
 
 
+@pytest.mark.slow
 def test_training(corpus, tmp_path):
     wanted = ["plain", "engine", "pack-bf16", "transformer", "transformer-bf16"]
     outcome = succeed(
