@@ -1,6 +1,7 @@
 """BLEU against sentences a second, for settings of decoding given as TOML files.
 
-    python benchmarks/settings_table.py DATA-BIN CHECKPOINT REFERENCE.toml OTHER.toml ... [--sentences N]
+    python benchmarks/settings_table.py DATA-BIN CHECKPOINT REFERENCE.toml OTHER.toml ...
+        [--sentences N]
 
 Files are those of --decoding-settings; all translate the same sentences, batch by batch in turn.
 BLEU is of the words as the data has them; the interval is of the paired bootstrap of the loss

@@ -12,3 +12,13 @@ def register_quietly():
 
     register()
     logging.getLogger().setLevel(logging.WARNING)
+
+
+def add_post_process(add):
+    """The option that says how subwords become words."""
+    add(
+        "--post-process",
+        default="@@ ",
+        metavar="MARK",
+        help="how subwords are joined to words, as in fairseq-generate; default: '@@ '",
+    )

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from difformer_plugin.cli import register_quietly
+from difformer_plugin.cli import add_post_process, register_quietly
 from difformer_plugin.errors import UserError
 
 LOW_BLEU = 1.0  # what a teacher has left whose dictionary has the right size in another order
@@ -66,12 +66,7 @@ def add_parser(subparsers):
         "ones; default: 0",
     )
     add("--seed", type=int, default=1, help="of the draw of raw pairs; default: 1")
-    add(
-        "--post-process",
-        default="@@ ",
-        metavar="MARK",
-        help="how subwords are joined for BLEU, as in fairseq-generate; default: '@@ '",
-    )
+    add_post_process(add)
     precision = parser.add_mutually_exclusive_group()
     half = {"dest": "precision", "action": "store_const"}
     precision.add_argument("--fp16", const="fp16", help="decode in float16, on a GPU", **half)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from difformer_plugin.cli import register_quietly
+from difformer_plugin.cli import add_post_process, register_quietly
 from difformer_plugin.errors import UserError
 
 
@@ -22,12 +22,7 @@ def add_parser(subparsers):
     add("--points", type=int, default=21, help="number of time steps, evenly spaced; default: 21")
     add("--batch-size", type=int, default=100, help="sentences at a time; default: 100")
     add("--seed", type=int, default=1, help="of the noise; default: 1")
-    add(
-        "--post-process",
-        default="@@ ",
-        metavar="MARK",
-        help="how subwords are joined to words, as in fairseq-generate; default: '@@ '",
-    )
+    add_post_process(add)
     add("--plot", type=Path, metavar="FILE", help="also plot it, to .png, .svg or .pdf")
     add("--json", action="store_true", help="print one JSON object")
     add("--cpu", action="store_true", help="even if there is a GPU")
@@ -75,7 +70,9 @@ def run(args):
 def load(args, path):
     """A checkpoint's model and task, and the batches of the split on the model's device."""
     import torch
-    from fairseq import checkpoint_utils, utils
+    from fairseq import checkpoint_utils
+
+    from difformer_plugin.cli.batches import batches
 
     (model,), _, task = checkpoint_utils.load_model_ensemble_and_task(
         [path], arg_overrides={"data": args.data}
@@ -88,16 +85,8 @@ def load(args, path):
     task.load_dataset(args.gen_subset)
     dataset = task.dataset(args.gen_subset)
     order = task.filter_indices_by_size(dataset.ordered_indices(), dataset, model.max_positions())
-    batches = [
-        utils.apply_to_sample(
-            lambda tensor: tensor.to(device),
-            dataset.collater([dataset[i] for i in order[start : start + args.batch_size]]),
-        )
-        for start in range(0, len(order), args.batch_size)
-    ]
-    if any(batch.get("target") is None for batch in batches):
-        raise UserError(f"{args.data}: {args.gen_subset} has no targets to score against")
-    return model.to(device).eval(), task, batches
+    found = batches(args, dataset, order, device)
+    return model.to(device).eval(), task, found
 
 
 def render(times, curves, signature):

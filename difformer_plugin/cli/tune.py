@@ -4,7 +4,7 @@ import math
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
-from difformer_plugin.cli import register_quietly
+from difformer_plugin.cli import add_post_process, register_quietly
 from difformer_plugin.errors import UserError
 
 
@@ -54,12 +54,7 @@ def add_parser(subparsers):
     add("--minutes", type=float, metavar="M", help="of decoding in the search, at most")
     add("--repeats", type=int, default=3, help="of the last, alternating timing; default: 3")
     add("--seed", type=int, default=1, help="of the noise; default: 1")
-    add(
-        "--post-process",
-        default="@@ ",
-        metavar="MARK",
-        help="how subwords are joined to words, as in fairseq-generate; default: '@@ '",
-    )
+    add_post_process(add)
     add("--plot", type=Path, metavar="FILE", help="also plot it, to .png, .svg or .pdf")
     add("--json", type=Path, metavar="FILE", help="also write all that was measured, as JSON")
     add("--cpu", action="store_true", help="even if there is a GPU")

@@ -9,6 +9,7 @@ from fairseq import checkpoint_utils, utils
 from tqdm import tqdm
 
 from difformer_plugin import __version__
+from difformer_plugin.cli.batches import batches
 from difformer_plugin.cli.tune_report import explain, plot, render
 from difformer_plugin.data import distillation
 from difformer_plugin.data.files import atomic_text
@@ -37,8 +38,8 @@ def tune(args):
     device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
     options = reference_options(args)
     candidates = space(options, precisions(args, device))
-    models, task, batches = load(args, device)
-    header = heading(args, options, batches, device)
+    models, task, samples = load(args, device)
+    header = heading(args, options, samples, device)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with (
         Journal(f"{args.out}.journal") as journal,
@@ -50,7 +51,7 @@ def tune(args):
             task.build_generator,
             models,
             task.target_dictionary,
-            batches,
+            samples,
             candidates[0],
             args.post_process,
             journal,
@@ -129,8 +130,6 @@ def load(args, device):
         )
     task.load_dataset(args.gen_subset)
     dataset = task.dataset(args.gen_subset)
-    if dataset.tgt is None:
-        raise UserError(f"{args.data}: {args.gen_subset} has no targets to score against")
     longest = utils.resolve_max_positions(*(model.max_positions() for model in models))
     # fairseq shuffles sentences of one length in another way each time
     order = np.lexsort((dataset.tgt_sizes, dataset.src_sizes))
@@ -139,20 +138,14 @@ def load(args, device):
         raise UserError(f"{args.data}: {args.gen_subset} has no sentence to measure with")
     if args.sentences and args.sentences < len(order):
         order = order[np.linspace(0, len(order) - 1, args.sentences).round().astype(int)]
-    batches = [
-        utils.apply_to_sample(
-            lambda tensor: tensor.to(device),
-            dataset.collater([dataset[i] for i in order[start : start + args.batch_size]]),
-        )
-        for start in range(0, len(order), args.batch_size)
-    ]
-    return [model.to(device).eval() for model in models], task, batches
+    found = batches(args, dataset, order, device)
+    return [model.to(device).eval() for model in models], task, found
 
 
-def heading(args, options, batches, device):
+def heading(args, options, samples, device):
     """All that measurements depend on: data, model, machine and what the settings leave alone."""
     digest = hashlib.blake2b(digest_size=16)
-    for batch in batches:
+    for batch in samples:
         for tensor in (batch["net_input"]["src_tokens"], batch["target"]):
             digest.update(repr(tensor.tolist()).encode())
     gpu = device.type == "cuda"
@@ -161,7 +154,7 @@ def heading(args, options, batches, device):
         "format": FORMAT,
         "model": distillation.digest(utils.split_paths(args.path)),
         "data": digest.hexdigest(),
-        "sentences": sum(len(batch["id"]) for batch in batches),
+        "sentences": sum(len(batch["id"]) for batch in samples),
         "reference options": {name: getattr(options, name) for name in OPTIONS},
         "--batch-size": args.batch_size,
         "--seed": args.seed,
