@@ -1,0 +1,1 @@
+"""Discrete diffusion: categorical processes over the types of a vocabulary."""
