@@ -73,14 +73,15 @@ def load(args, path):
     from fairseq import checkpoint_utils
 
     from difformer_plugin.cli.batches import batches
+    from difformer_plugin.models.difformer import Difformer
 
     (model,), _, task = checkpoint_utils.load_model_ensemble_and_task(
         [path], arg_overrides={"data": args.data}
     )
-    if not hasattr(model, "decoding_process"):
-        raise UserError(f"{path} is a {type(model).__name__}, not a diffusion model")
-    if args.points > model.diffusion_steps:
-        raise UserError(f"--points: the model of {path} has only {model.diffusion_steps} steps")
+    if not isinstance(model, Difformer):
+        raise UserError(f"{path} is a {type(model).__name__}, not a Difformer")
+    if args.points > model.time_unit:
+        raise UserError(f"--points: the model of {path} has only {model.time_unit} steps")
     device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
     task.load_dataset(args.gen_subset)
     dataset = task.dataset(args.gen_subset)

@@ -64,7 +64,7 @@ class DifformerLoss(FairseqCriterion):
             "sample_size": tokens,
         }
         if not model.training:
-            logged |= {**model.embedding_measures(), "measured": 1}
+            logged |= {**model.measures(), "measured": 1}
         return loss * tokens, tokens, logged
 
     def terms(self, output_projection, output, target):

@@ -31,8 +31,11 @@ def decode(model, options, memory, lengths, keys, history=False, means=ENGINE):
     """
     sentences, beam = lengths.shape
     lengths, device = lengths.tolist(), memory.mask.device
+    process = model.decoding_process(options)
     noise = SentenceNoise(
-        keys.repeat_interleave(beam), torch.arange(beam, device=device).repeat(sentences)
+        keys.repeat_interleave(beam),
+        torch.arange(beam, device=device).repeat(sentences),
+        process.draw_noise,
     )
     size = CHUNK.get(device.type, CHUNK["cuda"]) if means.chunk else None
     chunks = []
@@ -40,6 +43,7 @@ def decode(model, options, memory, lengths, keys, history=False, means=ENGINE):
         numbers = [s * beam + i for s in chunk for i in range(beam)]
         running = Running(
             model,
+            process,
             options,
             means,
             memory.select(torch.tensor(chunk, device=device)),
@@ -80,15 +84,16 @@ class Running:
     and a source by its row in the memory that it began with.
 
     Args:
+        process: the model's, for these options.
         memory: Memory of the sentences.
         lengths: list of ints, of the candidates; all sentences have equally many.
         noise: SentenceNoise of the candidates.
     """
 
-    def __init__(self, model, options, means, memory, lengths, noise, history):
-        self.model, self.options, self.means = model, options, means
+    def __init__(self, model, process, options, means, memory, lengths, noise, history):
+        self.model, self.process, self.options, self.means = model, process, options, means
         self.lengths, self.all_noise = lengths, noise
-        self.device, self.dim = memory.mask.device, model.latent_shape(1)[-1]
+        self.device, self.dim = memory.mask.device, model.noise_shape(1)[-1]
         self.dtype = PRECISIONS.get(options.decoding_precision)
         self.beam = len(lengths) // len(memory.mask)
         sources = [i // self.beam for i in range(len(lengths))]
@@ -109,17 +114,19 @@ class Running:
     def run(self):
         """Draw all."""
         narrows = self.options.halt_after or self.options.race_after
-        prediction = reverse_process(
-            self.model.decoding_process(self.options),
+        end = reverse_process(
+            self.process,
             predictor(self.model, self.options, self._predict),
             lambda step: self.noise.at(step, self.layout.rows, self.layout.positions, self.dim),
             self.options.decoding_early_stopping,
             None if self.history is None else self._observe,
             self._narrow if narrows else None,
+            lambda: self.layout,
+            self._arrange if self.process.grows else None,
         )
         if self.numbers:
-            taken = self.options.decoding_steps - self.options.decoding_early_stopping
-            self._finish(self._rounded(prediction), taken)
+            taken = len(self.process) - self.options.decoding_early_stopping
+            self._finish(self._split(self.model.round(self._real(end))), taken)
         self.memory = self.context = self.replayed = None  # which other chunks have room for
 
     def _width(self, longest):
@@ -157,31 +164,46 @@ class Running:
         self.replayed = None
         if self.means.share and self.device.type in REPLAYING:
             recordings = self.model.derived.setdefault("recordings", Recordings())
-            self.replayed = recordings.find(self.model, self.layout, self.context, self.dim)
+            self.replayed = recordings.find(self.model, self.layout, self.context)
 
-    def _rounded(self, z):
-        """Tokens and log-probabilities of those that are running: a pair for each number."""
+    def _arrange(self, z):
+        """A state that has grown, laid out anew."""
+        self.lengths = z.lengths.tolist()
+        self._lay_out()
+        return z.placed(self.layout)
+
+    def _real(self, x):
+        """What there is of the tokens that are no padding."""
+        return x if self.layout.real is None else x[self.layout.real]
+
+    def _split(self, rounded):
+        """A pair of tensors (N,) as pairs of those that are running: one for each number."""
         lengths = [self.lengths[i] for i in self.numbers]
-        real = self.layout.real
-        tokens, log_probs = self.model.round(z if real is None else z[real])
-        return dict(zip(self.numbers, zip(tokens.split(lengths), log_probs.split(lengths))))
+        return dict(zip(self.numbers, zip(*(x.split(lengths) for x in rounded))))
+
+    def _guess(self, z, prediction):
+        return self._split(self.model.guess(self._real(z), self._real(prediction)))
 
     def _observe(self, k, z, prediction):
-        shown = prediction if self.options.retain_z_0_hat else z
-        for number, rounded in self._rounded(shown).items():
+        shown = (
+            self._guess(z, prediction)
+            if self.options.retain_z_0_hat
+            else self._split(self.model.round(self._real(z)))
+        )
+        for number, rounded in shown.items():
             self.history[number].append(rounded)
 
     def _finish(self, rounded, taken):
         self.done |= {i: (*pair, taken) for i, pair in rounded.items()}
 
-    def _narrow(self, k, prediction):
+    def _narrow(self, k, z, prediction):
         """Finish those that have come to rest, leave those that have lost: what goes on."""
         self.taken += 1
-        resting = self._at_rest(prediction) if self.options.halt_after else set()
+        resting = self._at_rest(z, prediction) if self.options.halt_after else set()
         racing = self.taken == self.options.race_after
         if not resting and not racing:
             return None
-        rounded = self._rounded(prediction)
+        rounded = self._guess(z, prediction)
         self._finish({i: rounded.pop(i) for i in resting}, self.taken)
         if racing:
             # those that have finished cost nothing more and stay what they are
@@ -212,9 +234,9 @@ class Running:
         best = order[:, : self.options.race_keep].tolist()
         return {s * self.beam + i for s, own in enumerate(best) for i in own}
 
-    def _at_rest(self, prediction):
+    def _at_rest(self, z, prediction):
         """Numbers of those whose tokens have been the same for --halt-after steps."""
-        tokens = self.model.likeliest(prediction, self._context())
+        tokens = self.model.likeliest(z, prediction, self._context())
         if self.tokens is None:
             self.unchanged = torch.zeros(len(self.numbers), dtype=torch.long, device=self.device)
         else:

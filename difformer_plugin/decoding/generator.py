@@ -20,9 +20,8 @@ from difformer_plugin.errors import UserError
 class DiffusionGenerator:
     """2D parallel decoding (Sec. 3.3) with any diffusion model of this plug-in.
 
-    The model is asked for its `encoder`, `length_predictor`, `decoding_process(options)`,
-    `context(...)`, `predict(...)`, `clamp(...)`, `round(...)`, `likeliest(...)`,
-    `latent_shape(length)` and `diffusion_steps`; nothing here knows its family.
+    The model is asked for its `encoder`, `length_predictor` and what `DiffusionModel` names for
+    decoding; nothing here knows its family.
 
     Args:
         dictionary: the target dictionary.

@@ -38,11 +38,10 @@ class Recorded:
     Args:
         model: a diffusion model.
         layout, context: of the shape.
-        dim: D.
         record: as `record_on_gpu`.
     """
 
-    def __init__(self, model, layout, context, dim, record):
+    def __init__(self, model, layout, context, record):
         device = layout.device
         self.layout = Layout(
             layout.candidates.lengths.tolist(), layout.owners, device, layout.mask.clone()
@@ -51,8 +50,7 @@ class Recorded:
             [(keys.clone(), values.clone()) for keys, values in context.layers],
             context.mask.clone(),
         )
-        self.z = torch.zeros(layout.candidates.total, dim, device=device)
-        self.previous = torch.zeros_like(self.z)
+        self.z, self.previous = model.blank(layout.candidates.total, device)
         self.timestep = torch.zeros(1, device=device)
         self.replay, self.output = record(
             lambda: model.predict(self.z, self.timestep, self.layout, self.context, self.previous)
@@ -82,7 +80,7 @@ class Recordings:
         self.record, self.works = record, True
         self.met, self.kept = set(), OrderedDict()
 
-    def find(self, model, layout, context, dim):
+    def find(self, model, layout, context):
         """What predicts for these sentences by replaying, or None where nothing does."""
         even = layout.candidates.even and layout.sentences.even
         if not self.works or not even or layout.candidates.total > TOKENS:
@@ -94,7 +92,7 @@ class Recordings:
             return None
         if shape not in self.kept:
             try:
-                self.kept[shape] = Recorded(model, layout, context, dim, self.record)
+                self.kept[shape] = Recorded(model, layout, context, self.record)
             except RuntimeError as error:
                 self.works = False
                 logger.warning(f"decoding goes on without CUDA graphs: {error}")

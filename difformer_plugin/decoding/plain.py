@@ -28,35 +28,46 @@ def decode(model, options, memory, lengths, keys, history=False):
     sentences, beam = lengths.shape
     rows = torch.arange(sentences, device=lengths.device).repeat_interleave(beam)
     numbers = torch.arange(beam, device=lengths.device).repeat(sentences)
-    lengths = lengths.flatten()
-    layout = Layout.dense(
-        torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
-    )
-    memory, noise = memory.select(rows), SentenceNoise(keys[rows], numbers)
-    shape, steps = model.latent_shape(layout.mask.shape[1]), []
+    process = model.decoding_process(options)
+    memory, noise = memory.select(rows), SentenceNoise(keys[rows], numbers, process.draw_noise)
+    layout, steps = _padded(lengths.flatten()), []
+
+    def arrange(z):
+        nonlocal layout
+        layout = _padded(z.lengths)
+        return z.placed(layout)
 
     def predict(z, timestep, previous):
         return model.predict(z, timestep, layout, model.context(memory), previous)
 
     def observe(k, z, prediction):
-        shown = prediction if options.retain_z_0_hat else z
-        steps.append(_rounded(model, shown, layout, lengths))
+        z, prediction = z[layout.real], prediction[layout.real]
+        shown = model.guess(z, prediction) if options.retain_z_0_hat else model.round(z)
+        steps.append(_split(shown, layout))
 
-    prediction = reverse_process(
-        model.decoding_process(options),
+    end = reverse_process(
+        process,
         predictor(model, options, predict),
-        lambda step: noise(step, shape).flatten(0, 1),
+        lambda step: noise(step, model.noise_shape(layout.mask.shape[1])).flatten(0, 1),
         options.decoding_early_stopping,
         observe if history else None,
+        layout=lambda: layout,
+        arrange=arrange if process.grows else None,
     )
-    taken = options.decoding_steps - options.decoding_early_stopping
+    taken = len(process) - options.decoding_early_stopping
     return [
         Drawn(*rounded, taken, [step[i] for step in steps])
-        for i, rounded in enumerate(_rounded(model, prediction, layout, lengths))
+        for i, rounded in enumerate(_split(model.round(end[layout.real]), layout))
     ]
 
 
-def _rounded(model, z, layout, lengths):
-    """The tokens and log-probabilities of each candidate, on the host."""
-    tokens, scores = (x.cpu().split(lengths.tolist()) for x in model.round(z[layout.real]))
+def _padded(lengths):
+    """The layout of candidates of these lengths (n,), padded to the longest."""
+    return Layout.dense(torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None])
+
+
+def _split(rounded, layout):
+    """The tokens and log-probabilities (N,) of each candidate, on the host."""
+    lengths = layout.mask.sum(1).tolist()
+    tokens, scores = (x.cpu().split(lengths) for x in rounded)
     return list(zip(tokens, scores))

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from difformer_plugin.diffusion.noise import normal
 from difformer_plugin.diffusion.rescaling import check_factor
 from difformer_plugin.diffusion.schedules import alphas_cumprod
 from difformer_plugin.errors import UserError
@@ -86,7 +87,10 @@ class GaussianProcess:
         deviation = self._at(np.sqrt(1 - self.alphas_cumprod) * self.noise_scale, t, z_0)
         return mean * z_0 + deviation * noise
 
-    def prior(self, noise):
+    draw_noise = staticmethod(normal)
+    grows = False
+
+    def prior(self, noise, layout=None):
         """z_T, the start of the reverse process: pure noise, scaled (B, L, D)."""
         return noise * self.noise_scale
 
@@ -111,7 +115,11 @@ class GaussianProcess:
         with np.errstate(divide="ignore"):
             return xi, lam, np.log(variance)
 
-    def step(self, z_t, z_0_hat, k, noise):
+    def finish(self, z_t, z_0_hat, k, draw, layout=None):
+        """The end of the reverse process: z_0 is what the last prediction says, without noise."""
+        return z_0_hat
+
+    def step(self, z_t, z_0_hat, k, noise, layout=None):
         """Draw z_s from q(z_s | z_t, z_0_hat), s being the step before the k-th.
 
         Args:

@@ -1,11 +1,11 @@
-"""Standard normal noise that depends on the sentence, the candidate and the step alone.
+"""Noise that depends on the sentence, the candidate and the step alone.
 
 A sentence's noise must not depend on the batch that it happens to be in. So each (seed, sentence,
 candidate, step) has a SplitMix64 stream of its own (Steele et al., 2014), of which element n is a
 pure function of the stream's start and n: any part of it can be computed anywhere, in any order.
 Its bits choose two quantiles of the normal distribution, whose sum is scaled to unit variance. A
 look-up, an addition and a multiplication round alike on every device: the noise is the same to the
-last bit on CPU and GPU.
+last bit on CPU and GPU. Discrete diffusion takes uniform numbers from the same streams.
 """
 
 import copy
@@ -101,20 +101,28 @@ def uniform(streams, count):
     return _shift_right(splitmix64(streams, count), 40).float() / 2**24
 
 
+def uniform_noise(streams, shape):
+    """As `normal`, of uniform numbers in [0, 1)."""
+    length, dim = shape
+    return uniform(streams, length * dim).view(-1, length, dim)
+
+
 class SentenceNoise:
     """The noise of a batch of candidates: a function of the step.
 
     Args:
         keys: int64 (N,), from `sentence_keys`, one for each candidate's sentence.
         candidates: int64 (N,), the candidate's index within its sentence.
+        draw: what makes numbers of streams: `normal` or `uniform_noise`.
     """
 
-    def __init__(self, keys, candidates):
+    def __init__(self, keys, candidates, draw=normal):
+        self.draw = draw
         self.streams = _mix(keys + _mix((candidates + 1) * _signed(_INCREMENT)))
 
     def __call__(self, step, shape):
         """float32 (N, L, D) for `shape` = (L, D). Steps are 0 .. K - 1, K is the prior."""
-        return normal(self._starts(step), shape)
+        return self.draw(self._starts(step), shape)
 
     def at(self, step, rows, positions, dim):
         """The same noise at some tokens alone.
@@ -127,7 +135,7 @@ class SentenceNoise:
         """
         # a stream is linear in its counter: it begins at a token where its start is so much ahead
         starts = self._starts(step)[rows] + positions * dim * _signed(_INCREMENT)
-        return normal(starts, (1, dim))[:, 0]
+        return self.draw(starts, (1, dim))[:, 0]
 
     def select(self, candidates):
         """The noise of some candidates alone: indices or a boolean mask."""

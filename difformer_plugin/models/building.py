@@ -1,4 +1,4 @@
-"""A Difformer's networks, from its configuration and its dictionaries."""
+"""A diffusion model's networks, from its configuration and its dictionaries."""
 
 import torch
 from fairseq import utils
@@ -10,8 +10,12 @@ from difformer_plugin.models.encoder import Encoder, LengthPredictor
 from difformer_plugin.models.layers import init_bert
 
 
-def build_networks(cfg, src_dict, tgt_dict):
+def build_networks(cfg, src_dict, tgt_dict, time_scale, kind=Denoiser):
     """Encoder, denoiser and length predictor, with the weights that they share.
+
+    Args:
+        cfg: NetworkConfig.
+        time_scale: of the denoiser; kind: its class.
 
     Raises:
         UserError: the dictionaries do not allow what the configuration shares, or a file of
@@ -50,7 +54,7 @@ def build_networks(cfg, src_dict, tgt_dict):
         nn.init.normal_(rounding.weight, std=cfg.latent_dim**-0.5)
 
     encoder = Encoder(cfg, source_table, source_in)
-    denoiser = Denoiser(cfg, target_table, target_in, target_out, rounding)
+    denoiser = kind(cfg, time_scale, target_table, target_in, target_out, rounding)
     length_predictor = LengthPredictor(cfg)
     if cfg.apply_bert_init:
         target_path = cfg.encoder_embed_path if cfg.share_all_embeddings else cfg.decoder_embed_path

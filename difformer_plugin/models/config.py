@@ -19,7 +19,9 @@ def option(default, text):
 
 
 @dataclass
-class DifformerConfig(FairseqDataclass):
+class NetworkConfig(FairseqDataclass):
+    """Of encoder, denoiser and length predictor, whatever is diffused."""
+
     # network
     model_dim: int = option(512, "dimension of the Transformer's states")
     latent_dim: int = option(128, "dimension of the embeddings that are diffused (z_t)")
@@ -69,6 +71,24 @@ class DifformerConfig(FairseqDataclass):
         False,
         "apply --embed-norm to the embeddings z_0 instead of after the projection to the model dim",
     )
+    # self-conditioning
+    self_cond: bool = option(
+        False, "self-conditioning: the denoiser also reads its last prediction"
+    )
+    self_cond_before_proj: bool = option(
+        False, "join that prediction before the projection to the model dimension, not after it"
+    )
+    # length
+    sg_length_pred: bool = option(False, "no gradient from the length predictor to the encoder")
+    pred_length_offset: bool = option(
+        False, "predict the difference of target and source length, not the target length"
+    )
+    max_source_positions: int = II("task.max_source_positions")
+    max_target_positions: int = II("task.max_target_positions")
+
+
+@dataclass
+class DifformerConfig(NetworkConfig):
     # diffusion
     diffusion_steps: int = option(2000, "T, the number of diffusion steps in training")
     noise_schedule: str = option("sqrt", f"noise schedule in training: {', '.join(SCHEDULES)}")
@@ -94,36 +114,25 @@ class DifformerConfig(FairseqDataclass):
     rescale_timesteps: bool = option(
         False, "feed the denoiser with time steps scaled to the range from 0 to 1000"
     )
-    self_cond: bool = option(False, "self-conditioning: the denoiser also reads its last z_0-hat")
-    self_cond_before_proj: bool = option(
-        False, "join that z_0-hat before the projection to the model dimension, not after it"
-    )
-    # length
-    sg_length_pred: bool = option(False, "no gradient from the length predictor to the encoder")
-    pred_length_offset: bool = option(
-        False, "predict the difference of target and source length, not the target length"
-    )
-    max_source_positions: int = II("task.max_source_positions")
-    max_target_positions: int = II("task.max_target_positions")
 
 
 # What a named architecture sets where the user does not (App. E, Table 21).
-ARCHITECTURES = {
-    "difformer": {},
-    "difformer_base": {
+SIZES = {
+    "": {},
+    "_base": {
         "model_dim": 768,
         "encoder_ffn_embed_dim": 3072,
         "encoder_attention_heads": 12,
         "decoder_ffn_embed_dim": 3072,
         "decoder_attention_heads": 12,
     },
-    "difformer_iwslt_de_en": {
+    "_iwslt_de_en": {
         "encoder_ffn_embed_dim": 1024,
         "encoder_attention_heads": 4,
         "decoder_ffn_embed_dim": 1024,
         "decoder_attention_heads": 4,
     },
-    "difformer_tiny": {
+    "_tiny": {
         "model_dim": 128,
         "latent_dim": 64,
         "encoder_layers": 2,
@@ -134,16 +143,17 @@ ARCHITECTURES = {
         "decoder_attention_heads": 4,
     },
 }
+ARCHITECTURES = {f"difformer{suffix}": sizes for suffix, sizes in SIZES.items()}
 
 
-def with_defaults(cfg):
+def with_defaults(cfg, configuration):
     """A checkpoint's configuration, with defaults for the options that came after it.
 
     fairseq fills them in where the model's name stands in it, but not where an architecture's does.
     """
     if not isinstance(cfg, DictConfig):
         return cfg
-    later = {f.name: f.default for f in fields(DifformerConfig) if f.name not in cfg}
+    later = {f.name: f.default for f in fields(configuration) if f.name not in cfg}
     return OmegaConf.merge(OmegaConf.create(later), cfg) if later else cfg
 
 
@@ -199,11 +209,16 @@ def check_rescaling(cfg):
 
 
 def check_config(cfg):
-    """Raise a UserError for values that no model can have."""
+    """Raise a UserError for values that no Difformer can have."""
     get_schedule(cfg.noise_schedule)
     check_rescaling(cfg)
     if cfg.diffusion_steps < 2:
         raise UserError(f"--diffusion-steps must be at least 2, not {cfg.diffusion_steps}")
+    check_network(cfg)
+
+
+def check_network(cfg):
+    """Raise a UserError for values that no network can have."""
     for name, least in (
         ("model_dim", 1),
         ("latent_dim", 2),

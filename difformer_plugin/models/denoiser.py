@@ -19,16 +19,21 @@ ROUNDING_CHUNK = 1024  # tokens whose logits over the vocabulary are held at a t
 
 
 class Denoiser(nn.Module):
-    """z_0-hat(z_t, x, t), with the embedding step before and the rounding step after it."""
+    """z_0-hat(z_t, x, t), with the embedding step before and the rounding step after it.
 
-    def __init__(self, cfg, embed_tokens, project_in_dim, project_out_dim, output_projection):
+    Args:
+        cfg: NetworkConfig.
+        time_scale: what times are multiplied by before they are embedded.
+    """
+
+    def __init__(self, cfg, time_scale, embed_tokens, project_in, project_out, output_projection):
         super().__init__()
-        self.embed_tokens, self.project_in_dim = embed_tokens, project_in_dim
-        self.project_out_dim, self.output_projection = project_out_dim, output_projection
+        self.embed_tokens, self.project_in_dim = embed_tokens, project_in
+        self.project_out_dim, self.output_projection = project_out, output_projection
         self.pad = embed_tokens.padding_idx
         self.model_dim = cfg.model_dim
         self.embed_scale = 1.0 if cfg.no_scale_embedding else math.sqrt(cfg.latent_dim)
-        self.time_scale = 1000.0 / cfg.diffusion_steps if cfg.rescale_timesteps else 1.0
+        self.time_scale = time_scale
         self.embed_positions = PositionalEmbedding(
             cfg.max_target_positions, cfg.model_dim, self.pad, learned=cfg.decoder_learned_pos
         )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from fairseq import utils
 from fairseq.data import LanguagePairDataset, ListDataset, PrependTokenDataset, encoders
+from fairseq.data.data_utils import load_indexed_dataset
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation import (
@@ -23,16 +24,17 @@ from omegaconf import II
 from sacrebleu.metrics import BLEU
 
 from difformer_plugin import guards
-from difformer_plugin.criterions.difformer_loss import DifformerLoss
 from difformer_plugin.data.binarised import check_dataset, check_folder
 from difformer_plugin.decoding import settings
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
 from difformer_plugin.models.config import option
+from difformer_plugin.models.diffusion_model import DiffusionModel
 from difformer_plugin.models.fingerprint import check_table_sizes
 
 logger = logging.getLogger(__name__)
+COUNTED = 100_000  # sentences from which the distribution of types is estimated
 guards.install()
 
 
@@ -123,14 +125,16 @@ class DiffusionTranslationTask(TranslationTask):
                 state, len(self.src_dict), len(self.tgt_dict)
             )
         )
-        diffusion = hasattr(model, "decoding_process")
+        diffusion = isinstance(model, DiffusionModel)
         if not diffusion and not from_checkpoint:
             raise UserError(
                 f"--task diffusion_translation cannot train a {type(model).__name__}: use --arch "
-                "difformer or one of its sizes"
+                "difformer or discrete_diffusion, or one of their sizes"
             )
+        if diffusion:
+            self.criterion = model.criterion
         if diffusion and not from_checkpoint:
-            model.prepare_training()
+            model.prepare_training(self)
         if self.cfg.eval_bleu and diffusion and not from_checkpoint:
             self._prepare_eval_bleu(model)
         return model
@@ -142,13 +146,30 @@ class DiffusionTranslationTask(TranslationTask):
         return super().valid_step(sample, model, criterion)
 
     def build_criterion(self, cfg, from_checkpoint=False):
-        """Build a criterion, which must be one for diffusion."""
-        criterion = super().build_criterion(cfg, from_checkpoint)
-        if not isinstance(criterion, DifformerLoss):
+        """Build a criterion, which must be the one of the model."""
+        if cfg._name != self.criterion:
             raise UserError(
-                f"--criterion {cfg._name} does not know diffusion: use --criterion difformer_loss"
+                f"--criterion {cfg._name} is none of this model's: use --criterion {self.criterion}"
             )
-        return criterion
+        return super().build_criterion(cfg, from_checkpoint)
+
+    def target_counts(self):
+        """How often each type is in the training targets, float64 (V,); of at most 100,000."""
+        path = utils.split_paths(self.cfg.data)[0]
+        pair = f"{self.cfg.source_lang}-{self.cfg.target_lang}"
+        for name in (pair, "-".join(reversed(pair.split("-")))):
+            prefix = os.path.join(path, f"{self.cfg.train_subset}.{name}.{self.cfg.target_lang}")
+            targets = load_indexed_dataset(prefix, self.tgt_dict, self.cfg.dataset_impl)
+            if targets is not None:
+                break
+        else:
+            raise UserError(
+                f"{path}: no targets of {self.cfg.train_subset}, whose types this process counts: "
+                "train on a data-bin that has them"
+            )
+        chosen = np.linspace(0, len(targets) - 1, min(len(targets), COUNTED)).astype(int)
+        tokens = torch.cat([targets[i].long() for i in chosen])
+        return torch.bincount(tokens, minlength=len(self.tgt_dict)).double()
 
     def _prepare_eval_bleu(self, model):
         """What fairseq's translation task validates BLEU with."""

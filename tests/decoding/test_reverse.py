@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -135,7 +136,7 @@ def test_the_chain_without_noise_has_a_closed_form(process):
 # options that alter the prediction
 
 
-MODEL = SimpleNamespace(diffusion_steps=100, clamp=torch.round)
+MODEL = SimpleNamespace(time_unit=100, clamp=torch.round)
 
 
 @pytest.mark.parametrize("fixed, asked", [(None, 17), (0.0, 0), (0.25, 25), (0.999, 99.9)])
@@ -155,19 +156,27 @@ def test_clamping(clamping):
 
 
 def test_any_process_will_do():
-    """The loop knows no Gaussian: here states are strings."""
+    """The loop knows no Gaussian: here states are strings, and the number of tokens grows."""
     process = type("Process", (SimpleNamespace,), {"__len__": lambda self: 3})(
-        timesteps=[0, 5, 9],
-        prior=lambda noise: f"prior({noise})",
-        step=lambda z, prediction, k, noise: f"{z}>{k}",
+        timesteps=np.array([0, 5, 9]),
+        prior=lambda noise, layout: f"prior({noise}, {layout})",
+        step=lambda z, prediction, k, noise, layout: f"{z}>{k}",
+        finish=lambda z, prediction, k, draw, layout: f"{z}>{draw()} {prediction}",
     )
-    seen = []
-    reverse_process(
-        process,
-        lambda z, t, previous: seen.append(z) or f"prediction {t}",
-        lambda step: f"noise {step}",
-    )
-    assert seen == ["prior(noise 3)", "prior(noise 3)>2", "prior(noise 3)>2>1"]
+    seen, before = [], []
+
+    def predict(z, t, previous):
+        seen.append(z)
+        before.append(previous)
+        return f"prediction {t}"
+
+    end = reverse_process(process, predict, lambda step: f"noise {step}", layout=lambda: "here")
+    assert seen == ["prior(noise 3, here)", "prior(noise 3, here)>2", "prior(noise 3, here)>2>1"]
+    assert end == f"{seen[-1]}>noise 0 prediction 0"
+    assert before == [None, "prediction 9", "prediction 5"]
+    before.clear()
+    reverse_process(process, predict, str, arrange=lambda z: z + "!")
+    assert seen[-1] == "prior(3, None)>2!>1!" and before == [None, None, None]
 
 
 def test_what_is_left_behind_is_predicted_no_more(process):
@@ -179,7 +188,7 @@ def test_what_is_left_behind_is_predicted_no_more(process):
         shapes.append(len(z))
         return 0.3 * z + 0.1 * timestep + (0 if previous is None else previous)
 
-    def narrow(k, prediction):
+    def narrow(k, z, prediction):
         nonlocal here
         if k not in (7, 4):
             return None
@@ -191,6 +200,6 @@ def test_what_is_left_behind_is_predicted_no_more(process):
     alone = reverse_process(process, predict, lambda step: noises[step][:1])
     torch.testing.assert_close(narrowed, alone)
     nobody = reverse_process(
-        process, predict, lambda step: noises[step], narrow=lambda k, prediction: torch.arange(0)
+        process, predict, lambda step: noises[step], narrow=lambda k, z, prediction: torch.arange(0)
     )
     assert len(nobody) == 0

@@ -187,4 +187,4 @@ def test_probe_refuses_what_cannot_be(corpus, model, tmp_path, arguments, messag
 
 def test_probe_refuses_a_teacher(corpus, teacher, tmp_path):
     outcome = run(tmp_path, "difformer", "probe", corpus.joined, "--path", teacher)
-    assert "not a diffusion model" in error_line(outcome)
+    assert "not a Difformer" in error_line(outcome)

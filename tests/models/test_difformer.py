@@ -342,7 +342,7 @@ def test_a_precision_of_its_own_for_decoding(build):
     half = copy.deepcopy(model).bfloat16()
     expected = half.predict(z_t, 7, layout, half.context(memory.to(torch.bfloat16)), None)
     assert torch.equal(predict(), expected) and not torch.equal(predict(None), expected)
-    tokens = model.likeliest(expected, model.context(memory, torch.bfloat16))
+    tokens = model.likeliest(None, expected, model.context(memory, torch.bfloat16))
     assert torch.equal(tokens, half.denoiser.likeliest(expected))
     with torch.no_grad():
         model.train().denoiser.project_in_dim.weight.data.mul_(3)
@@ -384,7 +384,7 @@ def test_decoding_process_is_that_of_training_but_for_the_factor(build):
 
 def test_sizes_that_decoding_asks_for(build):
     model = build()
-    assert (model.diffusion_steps, model.latent_shape(7)) == (50, (7, 8))
+    assert (model.time_unit, model.noise_shape(7)) == (50, (7, 8))
     assert model.max_positions() == (40, 30)
 
 

@@ -59,7 +59,7 @@ def test_options_that_cannot_be_are_refused(options, message):
 @pytest.mark.parametrize("vp_rf", [False, True])
 def test_auto_is_the_search_for_this_dictionary_and_dimension(build, task, vp_rf):
     model = build(**AUTO, vp_rf=vp_rf, noise_schedule="cosine")
-    series = NoiseSeries("cosine", model.diffusion_steps, vp_rf)
+    series = NoiseSeries("cosine", model.time_unit, vp_rf)
     types = len(task.target_dictionary)
     expected, _ = search_factor(lambda f: dgs(series, f, types, 64), 0.3)
     assert model.rescaling.factor == expected > 1
@@ -68,16 +68,16 @@ def test_auto_is_the_search_for_this_dictionary_and_dimension(build, task, vp_rf
 
 def test_a_threshold_below_a_guess_is_an_error(build, task):
     with pytest.raises(UserError, match="choose a greater --max-dgs"):
-        build(**AUTO | {"max_dgs": 0.5 / len(task.target_dictionary)}).prepare_training()
+        build(**AUTO | {"max_dgs": 0.5 / len(task.target_dictionary)}).prepare_training(None)
 
 
 def test_the_number_is_printed(build, caplog):
     caplog.set_level(logging.INFO)
     model = build(**AUTO)
-    model.prepare_training()
+    model.prepare_training(None)
     assert f"rescaling factor {model.rescaling.factor:g}: degeneration score 0." in caplog.text
     assert "start with" not in caplog.text
-    build(**AUTO, apply_bert_init=True).prepare_training()
+    build(**AUTO, apply_bert_init=True).prepare_training(None)
     assert f"start with sigma_e = {0.02 * math.sqrt(64):.2g}" in caplog.text
 
 
@@ -139,7 +139,7 @@ def test_loading_a_model_to_translate_with_it_chooses_and_follows_nothing(build,
 def test_the_checkpoints_factor_is_printed_once(build, caplog):
     caplog.set_level(logging.INFO)
     model = build(**FOLLOW)
-    model.prepare_training()
+    model.prepare_training(None)
     state = model.state_dict()
     state[KEY][0] = 3.5
     model.load_state_dict(state)
@@ -166,7 +166,7 @@ def test_older_configurations_lack_the_later_options(build, task):
     older.rescaling_factor = 3.0  # it was a float
     OmegaConf.set_struct(older, True)
     assert Difformer.build_model(older, task).rescaling.factor == 3.0
-    assert with_defaults(cfg) is cfg
+    assert with_defaults(cfg, DifformerConfig) is cfg
 
 
 def test_half_precision_leaves_the_factor_alone(build):
@@ -196,7 +196,7 @@ def following(build):
 
     def following(**options):
         model = build(**FOLLOW | options)
-        model.prepare_training()
+        model.prepare_training(None)
         return model
 
     return following
@@ -264,7 +264,7 @@ def test_following_does_not_touch_the_random_numbers_of_training(following):
 
 def test_measures_are_kept_until_the_table_or_the_factor_changes(build, monkeypatch):
     model = build(**FOLLOW)
-    first = model.embedding_measures()
+    first = model.measures()
     assert first["dgs"] == model.rescaling.score(model.denoiser.table())
     assert first["rescaling_factor"] == 2.0
     asked = []
@@ -272,13 +272,13 @@ def test_measures_are_kept_until_the_table_or_the_factor_changes(build, monkeypa
     monkeypatch.setattr(
         model.rescaling, "score", lambda *args, **kw: asked.append(1) or original(*args, **kw)
     )
-    assert model.embedding_measures() == first and not asked
+    assert model.measures() == first and not asked
     model.denoiser.embed_tokens.weight.data.mul_(0.5)  # as fairseq's optimisers do
-    halved = model.embedding_measures()
+    halved = model.measures()
     assert asked == [1] and halved["dgs"] < first["dgs"]
     assert halved["ani"] == pytest.approx(first["ani"], abs=1e-6)
     model.rescaling._set(1.0)
-    assert model.embedding_measures()["dgs"] > halved["dgs"] and len(asked) == 2
+    assert model.measures()["dgs"] > halved["dgs"] and len(asked) == 2
 
 
 def test_the_table_is_what_is_diffused(build, task):

@@ -13,11 +13,11 @@ def draw(weights, u):
         int64 (M,); never a state of weight 0.
     """
     cumulative = weights.double().cumsum(-1)
-    target = u.double() * cumulative[:, -1]
-    found = torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
-    # u may be so close to 1 that its product is the whole sum: then the last state that can be
-    last = torch.searchsorted(cumulative, cumulative[:, -1:])[:, 0]
-    return torch.minimum(found, last)
+    total = cumulative[:, -1]
+    # u may be so close to 1 that its product is the whole sum, which no state is beyond
+    most = torch.nextafter(total, torch.zeros_like(total))
+    target = torch.minimum(u.double() * total, most)
+    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
 
 
 def sharpen(log_probs, temperature):

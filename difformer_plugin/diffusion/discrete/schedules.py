@@ -140,7 +140,8 @@ def uniform_information(alpha, unigram):
     """I(x_t; x_0) in nats for uniform transitions (D3PM, App. A.7).
 
     With p the distribution of x_0, that of x_t is alpha p + (1 - alpha) / n, and given x_0 it is
-    alpha + (1 - alpha) / n on x_0 and (1 - alpha) / n on each other type.
+    alpha + (1 - alpha) / n on x_0 and (1 - alpha) / n on each other type. Types that are equally
+    frequent, as most of a vocabulary are, are computed once.
 
     Args:
         alpha: float64 (P,); unigram: float64 (n,), a distribution.
@@ -151,8 +152,9 @@ def uniform_information(alpha, unigram):
     other = (1 - alpha) / count
     same = alpha + other
     conditional = -(torch.xlogy(same, same) + (count - 1) * torch.xlogy(other, other))
-    marginal = alpha[:, None] * unigram + other[:, None]
-    return -torch.xlogy(marginal, marginal).sum(-1) - conditional
+    values, types = unigram.unique(return_counts=True)
+    marginal = alpha[:, None] * values + other[:, None]
+    return -(types * torch.xlogy(marginal, marginal)).sum(-1) - conditional
 
 
 def entropy(distribution):

@@ -50,9 +50,9 @@ def _(process: Uniform, log_ratios, x_0, x_t, t):
     r = torch.where(kept, 1 / (1 + odds), 1)
     more = torch.where(kept, 0, odds)  # what the ratio of x_0 has more than r
     constant = (n - 1) * (torch.xlogy(r, r) - r) + torch.xlogy(1 + more, 1 + more) - more
-    ratios = log_ratios.scatter(1, x_t[:, None], -torch.inf).exp().sum(-1, dtype=torch.float64)
+    ratios = log_ratios.scatter(1, x_t[:, None], -torch.inf).exp_().sum(-1).double()
     own, right = log_ratios.gather(1, torch.stack([x_t, x_0], dim=1)).double().unbind(1)
-    logs = log_ratios.sum(-1, dtype=torch.float64) - own
+    logs = log_ratios.sum(-1).double() - own
     bracket = ratios - r * logs - more * right + constant
     return (_sigma(process, t) / n * bracket).to(log_ratios.dtype)
 
@@ -61,7 +61,7 @@ def _(process: Uniform, log_ratios, x_0, x_t, t):
 def _(process: Absorbing, log_ratios, x_0, x_t, t):
     """alpha / (1 - alpha) leaves the bracket: it is MDLM's term where the ratios sum to 1."""
     weight = torch.where(x_t == process.mask, process.schedule.hazard(t), 0)
-    bracket = log_ratios.exp().sum(-1, dtype=torch.float64) - at(log_ratios, x_0).double() - 1
+    bracket = log_ratios.exp().sum(-1).double() - at(log_ratios, x_0).double() - 1
     return (weight * bracket).to(log_ratios.dtype)
 
 
@@ -85,12 +85,14 @@ def tweedie(process, log_ratios, x_t, s, t):
 
 @tweedie.register
 def _(process: Uniform, log_ratios, x_t, s, t):
-    """The ratios, 1 among them, say what p_t is; p_s alpha_t/alpha_s = p_t - what came anew."""
+    """The ratios, 1 among them, say what p_t is; less what came anew it is as p_s is."""
     marginal = log_ratios.scatter(1, x_t[:, None], 0).softmax(-1)
-    anew = ((1 - process.staying(s, t)) / process.types).to(marginal.dtype)
-    weights = (marginal - anew[:, None]).clamp_(min=0)
-    weights *= process.column(x_t, s, t).to(weights.dtype)
-    return weights / weights.sum(-1, keepdim=True)
+    stays = process.staying(s, t)[:, None].to(marginal.dtype)
+    anew = (1 - stays) / process.types
+    weights = (marginal - anew).clamp_(min=0)
+    own = weights.gather(1, x_t[:, None])
+    weights.mul_(anew).scatter_add_(1, x_t[:, None], stays * own)  # times [Q_{t|s}]_{., x_t}
+    return weights.div_(weights.sum(-1, keepdim=True))
 
 
 @tweedie.register
