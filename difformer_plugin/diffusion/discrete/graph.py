@@ -6,6 +6,8 @@ Similarities are computed in float64 and compared in float32, so that equal embe
 the order of summation; of tied types the one with the lower index is nearer.
 """
 
+import warnings
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -165,9 +167,23 @@ def spectrum(rates):
     def lifted(v):  # the constant vector's eigenvalue is moved from 0 to the other end
         return bound * v.mean() - rates @ v
 
-    operator = LinearOperator(rates.shape, matvec=lifted, dtype=np.float64)
+    shifted = LinearOperator(rates.shape, matvec=lifted, dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(count)  # the same numbers at every load
     options = {"k": 1, "v0": start, "tol": TOLERANCE, "return_eigenvectors": False}
-    (gap,) = eigsh(operator, which="SA", ncv=64, **options)
+    (gap,) = eigsh(shifted, which="SA", ncv=64, **options)
     (greatest,) = eigsh(-rates, which="LA", **options)
     return float(gap), float(min(greatest * (1 + 10 * TOLERANCE), bound))
+
+
+def operator(rates, greatest):
+    """X = 1 + (2 / greatest) R, whose eigenvalues lie in [-1, 1], as a torch CSR matrix."""
+    matrix = (rates * (2 / greatest) + sp.eye_array(rates.shape[0])).tocsr()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(np.int32)),
+            torch.from_numpy(matrix.indices.astype(np.int32)),
+            torch.from_numpy(matrix.data),
+            matrix.shape,
+            check_invariants=True,
+        )

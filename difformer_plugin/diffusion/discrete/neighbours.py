@@ -5,17 +5,19 @@ the vector's norm, so whatever is divided by is known to more digits than float3
 run in float64; only the distributions that come out are of the process's dtype.
 """
 
-import warnings
-
 import numpy as np
-import scipy.sparse as sp
 import torch
 from scipy.interpolate import PchipInterpolator
 from scipy.special import ive
 from torch.autograd.function import once_differentiable
 
 from difformer_plugin.diffusion.discrete.categorical import TINY, Process, at
-from difformer_plugin.diffusion.discrete.graph import neighbour_graph, rate_matrix, spectrum
+from difformer_plugin.diffusion.discrete.graph import (
+    neighbour_graph,
+    operator,
+    rate_matrix,
+    spectrum,
+)
 from difformer_plugin.diffusion.discrete.sampling import draw_type
 from difformer_plugin.diffusion.discrete.schedules import (
     MUTUAL_INFORMATION,
@@ -55,8 +57,7 @@ class Neighbours(Process):
         self.gap, self.greatest = spectrum(rates)
         self.schedule = Tabulated(table)
         self.forgetting = np.log(types / EVEN) / self.gap
-        # (2 / greatest) R + I, whose eigenvalues lie in [-1, 1]
-        self.operators = {torch.device("cpu"): sparse_operator(rates * (2 / self.greatest))}
+        self.operators = {torch.device("cpu"): operator(rates, self.greatest)}
 
     def cumulated(self, t):
         """B(t), float64 (M,), from 0 to infinity."""
@@ -90,11 +91,11 @@ class Neighbours(Process):
         return self._posterior(near, x_0, s).to(self.dtype)
 
     def _posterior(self, near, x_0, s):
-        start = torch.zeros_like(near).scatter_(1, x_0[:, None], 1.0)
-        joint = near * self._distribution(start, self.cumulated(s))
+        (far,) = self.spread(x_0, self.cumulated(s))
+        joint = near * far
         reach = joint.sum(-1, keepdim=True)
         posterior = torch.where(reach > KNOWN, joint / reach.clamp(min=KNOWN), near)
-        return torch.where((s == 0)[:, None], start, posterior)
+        return torch.where((s == 0)[:, None], far, posterior)
 
     def reverse(self, x_t, log_p, s, t):
         """The sum over x~ of q(x_s | x_t, x~) p~(x~ | x_t), with the `posterior` above."""
@@ -123,10 +124,6 @@ class Neighbours(Process):
         start.scatter_(1, x[:, None], 1.0)
         return [as_distribution(found) for found in self.exponential(start, *amounts)]
 
-    def _distribution(self, v, amount):
-        (found,) = self.exponential(v, amount)
-        return as_distribution(found)
-
     def exponential(self, v, *amounts):
         """exp(B_m R) v_m for each row m, by one recursion for all of the amounts.
 
@@ -145,12 +142,12 @@ class Neighbours(Process):
         found = [torch.empty_like(v) for _ in amounts]
         series = [self._coefficients(amount) for amount in amounts]
         lengths = torch.stack([length for _, length in series]).amax(0)
-        operator = self._operator(v.device)
+        matrix = self._operator(v.device)
         for rows in lengths.argsort(descending=True).split(max(1, ENTRIES // self.types)):
             count = int(lengths[rows[0]])
             rows_there = rows.to(v.device)
             parts = [c[:count, rows].to(v.device) for c, _ in series]
-            sums = chebyshev(operator, v[rows_there].T.contiguous(), parts, count)
+            sums = chebyshev(matrix, v[rows_there].T.contiguous(), parts, count)
             for whole, part in zip(found, sums):
                 whole[rows_there] = part.T
         return [
@@ -200,25 +197,11 @@ def as_distribution(found):
     return found / found.sum(-1, keepdim=True)
 
 
-def sparse_operator(matrix):
-    """1 + a SciPy matrix, as a torch CSR matrix of float64."""
-    matrix = (matrix + sp.eye_array(matrix.shape[0])).tocsr()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr.astype(np.int32)),
-            torch.from_numpy(matrix.indices.astype(np.int32)),
-            torch.from_numpy(matrix.data),
-            matrix.shape,
-            check_invariants=True,
-        )
-
-
-def chebyshev(operator, v, coefficients, count):
+def chebyshev(matrix, v, coefficients, count):
     """sum_k c_k T_k(X) v for each set of coefficients, by T_{k+1} = 2 X T_k - T_{k-1}.
 
     Args:
-        operator: X, sparse (n, n).
+        matrix: X, sparse (n, n).
         v: (n, M), overwritten; coefficients: (K, M) each; they may end before count.
     Returns:
         (n, M) for each set.
@@ -229,7 +212,7 @@ def chebyshev(operator, v, coefficients, count):
         if k == 1:
             before, here = here.clone(), operator @ here
         elif k > 1:
-            torch.addmm(before, operator, here, beta=-1, alpha=2, out=before)
+            torch.addmm(before, matrix, here, beta=-1, alpha=2, out=before)
             before, here = here, before
         for total, c in zip(sums, coefficients):
             if k < len(c):
