@@ -180,8 +180,8 @@ class Absorbing(Interpolating):
 
     def kl(self, x_0, x_t, log_p, s, t):
         """A mask's cross-entropy times `returning`; nothing where x_t has x_0 already."""
-        weight = (self.returning(s, t) * (x_t == self.mask)).to(log_p.dtype)
-        return -weight * at(log_p, x_0)
+        cost = -self.returning(s, t).to(log_p.dtype) * at(log_p, x_0)
+        return torch.where(x_t == self.mask, cost, 0)
 
     def step(self, x_t, x_0, s, t, u):
         returns = (x_t == self.mask) & (u[:, 0] < self.returning(s, t))

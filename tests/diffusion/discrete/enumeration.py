@@ -37,9 +37,9 @@ class Chain:
         posterior, result = self.posterior(s, t), np.full((self.states, self.states), np.nan)
         for x_t in range(self.states):
             possible = [x for x in range(self.types) if not np.isnan(posterior[x_t, x]).any()]
-            if possible:
-                weights = predictor[x_t, possible] / predictor[x_t, possible].sum()
-                result[x_t] = weights @ posterior[x_t, possible]
+            weights = predictor[x_t, possible]
+            if weights.sum() > 0:
+                result[x_t] = weights @ posterior[x_t, possible] / weights.sum()
         return result
 
     def kl(self, predictor, s, t):

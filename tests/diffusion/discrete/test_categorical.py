@@ -153,6 +153,7 @@ def test_without_subs_only_the_reconstruction_sees_what_is_said_of_tokens():
         times = when(s, TYPES), when(3, TYPES)
         close(Process.kl(process, x, x, log_p[x], *times), expected.double())
         close(process.kl(x, x, log_p[x], *times), np.zeros(TYPES))
+        close(process.kl(x, x, torch.full_like(log_p[x], -torch.inf), *times), np.zeros(TYPES))
 
 
 def test_the_terms_have_the_gradients_of_the_formula(case):
