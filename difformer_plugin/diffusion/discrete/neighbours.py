@@ -53,11 +53,14 @@ class Neighbours(Process):
 
     def __init__(self, edges, weights, table, types, dtype=torch.float32):
         super().__init__(types, types, dtype)
-        rates = rate_matrix(edges, weights, types)
-        self.gap, self.greatest = spectrum(rates)
+        self.rates = rate_matrix(edges, weights, types)
+        self.gap, self.greatest = spectrum(self.rates)
         self.schedule = Tabulated(table)
         self.forgetting = np.log(types / EVEN) / self.gap
-        self.operators = {torch.device("cpu"): operator(rates, self.greatest)}
+        self._operators = {}  # by device, made when they are needed
+
+    def __getstate__(self):
+        return {**self.__dict__, "_operators": {}}  # torch cannot copy sparse matrices
 
     def cumulated(self, t):
         """B(t), float64 (M,), from 0 to infinity."""
@@ -172,9 +175,9 @@ class Neighbours(Process):
         return torch.from_numpy(values)[:, which], torch.from_numpy(counts)[which]
 
     def _operator(self, device):
-        if device not in self.operators:
-            self.operators[device] = self.operators[torch.device("cpu")].to(device)
-        return self.operators[device]
+        if device not in self._operators:
+            self._operators[device] = operator(self.rates, self.greatest).to(device)
+        return self._operators[device]
 
 
 class Exponential(torch.autograd.Function):
@@ -210,7 +213,7 @@ def chebyshev(matrix, v, coefficients, count):
     before, here = None, v
     for k in range(count):
         if k == 1:
-            before, here = here.clone(), operator @ here
+            before, here = here, matrix @ here
         elif k > 1:
             torch.addmm(before, matrix, here, beta=-1, alpha=2, out=before)
             before, here = here, before
