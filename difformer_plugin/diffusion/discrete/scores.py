@@ -87,8 +87,8 @@ def tweedie(process, log_ratios, x_t, s, t):
 def _(process: Uniform, log_ratios, x_t, s, t):
     """The ratios, 1 among them, say what p_t is; less what came anew it is as p_s is."""
     marginal = log_ratios.scatter(1, x_t[:, None], 0).softmax(-1)
-    stays = process.staying(s, t)[:, None].to(marginal.dtype)
-    anew = (1 - stays) / process.types
+    a = process.staying(s, t)[:, None]
+    stays, anew = a.to(marginal.dtype), ((1 - a) / process.types).to(marginal.dtype)
     weights = (marginal - anew).clamp_(min=0)
     own = weights.gather(1, x_t[:, None])
     weights.mul_(anew).scatter_add_(1, x_t[:, None], stays * own)  # times [Q_{t|s}]_{., x_t}
