@@ -6,8 +6,6 @@ Similarities are computed in float64 and compared in float32, so that equal embe
 the order of summation; of tied types the one with the lower index is nearer.
 """
 
-import warnings
-
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -173,17 +171,3 @@ def spectrum(rates):
     (gap,) = eigsh(shifted, which="SA", ncv=64, **options)
     (greatest,) = eigsh(-rates, which="LA", **options)
     return float(gap), float(min(greatest * (1 + 10 * TOLERANCE), bound))
-
-
-def operator(rates, greatest):
-    """X = 1 + (2 / greatest) R, whose eigenvalues lie in [-1, 1], as a torch CSR matrix."""
-    matrix = (rates * (2 / greatest) + sp.eye_array(rates.shape[0])).tocsr()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr.astype(np.int32)),
-            torch.from_numpy(matrix.indices.astype(np.int32)),
-            torch.from_numpy(matrix.data),
-            matrix.shape,
-            check_invariants=True,
-        )

@@ -8,16 +8,9 @@ run in float64; only the distributions that come out are of the process's dtype.
 import numpy as np
 import torch
 from scipy.interpolate import PchipInterpolator
-from scipy.special import ive
-from torch.autograd.function import once_differentiable
 
 from difformer_plugin.diffusion.discrete.categorical import TINY, Process, at
-from difformer_plugin.diffusion.discrete.graph import (
-    neighbour_graph,
-    operator,
-    rate_matrix,
-    spectrum,
-)
+from difformer_plugin.diffusion.discrete.graph import neighbour_graph, rate_matrix, spectrum
 from difformer_plugin.diffusion.discrete.sampling import draw_type
 from difformer_plugin.diffusion.discrete.schedules import (
     MUTUAL_INFORMATION,
@@ -27,11 +20,10 @@ from difformer_plugin.diffusion.discrete.schedules import (
     entropy,
     equal_information,
 )
+from difformer_plugin.diffusion.discrete.series import Acting, Exponential
 
-COEFFICIENT = 1e-16  # the series ends where its coefficients stay below
 EVEN = 1e-8  # as near to uniform, relative to 1 / n, all is forgotten: below float32's precision
 KNOWN = 1e-10  # what is less probable has too few correct digits to be divided by
-ENTRIES = 2**21  # numbers in one vector of the series: a group of rows
 POINTS = 1025  # of a schedule's table
 SAMPLE = 256  # types x_0 over which H(x_t | x_0) is averaged
 PER_DECADE, LEAST_RATE = 8, 1e-4  # the values of B at which the information is measured
@@ -53,14 +45,10 @@ class Neighbours(Process):
 
     def __init__(self, edges, weights, table, types, dtype=torch.float32):
         super().__init__(types, types, dtype)
-        self.rates = rate_matrix(edges, weights, types)
-        self.gap, self.greatest = spectrum(self.rates)
+        rates = rate_matrix(edges, weights, types)
+        self.gap, greatest = spectrum(rates)
         self.schedule = Tabulated(table)
-        self.forgetting = np.log(types / EVEN) / self.gap
-        self._operators = {}  # by device, made when they are needed
-
-    def __getstate__(self):
-        return {**self.__dict__, "_operators": {}}  # torch cannot copy sparse matrices
+        self.exponential = Exponential(rates, greatest, np.log(types / EVEN) / self.gap)
 
     def cumulated(self, t):
         """B(t), float64 (M,), from 0 to infinity."""
@@ -77,7 +65,7 @@ class Neighbours(Process):
     column = row  # R is symmetric
 
     def act(self, v, s, t):
-        return Exponential.apply(v, self, self.between(s, t))
+        return Acting.apply(v, self.exponential, self.between(s, t))
 
     def prior(self, u):
         return draw_type(u, self.types)
@@ -109,7 +97,7 @@ class Neighbours(Process):
         p = log_p.double().exp()
         known = reach > KNOWN
         weighted = torch.where(known, p / reach.clamp(min=KNOWN), 0)
-        joint = near * Exponential.apply(weighted, self, self.cumulated(s)).clamp(min=0)
+        joint = near * Acting.apply(weighted, self.exponential, self.cumulated(s)).clamp(min=0)
         unknown = torch.where(known, 0, p).sum(-1, keepdim=True)
         joint = torch.where((s == 0)[:, None], p, joint + unknown * near)
         return joint / joint.sum(-1, keepdim=True)
@@ -127,100 +115,11 @@ class Neighbours(Process):
         start.scatter_(1, x[:, None], 1.0)
         return [as_distribution(found) for found in self.exponential(start, *amounts)]
 
-    def exponential(self, v, *amounts):
-        """exp(B_m R) v_m for each row m, by one recursion for all of the amounts.
-
-        With X = 1 + (2 / greatest) R and z = B greatest / 2 it is exp(-z) exp(z X) =
-        ive_0(z) + 2 sum_k ive_k(z) T_k(X). Rows with more terms come first and rows of like length
-        go together, so that few wait for the longest.
-
-        Args:
-            v: (M, n).
-            amounts: float64 (M,) each, B_m.
-        Returns:
-            float64 (M, n) for each of the amounts.
-        """
-        v = v.double()
-        even = (v.sum(-1, keepdim=True) / self.types).expand_as(v)
-        found = [torch.empty_like(v) for _ in amounts]
-        series = [self._coefficients(amount) for amount in amounts]
-        lengths = torch.stack([length for _, length in series]).amax(0)
-        matrix = self._operator(v.device)
-        for rows in lengths.argsort(descending=True).split(max(1, ENTRIES // self.types)):
-            count = int(lengths[rows[0]])
-            rows_there = rows.to(v.device)
-            parts = [c[:count, rows].to(v.device) for c, _ in series]
-            sums = chebyshev(matrix, v[rows_there].T.contiguous(), parts, count)
-            for whole, part in zip(found, sums):
-                whole[rows_there] = part.T
-        return [
-            torch.where((amount >= self.forgetting)[:, None], even, whole)
-            for whole, amount in zip(found, amounts)
-        ]
-
-    def _coefficients(self, amount):
-        """The series' coefficients, float64 (K, M), and how many each row needs, (M,); none of
-        those that forget."""
-        amount = amount.cpu()
-        kept, which = torch.where(amount < self.forgetting, amount, -1.0).unique(
-            return_inverse=True
-        )
-        z = (kept.numpy() * self.greatest / 2).clip(min=0)
-        # ive_k(z) is below exp(-k^2 / (2 z + k)) or so
-        digits = -np.log(COEFFICIENT)
-        most = int((digits + np.sqrt(digits**2 + 8 * digits * z.max())) / 2) + 2
-        orders = np.arange(most)[:, None]
-        values = np.where(orders == 0, 1, 2) * ive(orders, z) * (kept.numpy() >= 0)
-        counts = (values > COEFFICIENT).sum(0)  # they rise to no more than one peak at order 1
-        return torch.from_numpy(values)[:, which], torch.from_numpy(counts)[which]
-
-    def _operator(self, device):
-        if device not in self._operators:
-            self._operators[device] = operator(self.rates, self.greatest).to(device)
-        return self._operators[device]
-
-
-class Exponential(torch.autograd.Function):
-    """exp(B_m R) v_m as a function of v; R is symmetric, so it is its own gradient."""
-
-    @staticmethod
-    def forward(ctx, v, process, amount):
-        ctx.process, ctx.amount = process, amount
-        return process.exponential(v, amount)[0].to(v.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return ctx.process.exponential(grad, ctx.amount)[0].to(grad.dtype), None, None
-
 
 def as_distribution(found):
     """Without what rounding leaves below 0, and of sum 1."""
     found = found.clamp(min=0)
     return found / found.sum(-1, keepdim=True)
-
-
-def chebyshev(matrix, v, coefficients, count):
-    """sum_k c_k T_k(X) v for each set of coefficients, by T_{k+1} = 2 X T_k - T_{k-1}.
-
-    Args:
-        matrix: X, sparse (n, n).
-        v: (n, M), overwritten; coefficients: (K, M) each; they may end before count.
-    Returns:
-        (n, M) for each set.
-    """
-    sums = [torch.zeros_like(v) for _ in coefficients]
-    before, here = None, v
-    for k in range(count):
-        if k == 1:
-            before, here = here, matrix @ here
-        elif k > 1:
-            torch.addmm(before, matrix, here, beta=-1, alpha=2, out=before)
-            before, here = here, before
-        for total, c in zip(sums, coefficients):
-            if k < len(c):
-                total.addcmul_(here, c[k])
-    return sums
 
 
 def prepare(embeddings, unigram, k, schedule):
@@ -258,7 +157,8 @@ def mutual_information(process, unigram):
     low, high = np.log(amounts[0]), np.log(amounts[-1])
 
     def information(alpha):
-        place = np.log(-np.log(alpha.numpy()) / process.gap)
+        amount = -np.log(alpha.numpy()) / process.gap
+        place = np.log(amount.clip(amounts[0] / 2))
         inside = np.where(place > high, 0, curve(place.clip(low, high)))
         return torch.from_numpy(np.where(place < low, float(entropy(unigram)), inside))
 
@@ -279,8 +179,8 @@ def measured_information(process, unigram):
     v[0] = unigram
     v[1:].scatter_(1, types[:, None], 1.0)
     amounts, found, least = [], [], float(entropy(unigram)) / POINTS
-    before, here = 0.0, LEAST_RATE / process.greatest
-    while before < process.forgetting and (not found or found[-1] > least):
+    before, here = 0.0, LEAST_RATE
+    while before < process.exponential.forgetting and (len(found) < 2 or found[-1] > least):
         (v,) = process.exponential(v, torch.full((len(v),), here - before, dtype=torch.float64))
         v = as_distribution(v)
         entropies = -torch.xlogy(v, v).sum(-1)

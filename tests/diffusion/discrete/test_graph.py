@@ -158,5 +158,3 @@ def test_spectrum(count):
     values = np.linalg.eigvalsh(-rates.toarray())
     assert gap == pytest.approx(values[1], rel=1e-5)
     assert values[-1] * (1 - 1e-12) <= greatest <= values[-1] * (1 + 1e-4)
-    scaled = graph.operator(rates, greatest).to_dense().numpy()
-    np.testing.assert_allclose(scaled, np.eye(count) + rates.toarray() * 2 / greatest, atol=1e-15)

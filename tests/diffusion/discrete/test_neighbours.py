@@ -21,7 +21,7 @@ from enumeration import (
 from scipy import stats
 from scipy.linalg import expm
 
-from difformer_plugin.diffusion.discrete import neighbours
+from difformer_plugin.diffusion.discrete import neighbours, series
 from difformer_plugin.diffusion.discrete.graph import rate_matrix
 from difformer_plugin.diffusion.discrete.neighbours import KNOWN, Neighbours, prepare
 from difformer_plugin.diffusion.discrete.schedules import NAMES, SCHEDULES
@@ -78,13 +78,25 @@ def close(actual, expected, **tolerance):
     torch.testing.assert_close(actual, expected, **(tolerance or {"rtol": 1e-9, "atol": 1e-12}))
 
 
-@pytest.mark.parametrize("entries", [2**21, 90], ids=["together", "in groups"])
+@pytest.mark.parametrize("entries", [2**18, 90], ids=["together", "in groups"])
 @pytest.mark.parametrize("count", [2, 5, 40])
 def test_exponential_of_each_row_by_its_own_amount(count, entries, monkeypatch):
-    monkeypatch.setattr(neighbours, "ENTRIES", entries)
+    monkeypatch.setitem(series.ENTRIES, "cpu", entries)
     process, rates = graph_of(count)
     v = torch.from_numpy(np.random.default_rng(0).standard_normal((11, count)))
-    first = [0, 1e-15, 1e-6, 0.01, 0.3, 1, 5, 20, 0.99 * process.forgetting, 1e9, np.inf]
+    first = [
+        0,
+        1e-15,
+        1e-6,
+        0.01,
+        0.3,
+        1,
+        5,
+        20,
+        0.99 * process.exponential.forgetting,
+        1e9,
+        np.inf,
+    ]
     first = torch.tensor(first, dtype=torch.float64)
     second = first.roll(3)
     for amounts, found in zip((first, second), process.exponential(v, first, second)):
@@ -92,6 +104,21 @@ def test_exponential_of_each_row_by_its_own_amount(count, entries, monkeypatch):
             even = np.full((count, count), 1 / count)
             expected = row @ (expm(amount * rates) if amount < 1e8 else even)
             close(result, expected, rtol=0, atol=1e-13)
+
+
+def test_no_rows():
+    process, _ = graph_of(5)
+    nothing = torch.zeros(0, dtype=torch.float64)
+    assert process.row(nothing.long(), nothing, nothing).shape == (0, 5)
+
+
+@pytest.mark.parametrize("z", [0, 1e-9, 1e-3, 1, 30, 1e4, 1e6])
+def test_the_series_is_cut_where_nothing_is_left(z):
+    """At X = 1, where every T_k is 1, it is 1; `ive` itself is right to some 1e-14."""
+    exponential = series.Exponential(None, 2.0, 1e9)
+    coefficients, (length,) = exponential._coefficients(torch.tensor([z], dtype=torch.float64))
+    assert float(coefficients[:length].sum()) == pytest.approx(1, abs=5e-14)
+    assert length < len(coefficients) <= 1.2 * length + 40
 
 
 def test_torch_agrees():
@@ -105,8 +132,8 @@ def test_torch_agrees():
 def test_what_is_forgotten_early_is_even_to_single_precision():
     """From both sides of the threshold."""
     process, rates = graph_of(40)
-    assert abs(40 * expm(process.forgetting * rates) - 1).max() < 1e-8
-    sides = process.forgetting * torch.tensor([1 - 1e-9, 1 + 1e-9], dtype=torch.float64)
+    assert abs(40 * expm(process.exponential.forgetting * rates) - 1).max() < 1e-8
+    sides = process.exponential.forgetting * torch.tensor([1 - 1e-9, 1 + 1e-9], dtype=torch.float64)
     found = [process.spread(torch.arange(40), side.expand(40))[0] for side in sides]
     assert 0 < abs(found[0] - found[1]).max() < 1e-8 / 40
 
@@ -318,6 +345,13 @@ def test_a_saved_process_is_the_same(tmp_path):
     again = Neighbours(*torch.load(tmp_path / "process.pt", weights_only=True), 40)
     for other in (again, copy.deepcopy(process)):
         assert (other.row(x, *times) == expected).all()
+
+
+def test_data_of_one_type_tells_nothing():
+    """There is no information to lose, at any time."""
+    edges, weights, table = prepare(embeddings(6), torch.eye(6)[2], 2, "mutual_information")
+    assert table.isfinite().all() and table[0] == 1 and table[-1] == 0
+    assert (table.diff() <= 0).all()
 
 
 def test_unknown_schedules_are_refused():
