@@ -13,10 +13,8 @@ def draw(weights, u):
         int64 (M,); never a state of weight 0.
     """
     cumulative = weights.double().cumsum(-1)
-    total = cumulative[:, -1]
-    # u may be so close to 1 that its product is the whole sum, which no state is beyond
-    most = torch.nextafter(total, torch.zeros_like(total))
-    target = torch.minimum(u.double() * total, most)
+    # even 1 - 2^-53, the largest u, times the sum rounds to less than the sum: a state is beyond it
+    target = u.double() * cumulative[:, -1]
     return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
 
 
