@@ -14,8 +14,8 @@ from scipy.special import ive
 from torch.autograd.function import once_differentiable
 
 COEFFICIENT = 1e-16  # the series ends where its coefficients stay below
-# Numbers in one vector of the recursion: what stays in a core's cache, or what fills a GPU.
-ENTRIES = {"cpu": 2**18, "cuda": 2**24}
+# numbers in one vector of the recursion: what stays in a core's cache, or what fills a GPU
+CPU_ENTRIES, GPU_ENTRIES = 2**18, 2**24
 
 
 class Exponential:
@@ -51,8 +51,8 @@ class Exponential:
         series = [self._coefficients(amount.cpu()) for amount in amounts]
         lengths = torch.stack([length for _, length in series]).amax(0)
         matrix = self._matrix(v.device)
-        group = max(1, ENTRIES[v.device.type] // v.shape[1])
-        for rows in lengths.argsort(descending=True).split(group):
+        entries = CPU_ENTRIES if v.device.type == "cpu" else GPU_ENTRIES
+        for rows in lengths.argsort(descending=True).split(max(1, entries // v.shape[1])):
             there = rows.to(v.device)
             parts = [coefficients[:, rows].to(v.device) for coefficients, _ in series]
             sums = chebyshev(matrix, v[there].T.contiguous(), parts, lengths[rows])

@@ -81,7 +81,7 @@ def close(actual, expected, **tolerance):
 @pytest.mark.parametrize("entries", [2**18, 90], ids=["together", "in groups"])
 @pytest.mark.parametrize("count", [2, 5, 40])
 def test_exponential_of_each_row_by_its_own_amount(count, entries, monkeypatch):
-    monkeypatch.setitem(series.ENTRIES, "cpu", entries)
+    monkeypatch.setattr(series, "CPU_ENTRIES", entries)
     process, rates = graph_of(count)
     v = torch.from_numpy(np.random.default_rng(0).standard_normal((11, count)))
     first = [
