@@ -24,7 +24,7 @@ from torch.multiprocessing import ProcessRaisedException
 from difformer_plugin.errors import UserError
 
 
-def _looks_like_a_checkpoint(path):
+def looks_like_a_checkpoint(path):
     """Whether a file begins as torch's zip files and pickles do."""
     with open(path, "rb") as file:
         return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -38,7 +38,7 @@ def refusal(path, error):
             f"{path} is a checkpoint of the authors' implementation: convert it first with "
             "`difformer convert IN OUT`"
         )
-    if not _looks_like_a_checkpoint(path):
+    if not looks_like_a_checkpoint(path):
         return UserError(f"{path} is not a readable checkpoint, but a file of another kind")
     if "GLOBAL" in text or "Unsupported class" in text:
         reason = next((line.strip() for line in text.splitlines() if "GLOBAL" in line), "")

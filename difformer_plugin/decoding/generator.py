@@ -95,8 +95,10 @@ class DiffusionGenerator:
         beam = lengths.shape[1]
         sentences = [drawn[i : i + beam] for i in range(0, len(drawn), beam)]
         for s in empty.nonzero()[:, 0].tolist():
-            for candidate in sentences[s]:
-                candidate.tokens[0], candidate.tokens[1] = self.dictionary.bos(), self.eos
+            frame = torch.tensor([self.dictionary.bos(), self.eos])
+            sentences[s] = [
+                c._replace(tokens=frame, log_probs=c.log_probs[:FRAME]) for c in sentences[s]
+            ]
         hypotheses = self._choose(models, src_tokens, sentences)
         if self.history_file:
             self.history_file.write(sample, hypotheses)
@@ -104,6 +106,8 @@ class DiffusionGenerator:
 
     def _lengths(self, model, memory):
         longest = model.max_positions()[1]
+        if model.length_predictor is None:  # lengths grow from an empty frame
+            return torch.full_like(memory.lengths(), FRAME)[:, None]
         if self.options.forces_length:
             return forced_lengths(memory.lengths(), self.options, longest)
         return length_beam(

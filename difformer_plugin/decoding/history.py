@@ -6,6 +6,8 @@ import os
 
 from difformer_plugin.errors import UserError
 
+MASK = "[MASK]"  # of discrete diffusion, the index after the dictionary's last
+
 
 class HistoryFile:
     """Writes the steps of the best candidates, batch by batch as they are translated.
@@ -34,6 +36,9 @@ class HistoryFile:
             "shard of several)"
         )
 
+    def _symbol(self, token):
+        return MASK if token == len(self.dictionary) else self.dictionary[token]
+
     def write(self, sample, sentences):
         """Append a batch.
 
@@ -51,7 +56,7 @@ class HistoryFile:
                 line = {
                     "id": number,
                     "step": k,
-                    "tokens": [self.dictionary[token] for token in step["tokens"].tolist()],
+                    "tokens": [self._symbol(token) for token in step["tokens"].tolist()],
                     "probabilities": [
                         round(p, 5) if math.isfinite(p) else None  # JSON has no NaN
                         for p in step["positional_scores"].exp().tolist()

@@ -30,6 +30,20 @@ class DecodingOptions(FairseqDataclass):
     )
     decoding_vp_rf: bool = option(False, "apply that F in its variance-preserving form (Eq. 8)")
     clamping: bool = option(False, "replace z_0-hat by the nearest embeddings after every step")
+    decoding_sampler: Optional[str] = option(
+        None,
+        "how a discrete model draws: ancestral (steps of its process), confidence (absorbing: the "
+        "most confident words first), tweedie or tau_leaping (sedd); default: tweedie for sedd, "
+        "else ancestral",
+    )
+    decoding_temperature: float = option(
+        0.0, "temperature at which a discrete model draws words; 0: the likeliest"
+    )
+    decoding_remasking: bool = option(
+        False,
+        "with --decoding-sampler confidence, words may become masks again (with temperature 0: "
+        "mask-predict)",
+    )
     length_beam_size: int = option(1, "b1, the number of lengths tried for a sentence (Sec. 3.3)")
     length_beam_window: bool = option(
         False, "take b1 consecutive lengths around the likeliest, not the b1 likeliest lengths"

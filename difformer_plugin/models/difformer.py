@@ -20,9 +20,12 @@ from difformer_plugin.models.diffusion_model import (
     VALIDATION_SEED,
     DiffusionModel,
     process_generator,
+    refuse_options,
     register_architectures,
 )
 from difformer_plugin.models.rescaling import Rescaling
+
+DISCRETE_OPTIONS = ("decoding_sampler", "decoding_temperature", "decoding_remasking")
 
 
 class DiffusionOutput(NamedTuple):
@@ -130,6 +133,7 @@ class Difformer(DiffusionModel):
 
     def decoding_process(self, options):
         """The process that decoding steps through: K steps, with a schedule and F of its own."""
+        refuse_options(options, DISCRETE_OPTIONS, "a Difformer")
         return GaussianProcess.create(
             options.decoding_noise_schedule or self.cfg.noise_schedule,
             self.cfg.diffusion_steps,

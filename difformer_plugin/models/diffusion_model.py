@@ -2,6 +2,7 @@
 
 import copy
 import os
+from dataclasses import fields
 
 import torch
 from fairseq.data.data_utils import infer_language_pair
@@ -146,6 +147,18 @@ class DiffusionModel(BaseFairseqModel):
     def hub_models(cls):
         """No checkpoints are published under a name: `from_pretrained` takes a folder."""
         return {}
+
+
+def refuse_options(options, names, model):
+    """Raise a UserError for options of decoding that mean nothing to a model.
+
+    Args:
+        options: DecodingOptions; names: of those that must have their defaults.
+        model: what has no use for them.
+    """
+    for f in fields(options):
+        if f.name in names and getattr(options, f.name) != f.default:
+            raise UserError(f"--{f.name.replace('_', '-')} means nothing to {model}: leave it out")
 
 
 def process_generator(device):

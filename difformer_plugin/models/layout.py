@@ -105,6 +105,13 @@ class Layout:
         return None if self._padding is None else self._padding.flatten()
 
     @cached_property
+    def lengths(self):
+        """How many real tokens each candidate has, int64 (n,)."""
+        if self._padding is not None:
+            return self._padding.sum(1)
+        return self.candidates.lengths.to(self.device)
+
+    @cached_property
     def rows(self):
         """The candidate of each token, int64 (N,)."""
         lengths = self.candidates.lengths

@@ -10,6 +10,8 @@ from fairseq.models import build_model
 from difformer_plugin.errors import UserError
 from difformer_plugin.models.fingerprint import KEY, TABLES
 
+RESCALED = "rescaling_factor"  # an option of a Difformer, and of no other model
+
 
 def load_without_data(path):
     """The model of a checkpoint on the CPU, with dictionaries that have only the right sizes.
@@ -19,7 +21,8 @@ def load_without_data(path):
     """
     checkpoint = checkpoint_utils.load_checkpoint_to_cpu(str(path))
     state, cfg = checkpoint.get("model", {}), (checkpoint.get("cfg") or {}).get("model")
-    if cfg is None or not all(torch.is_tensor(state.get(table)) for table in TABLES):
+    tables = all(torch.is_tensor(state.get(table)) for table in TABLES)
+    if cfg is None or not tables or RESCALED not in cfg:
         raise UserError(f"{path} is not a checkpoint of a Difformer")
     cfg.encoder_embed_path = cfg.decoder_embed_path = None  # they have done their work
     source, target = (_dictionary(len(state[table])) for table in TABLES)

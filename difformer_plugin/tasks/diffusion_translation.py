@@ -24,6 +24,10 @@ from omegaconf import II
 from sacrebleu.metrics import BLEU
 
 from difformer_plugin import guards
+from difformer_plugin.criterions import (  # noqa: F401  (--user-dir registers them by this)
+    difformer_loss,
+    discrete_diffusion_loss,
+)
 from difformer_plugin.data.binarised import check_dataset, check_folder
 from difformer_plugin.decoding import settings
 from difformer_plugin.decoding.generator import DiffusionGenerator
@@ -132,7 +136,7 @@ class DiffusionTranslationTask(TranslationTask):
                 "difformer or discrete_diffusion, or one of their sizes"
             )
         if diffusion:
-            self.criterion = model.criterion
+            self.criterion, self.model_cfg = model.criterion, model.cfg
         if diffusion and not from_checkpoint:
             model.prepare_training(self)
         if self.cfg.eval_bleu and diffusion and not from_checkpoint:

@@ -15,11 +15,20 @@ What is returned has the dtype of `log_ratios`; what belongs to a row is compute
 """
 
 from functools import singledispatch
+from math import log
 
 import torch
 from torch.nn.functional import pad
 
 from difformer_plugin.diffusion.discrete.categorical import Absorbing, Uniform, at
+
+
+def log_ratios(process, logits):
+    """A network's logits (M, n) as log-ratios: where it says nothing, no type is likelier.
+
+    For the absorbing process 0 stands for a probability of 1 / n and not of 1.
+    """
+    return logits - log(process.types) if isinstance(process, Absorbing) else logits
 
 
 @singledispatch

@@ -1,0 +1,42 @@
+"""The denoiser of discrete diffusion: it reads tokens and masks, and scores the types."""
+
+import torch
+from torch import nn
+
+from difformer_plugin.models.denoiser import Denoiser
+
+
+class DiscreteDenoiser(Denoiser):
+    """A Denoiser whose targets are tokens, the mask among them: the index after the last type's.
+
+    Its predictions (N, D) are scored by the same table that rounds a Difformer's; with a flexible
+    length they also say how many tokens are missing.
+    """
+
+    def __init__(self, cfg, time_scale, embed_tokens, *networks):
+        super().__init__(cfg, time_scale, embed_tokens, *networks)
+        self.mask = len(embed_tokens.weight)
+        self.embed_mask = None
+        if cfg.process == "absorbing":
+            self.embed_mask = nn.Parameter(torch.empty(cfg.latent_dim))
+            nn.init.normal_(self.embed_mask, std=cfg.latent_dim**-0.5)
+        if cfg.objective == "flexible":
+            self.insertions = nn.Linear(2 * cfg.latent_dim, 1)
+            nn.init.zeros_(self.insertions.weight)
+            nn.init.zeros_(self.insertions.bias)
+
+    def embed(self, tokens):
+        """Tokens (...) -> (..., D), as they are read."""
+        types = self.embed_tokens(tokens.clamp(max=self.mask - 1))
+        if self.embed_mask is not None:
+            mask = self.embed_mask.to(types.dtype)
+            types = torch.where((tokens == self.mask)[..., None], mask, types)
+        return self.norm_z_0(self.embed_scale * types)
+
+    def log_insertions(self, left, right):
+        """Logarithms of the expected numbers of tokens missing in gaps, float32 (G,).
+
+        Args:
+            left, right: (G, D), predictions of the symbols on either side.
+        """
+        return self.insertions(torch.cat([left, right], dim=-1))[:, 0].float()

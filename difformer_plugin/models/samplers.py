@@ -1,0 +1,80 @@
+"""Ways of drawing from a discrete diffusion model, by the options of decoding."""
+
+from difformer_plugin.diffusion.discrete.growing import Growing
+from difformer_plugin.diffusion.discrete.reverse import Ancestral, Confident, Scored
+from difformer_plugin.diffusion.discrete.schedules import decoding_times
+from difformer_plugin.diffusion.discrete.scores import tau_leap, tweedie
+from difformer_plugin.errors import UserError
+from difformer_plugin.models.diffusion_model import refuse_options
+from difformer_plugin.models.discrete_config import steps
+
+GAUSSIAN = (
+    "decoding_noise_schedule",
+    "decoding_rescaling_factor",
+    "decoding_vp_rf",
+    "clamping",
+)
+GROWING = (
+    "length_beam_size",
+    "length_beam_window",
+    "force_length",
+    "force_length_ratio",
+    "decoding_early_stopping",
+    "halt_after",
+    "race_after",
+    "decoding_fixed_t",
+)
+
+
+def known(process, objective):
+    """The samplers that a model has, its own first."""
+    if objective == "sedd":
+        return ["tweedie", "tau_leaping"]
+    if objective == "flexible":
+        return ["ancestral"]
+    return ["ancestral"] + ["confidence"] * (process == "absorbing")
+
+
+def build_sampler(model, options):
+    """The reverse process that `reverse_process` steps through.
+
+    Args:
+        model: DiscreteDiffusion; options: DecodingOptions.
+    Raises:
+        UserError: the options are not for such a model, or contradict each other.
+    """
+    cfg = model.cfg
+    refuse_options(options, GAUSSIAN, "discrete diffusion")
+    names = known(cfg.process, cfg.objective)
+    name = options.decoding_sampler or names[0]
+    if name not in names:
+        raise UserError(
+            f"--decoding-sampler {name} is not for a model of --process {cfg.process} --objective "
+            f"{cfg.objective}: use {' or '.join(names)}"
+        )
+    temperature = options.decoding_temperature
+    if not 0 <= temperature < float("inf"):
+        raise UserError(f"--decoding-temperature must be at least 0, not {temperature:g}")
+    if options.decoding_remasking and name != "confidence":
+        raise UserError("--decoding-remasking needs --decoding-sampler confidence")
+    if name == "confidence" and temperature == 0 and options.noise_beam_size > 1:
+        raise UserError(
+            "--decoding-sampler confidence draws nothing at --decoding-temperature 0, so that all "
+            "of --noise-beam-size would be one: set it to 1, or the temperature above 0"
+        )
+    times = decoding_times(steps(cfg), options.decoding_steps)
+    arguments = model.process, times, model.vocabulary, model.logits
+    if cfg.objective == "flexible":
+        refuse_options(options, GROWING, "--objective flexible, whose lengths grow")
+        return Growing(
+            model.process.schedule,
+            *arguments[1:],
+            model.denoiser.log_insertions,
+            model.max_positions()[1],
+            temperature,
+        )
+    if name == "confidence":
+        return Confident(*arguments, temperature, remasking=options.decoding_remasking)
+    if name == "ancestral":
+        return Ancestral(*arguments, temperature)
+    return Scored(*arguments, temperature, law=tau_leap if name == "tau_leaping" else tweedie)
