@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from difformer_plugin.diffusion.discrete.categorical import at
-from difformer_plugin.diffusion.discrete.scores import log_ratios, score_entropy
+from difformer_plugin.diffusion.discrete.scores import as_log_ratios, score_entropy
 
 
 def training_times(u, steps):
@@ -108,7 +108,7 @@ class SEDD:
         self.masks_only = process.states > process.types
 
     def __call__(self, logits, x_0, x_t, s, t):
-        loss = score_entropy(self.process, log_ratios(self.process, logits), x_0, x_t, t)
+        loss = score_entropy(self.process, as_log_ratios(self.process, logits), x_0, x_t, t)
         with torch.no_grad():
             bound = loss + self.process.prior_kl(x_0).to(loss.dtype)
         return torch.stack([loss, bound], dim=-1)

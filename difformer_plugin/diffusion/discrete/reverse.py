@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from difformer_plugin.diffusion.discrete.categorical import at
 from difformer_plugin.diffusion.discrete.draft import Draft
 from difformer_plugin.diffusion.discrete.sampling import draw, sharpen
-from difformer_plugin.diffusion.discrete.scores import log_ratios, tweedie
+from difformer_plugin.diffusion.discrete.scores import as_log_ratios, tweedie
 from difformer_plugin.diffusion.noise import uniform_noise
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**27}  # held at a time
@@ -147,7 +147,7 @@ class Scored(Reverse):
 
     def move(self, x_t, logits, s, t, u):
         law = tweedie if float(s[0]) == 0 else self.law
-        law = law(self.process, log_ratios(self.process, logits), x_t, s, t)
+        law = law(self.process, as_log_ratios(self.process, logits), x_t, s, t)
         stays = at(law, x_t)
         others = law.scatter(1, x_t[:, None], 0)
         target = draw_x_0(others.clamp(min=1e-30).log(), self.temperature, u[:, 0])

@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 from difformer_plugin.diffusion.discrete.categorical import Absorbing, Uniform, at
 
 
-def log_ratios(process, logits):
+def as_log_ratios(process, logits):
     """A network's logits (M, n) as log-ratios: where it says nothing, no type is likelier.
 
     For the absorbing process 0 stands for a probability of 1 / n and not of 1.
