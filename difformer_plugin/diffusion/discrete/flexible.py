@@ -23,7 +23,7 @@ def presence(schedule, t):
     """Probabilities that a position is absent, a mask, its token: float64 (M, 3) at t (M,)."""
     alpha = schedule.alpha(t)
     masked = -torch.special.xlog1py(1 - alpha, -alpha)
-    return torch.stack([1 - alpha, masked, (alpha - masked).clamp(min=0)], dim=-1)
+    return torch.stack([1 - alpha, masked, alpha - masked], dim=-1)
 
 
 def corrupt(schedule, t, u):

@@ -52,6 +52,11 @@ def test_presence_at_the_ends(schedule):
     torch.testing.assert_close(found.sum(-1), torch.ones(4, dtype=torch.float64))
     torch.testing.assert_close(found[0], numbers(0, 0, 1), atol=1e-12, rtol=0)
     assert found[3].tolist() == [1, 0, 0]
+    tiny = 10 ** torch.linspace(-17, -5, 10_000, dtype=torch.float64)
+    assert (presence(schedule, 1 - tiny) >= 0).all()
+    extremes = numbers(0, 1 - 1e-16)
+    assert corrupt(schedule, numbers(0, 0), extremes).tolist() == [TOKEN, TOKEN]
+    assert corrupt(schedule, numbers(1, 1), extremes).tolist() == [ABSENT, ABSENT]
 
 
 def test_corrupt_follows_presence_and_goes_one_way():
