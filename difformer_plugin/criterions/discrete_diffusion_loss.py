@@ -9,7 +9,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch.nn import functional as F
 
-from difformer_plugin.criterions.chunked import chunked_sums
+from difformer_plugin.criterions.chunked import by_autograd, chunked_sums
 from difformer_plugin.diffusion.discrete.flexible import bregman, path_kl
 from difformer_plugin.diffusion.discrete.objectives import D3PM, MDLM, SEDD
 from difformer_plugin.errors import UserError
@@ -124,7 +124,7 @@ class DiscreteDiffusionLoss(FairseqCriterion):
         if self.objective.masks_only:
             here = (output.x_t == self.objective.process.mask).nonzero()[:, 0]
         loss, bound = chunked_sums(
-            self.objective,
+            by_autograd(self.objective),
             output.predictions[here],
             model.rounding(model.denoiser),
             *(column[here] for column in (output.x_0, output.x_t, output.s, output.t)),

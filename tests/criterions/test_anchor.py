@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from difformer_plugin.criterions import anchor
+from difformer_plugin.criterions import chunked
 from difformer_plugin.criterions.anchor import chunked_smoothed_nll, smoothed_nll
 
 VOCABULARY = 50
@@ -34,7 +34,7 @@ def gradients(loss, z, weight, scale=1.0):
 @pytest.mark.parametrize("rows", [1, 4, 22, 23, 100])
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
 def test_chunks_agree_with_torch(case, rows, epsilon, monkeypatch):
-    monkeypatch.setitem(anchor.CHUNK_LOGITS, "cpu", rows * VOCABULARY + 7)
+    monkeypatch.setitem(chunked.CHUNK_LOGITS, "cpu", rows * VOCABULARY + 7)
     z, weight, targets = case
     expected = F.cross_entropy(z @ weight.T, targets, label_smoothing=epsilon)
     smoothed, nll = chunked_smoothed_nll(z, weight, targets, epsilon)
