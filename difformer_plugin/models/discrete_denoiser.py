@@ -33,10 +33,11 @@ class DiscreteDenoiser(Denoiser):
             types = torch.where((tokens == self.mask)[..., None], mask, types)
         return self.norm_z_0(self.embed_scale * types)
 
-    def log_insertions(self, left, right):
-        """Logarithms of the expected numbers of tokens missing in gaps, float32 (G,).
+    def missing(self, left, right):
+        """How many tokens are missing in gaps, as `flexible.log_missing` reads it: float32 (G,).
 
         Args:
             left, right: (G, D), predictions of the symbols on either side.
         """
+        left, right = (x.type_as(self.insertions.weight) for x in (left, right))
         return self.insertions(torch.cat([left, right], dim=-1))[:, 0].float()

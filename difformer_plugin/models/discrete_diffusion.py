@@ -6,7 +6,7 @@ import torch
 from fairseq.models import register_model
 
 from difformer_plugin.diffusion.discrete.draft import Draft
-from difformer_plugin.diffusion.discrete.flexible import closed_up, corrupt
+from difformer_plugin.diffusion.discrete.flexible import closed_up, corrupt, log_missing
 from difformer_plugin.diffusion.discrete.objectives import low_discrepancy, training_times
 from difformer_plugin.diffusion.discrete.reverse import NUMBERS, Vocabulary, filled
 from difformer_plugin.diffusion.noise import (
@@ -147,11 +147,13 @@ class DiscreteDiffusion(DiffusionModel):
         masks = (tokens == self.vocabulary.mask).nonzero()[:, 0]
         gaps = (tokens != self.vocabulary.eos).nonzero()[:, 0]
         x_0, of_masks = left.targets - self.vocabulary.first, t[layout.rows[masks]]
-        expected = self.denoiser.log_insertions(predicted[gaps], predicted[gaps + 1])
+        of_gaps, schedule = t[layout.rows[gaps]], self.process.schedule
+        outputs = self.denoiser.missing(predicted[gaps], predicted[gaps + 1])
+        expected = log_missing(schedule, of_gaps, outputs)
         return DiscreteOutput(
             predicted.index_select(0, masks),
             *(x_0, torch.full_like(x_0, self.vocabulary.types), of_masks, of_masks, counts),
-            *(None, None, Gaps(expected, left.missing, t[layout.rows[gaps]])),
+            *(None, None, Gaps(expected, left.missing, of_gaps)),
         )
 
     def _framed(self, left):

@@ -69,7 +69,7 @@ def build_sampler(model, options):
         return Growing(
             model.process.schedule,
             *arguments[1:],
-            model.denoiser.log_insertions,
+            model.denoiser.missing,
             model.max_positions()[1],
             temperature,
         )

@@ -174,9 +174,8 @@ class Absorbing(Interpolating):
         return torch.where(u[:, 0] < self.schedule.alpha(t), x_0, self.mask)
 
     def returning(self, s, t):
-        """(alpha_s - alpha_t) / (1 - alpha_t): the probability that a mask at t is none at s."""
-        before, after = self.schedule.alpha(s), self.schedule.alpha(t)
-        return (before - after) / (1 - after)
+        """The probability that a mask at t is none at s, float64 (M,)."""
+        return self.schedule.returning(s, t)
 
     def kl(self, x_0, x_t, log_p, s, t):
         """A mask's cross-entropy times `returning`; nothing where x_t has x_0 already."""

@@ -104,15 +104,17 @@ def path_kl(missing, log_expected):
     return log_expected.exp() - missing * (log_expected + 1)
 
 
-def fill_probability(schedule, s, t):
-    """(alpha_s - alpha_t) / (1 - alpha_t), float64 (M,), for a step from t to s < t.
+def log_missing(schedule, t, outputs):
+    """Logarithms of the numbers of tokens that a network expects to be missing in gaps, (G,).
 
-    A mask is filled with this probability, and a gap gets a number of masks from the Poisson
-    distribution whose mean is the expected number of absent tokens times this. At s = 0 it is 1,
-    and the masks inserted there are left for a last evaluation, at t = 0, that only fills.
+    A token is absent with probability 1 - alpha_t, which the network need not learn: its outputs
+    are relative to that, so that hazard(t) times a number stays finite as t goes to 0.
+
+    Args:
+        t: float64 (G,); outputs: (G,).
     """
-    before, after = schedule.alpha(s), schedule.alpha(t)
-    return (before - after) / (1 - after)
+    absent = (1 - schedule.alpha(t)).clamp(min=1e-30)
+    return outputs + absent.log().to(outputs.dtype)
 
 
 def poisson(mean, u):
@@ -132,30 +134,19 @@ def poisson(mean, u):
     return high.long()
 
 
-def insert_masks(tokens, lengths, counts, mask, longest=None):
-    """Masks put into the gaps.
+def inserted(lengths, counts, longest):
+    """Where tokens go when masks are put behind them, as far as there is room.
 
     Args:
-        tokens: int64 (L,), packed; lengths: int64 (B,), their sum L.
-        counts: int64 (L + B,), the number of masks for each gap.
-        mask: the mask's index.
-        longest: int or int64 (B,), the greatest length; what goes beyond it is left out, from the
-            right.
+        lengths: int64 (B,), of sentences that are packed.
+        counts: int64 (N,), the number of masks behind each token.
+        longest: the greatest length of a sentence; the rightmost masks are those without room.
     Returns:
-        int64 tokens, packed, and their int64 lengths (B,).
+        int64 places (N,) of the tokens among those and the masks, and lengths (B,).
     """
-    sentence = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths + 1)
-    first = (lengths + 1).cumsum(0) - (lengths + 1)  # each sentence's gap after BOS
-    after_symbol = torch.ones_like(counts, dtype=torch.bool)
-    after_symbol[first] = False
-    sizes = counts + after_symbol  # a gap's masks and the symbol before them
-    ends = sizes.cumsum(0)
-    longer = lengths.index_add(0, sentence, counts)
-    packed = tokens.new_full((int(longer.sum()),), mask)
-    packed[(ends - sizes)[after_symbol]] = tokens
-    if longest is None:
-        return packed, longer
-    starts = longer.cumsum(0) - longer
-    place = torch.arange(len(packed), device=packed.device) - starts.repeat_interleave(longer)
-    longest = torch.as_tensor(longest, device=lengths.device).expand_as(lengths)
-    return packed[place < longest.repeat_interleave(longer)], longer.minimum(longest)
+    sentence = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+    before = counts.cumsum(0) - counts
+    before = before - before[(lengths.cumsum(0) - lengths)[sentence]]
+    counts = counts.minimum((longest - lengths[sentence] - before).clamp(min=0))
+    places = torch.arange(len(counts), device=counts.device) + counts.cumsum(0) - counts
+    return places, lengths.index_add(0, sentence, counts)

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from difformer_plugin.diffusion.discrete.categorical import at
 from difformer_plugin.diffusion.discrete.draft import Draft
-from difformer_plugin.diffusion.discrete.flexible import fill_probability, poisson
+from difformer_plugin.diffusion.discrete.flexible import inserted, log_missing, poisson
 from difformer_plugin.diffusion.discrete.reverse import draw_x_0, predicted
 from difformer_plugin.diffusion.noise import uniform_noise
 
@@ -22,8 +22,8 @@ class Growing:
         times: float64 array (K + 1,), from 0 to 1.
         vocabulary: reverse.Vocabulary.
         logits: function from predictions (m, D) to (m, n).
-        log_insertions: function from the predictions (G, D) of the symbols left and right of gaps
-            to the logarithms of the expected numbers of tokens that are missing there, (G,).
+        insertions: function from the predictions (G, D) of the symbols left and right of gaps to
+            the outputs (G,) that `log_missing` reads.
         longest: the greatest length of a target, with its frame.
         temperature: of the draws of tokens; 0 takes the likeliest.
     """
@@ -31,11 +31,9 @@ class Growing:
     draw_noise = staticmethod(uniform_noise)
     grows = True
 
-    def __init__(
-        self, schedule, times, vocabulary, logits, log_insertions, longest, temperature=1.0
-    ):
+    def __init__(self, schedule, times, vocabulary, logits, insertions, longest, temperature=1.0):
         self.schedule, self.times, self.vocabulary = schedule, times, vocabulary
-        self.logits, self.log_insertions = logits, log_insertions
+        self.logits, self.insertions = logits, insertions
         self.longest, self.temperature = longest, temperature
         self.timesteps = times
 
@@ -55,32 +53,22 @@ class Growing:
         """
         if k == 0:
             return self.finish(z, prediction, k, lambda: noise, layout)
-        times = torch.tensor([self.times[k - 1], self.times[k]], dtype=torch.float64)
-        chance = fill_probability(self.schedule, *times).item()
+        s, t = torch.tensor([self.times[k - 1], self.times[k]], dtype=torch.float64)
+        chance = self.schedule.returning(s, t).item()
         filled = self.filled(z, prediction, noise, chance)
         real = slice(None) if layout.real is None else layout.real
         tokens, log_probs = filled.tokens[real], filled.log_probs[real]
         prediction, noise, lengths = prediction[real], noise[real], layout.lengths
         gaps = (tokens != self.vocabulary.eos).nonzero()[:, 0]  # each after its symbol
-        expected = self.log_insertions(prediction[gaps], prediction[gaps + 1])
-        mean = chance * expected.clamp(max=LONGEST_GAP).exp()
+        outputs = self.insertions(prediction[gaps], prediction[gaps + 1])
+        expected = log_missing(self.schedule, t, outputs).clamp(max=LONGEST_GAP).exp()
         counts = torch.zeros_like(tokens)
-        counts[gaps] = poisson(mean, noise[gaps, 2])
-        return self.inserted(tokens, log_probs, lengths, counts)
-
-    def inserted(self, tokens, log_probs, lengths, counts):
-        """The draft with `counts` (N,) masks after each of its tokens, as far as there is room."""
-        rows = torch.arange(len(lengths), device=tokens.device).repeat_interleave(lengths)
-        room = self.longest - lengths
-        starts = counts.cumsum(0) - counts
-        first = (lengths.cumsum(0) - lengths)[rows]
-        before = starts - starts[first]  # inserted further left in the same candidate
-        counts = counts.minimum((room[rows] - before).clamp(min=0))
-        places = torch.arange(len(tokens), device=tokens.device) + counts.cumsum(0) - counts
-        longer = tokens.new_full((len(tokens) + int(counts.sum()),), self.vocabulary.mask)
+        counts[gaps] = poisson(chance * expected, noise[gaps, 2])
+        places, lengths = inserted(lengths, counts, self.longest)
+        longer = tokens.new_full((int(lengths.sum()),), self.vocabulary.mask)
         scores = log_probs.new_zeros(len(longer))
         longer[places], scores[places] = tokens, log_probs
-        return Draft(longer, scores, lengths.index_add(0, rows, counts))
+        return Draft(longer, scores, lengths)
 
     def finish(self, z, prediction, k, noise, layout):
         """Every mask filled."""

@@ -27,6 +27,14 @@ class Schedule:
         """-alpha' / (1 - alpha): the rate at which what is gone comes back, in reversed time."""
         return -self.slope(t) / (1 - self.alpha(t))
 
+    def returning(self, s, t):
+        """(alpha_s - alpha_t) / (1 - alpha_t): the probability that what is gone at t is not at s.
+
+        For s < t; it is 1 at s = 0.
+        """
+        before, after = self.alpha(s), self.alpha(t)
+        return (before - after) / (1 - after)
+
 
 class LogLinear(Schedule):
     """alpha_t = 1 - t: the log-linear noise -log(1 - t) of SEDD; beta_t = 1 / (T - t + 1).

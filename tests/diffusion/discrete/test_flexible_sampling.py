@@ -13,20 +13,21 @@ from sentences import MASK, UP_TO_THREE, UP_TO_TWO, Enumerated, V, pack, unpack
 
 from difformer_plugin.diffusion.discrete.flexible import (
     MOST,
-    fill_probability,
-    insert_masks,
+    inserted,
     poisson,
     presence,
 )
 from difformer_plugin.diffusion.discrete.sampling import draw
 from difformer_plugin.diffusion.discrete.schedules import Cosine, Linear, LogLinear
 
+START = 9  # before the first gap
 
-def test_fill_probability_brings_back_what_presence_says():
+
+def test_returning_brings_back_what_presence_says():
     """Absent tokens and masks alike: what was absent or masked is still so with 1 - the factor."""
     s, t = numbers(0, 0.1, 0.5), numbers(0.3, 1, 0.6)
     for schedule in [LogLinear(), Cosine(), Linear()]:
-        factor = fill_probability(schedule, s, t)
+        factor = schedule.returning(s, t)
         before, after = presence(schedule, t), presence(schedule, s)
         torch.testing.assert_close(before[:, 0] * (1 - factor), after[:, 0])
         assert ((factor > 0) & (factor <= 1)).all() and factor[0] == pytest.approx(1)
@@ -50,25 +51,33 @@ def test_poisson_at_its_ends():
 
 def insert_by_loops(sentences, counts, mask, longest):
     counts, results = iter(counts), []
-    for i, sentence in enumerate(sentences):
-        result = [mask] * next(counts)
+    for sentence in sentences:
+        result, room = [], max(longest - len(sentence), 0)
         for token in sentence:
-            result += [token] + [mask] * next(counts)
-        results.append(tuple(result if longest is None else result[: longest[i]]))
+            new = min(next(counts), room)
+            result, room = result + [token] + [mask] * new, room - new
+        results.append(tuple(result))
     return results
 
 
+def insert(tokens, lengths, counts, longest):
+    """The tokens with masks behind them, and the sentences' lengths."""
+    places, longer = inserted(lengths, counts, longest)
+    found = torch.full((int(longer.sum()),), MASK)
+    found[places] = tokens
+    return found, longer
+
+
 @pytest.mark.parametrize("most", [0, 1, 4])
-def test_insert_masks_is_the_loop(most):
+def test_inserting_is_the_loop(most):
     random = np.random.default_rng(4)
     for count in [0, 1, 2, 30]:
-        sentences = [random.integers(0, 50, random.integers(0, 6)).tolist() for _ in range(count)]
+        sentences = [random.integers(5, 50, random.integers(1, 6)).tolist() for _ in range(count)]
         tokens, lengths = pack(sentences)
-        counts = torch.from_numpy(random.integers(0, most + 1, len(tokens) + count))
-        each = torch.from_numpy(random.integers(0, 9, count))
-        for longest, plain in [(None, None), (5, [5] * count), (0, [0] * count), (each, each)]:
-            found = unpack(*insert_masks(tokens, lengths, counts, 99, longest))
-            assert found == insert_by_loops(sentences, counts.tolist(), 99, plain)
+        counts = torch.from_numpy(random.integers(0, most + 1, len(tokens)))
+        for longest in [0, 3, 5, 100]:
+            found = unpack(*insert(tokens, lengths, counts, longest))
+            assert found == insert_by_loops(sentences, counts.tolist(), MASK, longest)
 
 
 def true_predictor(data, schedule):
@@ -103,18 +112,18 @@ def any_predictor(t):
 
 
 def step_law(x, g, f, fill, longest):
-    """The law of x_s given x_t = x, with what lies beyond the longest cut off: {x_s: p}."""
+    """The law of x_s given x_t = x, without the masks that there is no room for: {x_s: p}."""
     law = {(): 1.0}
 
-    def extend(law, choices):
+    def extend(law, choices, following=0):
         longer = collections.defaultdict(float)
         for (start, p), (more, q) in itertools.product(law.items(), choices):
             if q > 0:
-                longer[(start + more)[:longest]] += p * q
+                longer[start + more[: longest - len(start) - following]] += p * q
         return longer
 
     filled = iter(f)
-    for symbol, mean in itertools.zip_longest([None, *x], g * fill):
+    for i, (symbol, mean) in enumerate(itertools.zip_longest([None, *x], g * fill)):
         if symbol == MASK:
             each = [((y,), fill * q) for y, q in enumerate(next(filled))]
             law = extend(law, [*each, ((MASK,), 1 - fill)])
@@ -122,7 +131,8 @@ def step_law(x, g, f, fill, longest):
             law = extend(law, [((symbol,), 1.0)])
         if mean > 0:  # as many as the longest and more: all the same
             counts = [math.exp(-mean) * mean**n / math.factorial(n) for n in range(longest)]
-            law = extend(law, [((MASK,) * n, q) for n, q in enumerate([*counts, 1 - sum(counts)])])
+            choices = [((MASK,) * n, q) for n, q in enumerate([*counts, 1 - sum(counts)])]
+            law = extend(law, choices, len(x) - i)
     return law
 
 
@@ -142,7 +152,7 @@ def enumerated_law(predictor, schedule, steps, longest):
             if s is None:
                 following = step_law(x, 0 * g, f, 1.0, longest)
             else:
-                fill = fill_probability(schedule, numbers(s), numbers(t)).item()
+                fill = schedule.returning(numbers(s), numbers(t)).item()
                 following = step_law(x, g, f, fill, longest)
             for y, q in following.items():
                 after[y] += p * q
@@ -153,25 +163,25 @@ def enumerated_law(predictor, schedule, steps, longest):
 def samples(predictor, schedule, steps, longest, count, seed):
     """The same by the functions under test, all sentences at once."""
     generator = torch.Generator().manual_seed(seed)
-    tokens, lengths = pack([()] * count)
+    tokens, lengths = pack([(START,)] * count)
 
     def uniform(size):
         return torch.rand(size, dtype=torch.float64, generator=generator)
 
     for s, t in step_times(steps):
-        x, at = unpack(tokens, lengths), predictor(t)
+        x, at = [own[1:] for own in unpack(tokens, lengths)], predictor(t)
         known = {distinct: at(distinct) for distinct in set(x)}
         g = torch.from_numpy(np.concatenate([known[own][0] for own in x]))
         f = torch.from_numpy(np.concatenate([known[own][1] for own in x]))
         end = s is None
-        fill = numbers(1) if end else fill_probability(schedule, numbers(s), numbers(t))
+        fill = numbers(1) if end else schedule.returning(numbers(s), numbers(t))
         masks = (tokens == MASK).nonzero()[:, 0]
         chosen = uniform(len(masks)) < fill
         tokens[masks[chosen]] = draw(f, uniform(len(masks)))[chosen]
         if not end:
             counts = poisson(g * fill, uniform(len(g)))
-            tokens, lengths = insert_masks(tokens, lengths, counts, MASK, longest)
-    return unpack(tokens, lengths)
+            tokens, lengths = insert(tokens, lengths, counts, longest + 1)
+    return [own[1:] for own in unpack(tokens, lengths)]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
