@@ -108,6 +108,12 @@ class Interpolating(Process):
         """alpha_t / alpha_s, float64 (M,)."""
         return self.schedule.alpha(t) / self.schedule.alpha(s).clamp(min=TINY)
 
+    def prior_kl(self, x_0):
+        end = torch.ones(1, dtype=torch.float64, device=x_0.device)
+        if self.schedule.alpha(end) == 0:  # q(x_T | x_0) is the prior
+            return torch.zeros(len(x_0), dtype=self.dtype, device=x_0.device)
+        return super().prior_kl(x_0)
+
     def row(self, x, s, t):
         a = self.staying(s, t)[:, None]
         anew = (1 - a) * self.prior_probs(x.device).double()
