@@ -38,8 +38,10 @@ def decode(model, options, memory, lengths, keys, history=False, means=ENGINE):
         process.draw_noise,
     )
     size = CHUNK.get(device.type, CHUNK["cuda"]) if means.chunk else None
+    # what grows ends about as long as its source
+    ends = [[n] * beam for n in memory.lengths().tolist()] if process.grows else lengths
     chunks = []
-    for chunk in _chunks(lengths, size):
+    for chunk in _chunks(ends, size):
         numbers = [s * beam + i for s in chunk for i in range(beam)]
         running = Running(
             model,
