@@ -70,6 +70,30 @@ def build(task):
 
 
 @pytest.fixture
+def build_discrete(task, tmp_path):
+    """As `build`, of a discrete diffusion model; what its process knows of the data is made up."""
+    from difformer_plugin.models.discrete_config import DiscreteDiffusionConfig
+    from difformer_plugin.models.discrete_diffusion import DiscreteDiffusion
+
+    def build_discrete(task=task, **options):
+        dictionary, random = task.target_dictionary, torch.Generator().manual_seed(4)
+        task.target_counts = lambda: torch.arange(len(dictionary)).double() + 1
+        if options.get("process") == "nearest" and "neighbour_embeddings" not in options:
+            path = tmp_path / "vectors.txt"
+            vectors = torch.randn(len(dictionary), 3, generator=random).tolist()
+            lines = (" ".join(map(str, row)) for row in zip(dictionary.symbols, *zip(*vectors)))
+            path.write_text("\n".join(lines))
+            options |= {"neighbour_embeddings": str(path), "neighbours": 2}
+        torch.manual_seed(0)
+        cfg = DiscreteDiffusionConfig(**(SIZES | {"diffusion_steps": 8} | options))
+        model = DiscreteDiffusion.build_model(cfg, task)
+        model.prepare_training(task)
+        return model.eval()
+
+    return build_discrete
+
+
+@pytest.fixture
 def sentences(task):
     """A function that makes a batch: random tokens framed by BOS and EOS, padded on one side."""
 
