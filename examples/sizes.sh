@@ -1,7 +1,8 @@
 # Models and their training, by size: what the run.sh of a data set chooses from.
 #
 # `stages` are those of the data set; `teacher`, `difformer` and `cmlm` options of fairseq-train,
-# `teacher_batch` and `difformer_batch` tokens of an update, on all devices together.
+# `teacher_batch` and `difformer_batch` tokens of an update, on all devices together. Discrete
+# diffusion has those of the Difformer.
 learned="--apply-bert-init --encoder-learned-pos --decoder-learned-pos"
 stages="prepare train_teacher distill train average train_cmlm evaluate"
 max_tokens=8192 max_dgs=0.15 evaluation=

@@ -5,11 +5,19 @@
 # Stages: prepare, train_teacher, distill, train, average, evaluate, and train_cmlm, the baseline;
 # without names, those of the data set's `stages`, in this order. Each goes on where it was
 # interrupted, is left out where it is finished, and is given more options by a variable of its own:
-# PREPARE, TRAIN_TEACHER, DISTILL, TRAIN, TRAIN_CMLM, GENERATE, EVALUATE (as
+# PREPARE, TRAIN_TEACHER, DISTILL, TRAIN, TRAIN_CMLM, TRAIN_DISCRETE, GENERATE, EVALUATE (as
 # TRAIN="--max-update 1000"). TEACHER_AVERAGE, AVERAGE_BEST and CMLM_AVERAGE are the numbers of
 # checkpoints averaged (5), RESCALING the options of noise rescaling. DATA=raw trains on the raw
 # targets, DATA=distilled on the others; GPUS=0 on the CPU. DRY_RUN=1 prints the commands and
 # runs nothing.
+#
+# Two more stages, for those who name them, are of discrete diffusion: train_discrete and
+# evaluate_discrete. FAMILIES="mdlm d3pm-uniform" says of which (mdlm): an objective, and behind a
+# hyphen its process where that is not absorbing. There are mdlm, d3pm, d3pm-uniform, d3pm-nearest
+# (with the teacher's embeddings), sedd, sedd-uniform and flexible. Each has what is its own in OUT:
+# d3pm-uniform/, d3pm-uniform.pt, d3pm-uniform.bound (fairseq-validate on the test set) and, for
+# each of the numbers of steps K="1 5 20" (20), d3pm-uniform-k20-b1.out with one candidate and
+# d3pm-uniform-k20-b10.out with ten.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -20,6 +28,7 @@ raw=$1 out=$2
 shift 2
 [ $# -gt 0 ] || set -- $stages
 known=" prepare train_teacher distill train average train_cmlm evaluate "
+known+="train_discrete evaluate_discrete "
 for stage in "$@"; do
   case "$known" in
     *" $stage "*) ;;
@@ -141,6 +150,62 @@ generate() {
     "$@" ${GENERATE-}
 }
 
+generate_cmlm() {
+  generate cmlm --task translation_lev --path "$out/cmlm.pt" --iter-decode-max-iter 9 \
+    --iter-decode-force-max-iter --iter-decode-with-beam 5
+}
+
+# make `own` the options of one of FAMILIES: d3pm-uniform is --objective d3pm --process uniform
+family_options() {
+  local process=absorbing
+  case "$1" in *-*) process=${1#*-} ;; esac
+  own=(--objective "${1%%-*}" --process "$process")
+  [ "$process" != nearest ] || own+=(--neighbour-embeddings "$out/teacher.pt")
+}
+
+# of the sizes and with the hyper-parameters of the Difformer
+train_discrete() {
+  local family own
+  for family in ${FAMILIES-mdlm}; do
+    family_options "$family"
+    unless_finished "$family" fairseq-train "$(training_data)" \
+      --user-dir "$user_dir" --task diffusion_translation \
+      ${difformer/--arch difformer/--arch discrete_diffusion} "${own[@]}" \
+      --share-all-embeddings --pred-length-offset --criterion discrete_diffusion_loss \
+      --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 1.0 \
+      $(batch "$difformer_batch") $precision --seed 1 \
+      --eval-bleu --eval-bleu-remove-bpe --decoding-steps 10 \
+      --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
+      --save-dir "$out/$family" --keep-best-checkpoints 5 --keep-last-epochs 1 --log-format simple --log-interval 100 \
+      ${TRAIN_DISCRETE-}
+    do_it difformer average "$out/$family" --best "${AVERAGE_BEST-5}" --out "$out/$family.pt"
+  done
+}
+
+evaluate_discrete() {
+  local family k name ten baseline=
+  if [ -f "$out/cmlm.pt" ]; then
+    generate_cmlm
+    score cmlm
+    baseline=$out/cmlm.out
+  fi
+  for family in ${FAMILIES-mdlm}; do
+    do_it_to "$out/$family.bound" fairseq-validate "$out/data-bin" --user-dir "$user_dir" \
+      --task diffusion_translation --path "$out/$family.pt" --valid-subset test \
+      --batch-size 50 $precision --log-format simple
+    ten="--length-beam-size 5 --noise-beam-size 2"
+    [ "$family" != flexible ] || ten="--noise-beam-size 10"  # whose lengths are its own
+    for k in ${K-20}; do
+      name=$family-k$k
+      generate "$name-b1" --task diffusion_translation --path "$out/$family.pt" --decoding-steps "$k"
+      score "$name-b1" ${baseline:+--baseline "$baseline"}
+      generate "$name-b10" --task diffusion_translation --path "$out/$family.pt" \
+        --decoding-steps "$k" $ten --bleu-mbr
+      score "$name-b10" ${baseline:+--baseline "$baseline"}
+    done
+  done
+}
+
 evaluate() {
   local name first=difformer-b10 baseline=difformer-b1 diffusion=(--task diffusion_translation
     --path "$out/difformer.pt" --decoding-steps 20 --decoding-early-stopping 5)
@@ -149,8 +214,7 @@ evaluate() {
   generate difformer-b10 "${diffusion[@]}" --length-beam-size 5 --noise-beam-size 2 --bleu-mbr \
     --retain-iter-history --retain-z-0-hat --history-file "$out/history.jsonl"
   if [ -f "$out/cmlm.pt" ]; then
-    generate cmlm --task translation_lev --path "$out/cmlm.pt" --iter-decode-max-iter 9 \
-      --iter-decode-force-max-iter --iter-decode-with-beam 5
+    generate_cmlm
     baseline=cmlm
   fi
   if [ -f "$out/teacher.pt" ]; then

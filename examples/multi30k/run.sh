@@ -6,6 +6,13 @@
 # RAW holds the data set's own files, train.de.gz and so on; PREPARE=--download fetches them.
 # SOURCE=en TARGET=de turns it round; fr and cs are there as well. On two cores: a minute to
 # prepare, 65 minutes for the teacher, 7 to distil, about two and a half hours for the Difformer.
+#
+# Discrete diffusion, several families side by side, each by the number of steps:
+#
+#   FAMILIES="mdlm d3pm-uniform flexible" K="1 5 10 20 50" \
+#     examples/multi30k/run.sh RAW OUT train_discrete train_cmlm evaluate_discrete
+#
+# after the stages prepare, train_teacher and distill, or with DATA=raw after prepare alone.
 . "$(dirname "$0")/../sizes.sh"
 small
 recipe=multi30k source=${SOURCE-de} target=${TARGET-en}
