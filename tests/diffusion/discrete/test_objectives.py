@@ -147,7 +147,9 @@ def test_in_float32_it_is_nearly_as_in_float64():
             assert found.dtype == dtype and found.isfinite().all()
             if dtype == torch.float32:
                 single = found
-        torch.testing.assert_close(single.double(), found, rtol=2e-3, atol=1e-4)
+        for i, scale in enumerate([1, 1000]):  # the bound has the KL times T
+            own = single[:, i].double(), found[:, i]
+            torch.testing.assert_close(*own, rtol=2e-3, atol=2e-6 * scale)
 
 
 # times
