@@ -14,20 +14,30 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def configurations():
-    """The configuration behind each marker in the README."""
+    """The configuration behind each marker in the README, and one whose options it leaves out."""
     register()
     from difformer_plugin.criterions.difformer_loss import DifformerLossConfig
+    from difformer_plugin.criterions.discrete_diffusion_loss import DiscreteDiffusionLossConfig
     from difformer_plugin.decoding.options import DecodingOptions
-    from difformer_plugin.models.config import DifformerConfig
+    from difformer_plugin.models.config import DifformerConfig, NetworkConfig
+    from difformer_plugin.models.discrete_config import DiscreteDiffusionConfig
 
-    return {"model": DifformerConfig, "criterion": DifformerLossConfig, "decoding": DecodingOptions}
+    return {
+        "network": (NetworkConfig, None),
+        "difformer": (DifformerConfig, NetworkConfig),
+        "difformer_loss": (DifformerLossConfig, None),
+        "discrete_diffusion": (DiscreteDiffusionConfig, NetworkConfig),
+        "discrete_diffusion_loss": (DiscreteDiffusionLossConfig, None),
+        "decoding": (DecodingOptions, None),
+    }
 
 
-def table(configuration):
-    """A Markdown table, a row a field that has a help text."""
+def table(configuration, known):
+    """A Markdown table, a row a field that has a help text and is not one of `known`'s."""
     lines = ["| option | default | what it does |", "|---|---|---|"]
+    common = {(field.name, field.default) for field in fields(known)} if known else set()
     for field in fields(configuration):
-        if "help" in field.metadata:
+        if "help" in field.metadata and (field.name, field.default) not in common:
             flag = field.default is False or field.default is None
             default = "" if flag else f"`{field.default}`"
             help_text = field.metadata["help"].replace("|", "\\|")
@@ -37,11 +47,11 @@ def table(configuration):
 
 def rewritten(text):
     """The README with each table between its markers replaced."""
-    for name, configuration in configurations().items():
+    for name, (configuration, known) in configurations().items():
         begin, end = f"<!-- options: {name} -->", "<!-- end -->"
         before, rest = text.split(begin)
         after = rest.split(end, 1)[1]
-        text = f"{before}{begin}\n{table(configuration)}\n{end}{after}"
+        text = f"{before}{begin}\n{table(configuration, known)}\n{end}{after}"
     return text
 
 

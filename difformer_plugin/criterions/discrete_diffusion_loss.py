@@ -23,7 +23,8 @@ LENGTH_FACTOR, ONE_STEP_LENGTH_FACTOR = 0.1, 1e-4
 @dataclass
 class DiscreteDiffusionLossConfig(FairseqDataclass):
     label_smoothing: float = option(
-        0.0, "epsilon of the label smoothing of cross-entropies (d3pm's auxiliary one, mdlm)"
+        0.0,
+        "epsilon of the label smoothing of cross-entropies: of mdlm, flexible, d3pm's auxiliary one",
     )
     auxiliary_loss_factor: Optional[float] = option(
         None,
