@@ -46,7 +46,7 @@ class DiffusionGenerator:
         if not hasattr(models[0], "decoding_process"):
             raise UserError(
                 f"the first model of --path is a {type(models[0]).__name__}, not a diffusion "
-                "model: put the Difformer first and a teacher second"
+                "model: put the diffusion model first and a teacher second"
             )
         if self.options.ppl_mbr and len(models) < 2:
             raise UserError("--ppl-mbr needs a teacher: --path difformer.pt:teacher.pt")
