@@ -8,7 +8,8 @@ from difformer_plugin.decoding.candidates import FRAME
 from difformer_plugin.decoding.means import ENGINE
 from difformer_plugin.decoding.options import PRECISIONS
 
-MEMORY_STEPS = 2  # of the reverse process: the second one holds all that any later one does
+MEMORY_STEPS = 2  # of the reverse process: the second one holds all that any later one does,
+# unless outputs grow
 
 
 class DecodeBench:
@@ -23,7 +24,7 @@ class DecodeBench:
     def __init__(self, args, names, device, threads):
         self.args, self.names, self.device, self.threads = args, names, device, threads
         self.systems = Systems(args, names, device)
-        self.sizes = self.systems.difformer.dataset.src_sizes
+        self.sizes = self.systems.diffusion.dataset.src_sizes
         self.numbers = workload.chosen(args.sentences, len(self.sizes), args.seed)
 
     def rows_of(self, setting):
@@ -40,7 +41,9 @@ class DecodeBench:
     def memory(self, setting, name):
         """MiB that decoding the longest batch takes beyond the weights."""
         subject = self.systems.subject(name)
-        generator = self.systems.generator(name, setting, min(setting.steps, MEMORY_STEPS))
+        fixed = self.systems.diffusion.predicts_length
+        steps = min(setting.steps, MEMORY_STEPS) if fixed else setting.steps
+        generator = self.systems.generator(name, setting, steps)
         longest = self.batches(setting)[-1]
         sample, first = subject.sample(longest), subject.sample(longest[:1])
         return peak_memory(
@@ -117,7 +120,7 @@ class DecodeBench:
 
     def rates(self):
         """The MatrixRate of each row of the engine."""
-        cfg = self.systems.difformer.model.cfg
+        cfg = self.systems.diffusion.model.cfg
         shape = cfg.model_dim, cfg.decoder_ffn_embed_dim
         types = {name: PRECISIONS[ROWS[name].precision or "fp32"] for name in self.engines()}
         return {name: flops.MatrixRate(shape, kind, self.device) for name, kind in types.items()}
@@ -131,7 +134,7 @@ class DecodeBench:
 
         On a GPU it is then not yet recorded, and what is replayed could not be counted.
         """
-        subject = self.systems.difformer
+        subject = self.systems.diffusion
         sample = subject.sample(self.batches(setting)[-1])
         generator = self.systems.generator(self.engines()[0], setting)
         return flops.count(lambda: subject.translate(sample, generator))

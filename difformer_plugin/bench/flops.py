@@ -12,7 +12,26 @@ def _attention(query, key, value, *args, out_shape=None, **kwargs):
     return sdpa_flop_count(query, key, value)
 
 
-CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+def _product(a, b):
+    """Operations of a product (n, m) x (m, k), of which torch takes sparse ones to be dense."""
+    entries = a.numel() if a.layout == torch.strided else a._nnz()
+    return 2 * entries * b.shape[1]
+
+
+def _mm(a, b, *args, **kwargs):
+    return _product(a, b)
+
+
+def _addmm(total, a, b, *args, **kwargs):
+    return _product(a, b)
+
+
+_mm._get_raw = _addmm._get_raw = True  # torch's mark of formulas that want tensors, not shapes
+FORMULAS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten.mm: _mm,
+    torch.ops.aten.addmm: _addmm,
+}
 
 
 def count(function):
@@ -20,7 +39,7 @@ def count(function):
 
     Element by element operations (activations, norms, softmax, noise) are not counted.
     """
-    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
         function()
     return counter.get_total_flops()
 

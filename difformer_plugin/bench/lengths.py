@@ -26,7 +26,7 @@ class References:
 
 
 class ReferenceLengths(nn.Module):
-    """In a Difformer's length predictor's place: the nearer to the reference's, the likelier.
+    """In the length predictor's place: the nearer to the reference's, the likelier.
 
     So a beam of b1 lengths is the b1 lengths around it.
     """

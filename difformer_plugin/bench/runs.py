@@ -7,14 +7,14 @@ from itertools import product
 import torch
 from tqdm import tqdm
 
-from difformer_plugin.bench import mbr, subjects, table
+from difformer_plugin.bench import mbr, subjects, table, workload
 from difformer_plugin.bench import scaling as growth
 from difformer_plugin.bench import systems as decoding
 from difformer_plugin.bench import train as training
 from difformer_plugin.bench.decode import DecodeBench
 from difformer_plugin.data.files import atomic_text
 
-STEPS, BEAMS = [5], [(1, 1), (7, 3)]
+STEPS, BEAMS = [5], ["1", "21"]
 
 
 class Report:
@@ -73,16 +73,24 @@ def machine(device, threads):
     return {"device": name, "threads": threads, "torch": torch.__version__}
 
 
-def decode(args, steps, beams, batch_sizes):
+def candidates(bench, texts):
+    """(b1, b2) for each of --beams, as the model that is measured can have them."""
+    fixed = bench.systems.diffusion.predicts_length
+    return [workload.parse_beams(text, fixed) for text in texts]
+
+
+def decode(args):
     """`difformer bench decode`."""
     report, device = Report(args.json), device_of(args)
     names = decoding.chosen_rows(args.rows, device, args.settings)
-    settings = [
-        decoding.Setting(k, b, min(size, args.sentences))
-        for b, size, k in product(beams or BEAMS, batch_sizes or [args.sentences], steps or STEPS)
-    ]
     with one_thread(args.threads) as threads:
         bench = DecodeBench(args, names, device, threads)
+        beams = candidates(bench, args.beams or BEAMS)
+        sizes = args.batch_size or [args.sentences]
+        settings = [
+            decoding.Setting(k, b, min(size, args.sentences))
+            for b, size, k in product(beams, sizes, args.steps or STEPS)
+        ]
         for setting in settings:
             for name in bench.rows_of(setting):
                 bench.systems.generator(name, setting)  # what cannot be is said before the start
@@ -115,7 +123,7 @@ def decode(args, steps, beams, batch_sizes):
     if "limit" in report.result:
         report.tell(table.limit(report.result["limit"]))
     if decoding.MBR in names:
-        texts = mbr.texts(bench.systems.difformer, args.seed)
+        texts = mbr.texts(bench.systems.diffusion, args.seed)
         report.result["mbr"] = mbr.measure(texts, args.repetitions, device)
         report.tell(table.mbr(report.result["mbr"]))
     return report.close()
@@ -124,7 +132,7 @@ def decode(args, steps, beams, batch_sizes):
 def describe(report, bench, names, where):
     """The head of the decoding table: what is measured, on what, and what the words mean."""
     found, args = bench.systems.subjects, bench.args
-    lengths = subjects.reference_lengths(found["difformer"])[bench.numbers].float()
+    lengths = subjects.reference_lengths(bench.systems.diffusion)[bench.numbers].float()
     report.result |= {**where, "subset": args.subset, "sentences": args.sentences}
     report.result["subwords_per_reference"] = float(lengths.mean())
     report.result["models"] = {
@@ -135,9 +143,12 @@ def describe(report, bench, names, where):
         f"{args.sentences} sentences of {args.subset}, {float(lengths.mean()):.1f} subwords a "
         f"reference; {where['device']}, torch {where['torch']}"
     ]
+    width = max(map(len, found)) + 2
     for name, subject in found.items():
-        weights = "a checkpoint" if subject.trained else "random weights, lengths of the references"
-        lines.append(f"{name + ':':<13}{subject.parameters / 1e6:.1f}M parameters, {weights}")
+        parameters = f"{subject.parameters / 1e6:.1f}M parameters"
+        lines.append(f"{name + ':':<{width}}{parameters}, {subject.weights}")
+    if args.model_options:
+        lines.append(f"trained with {args.model_options}")
     explained = {name: row.help for name, row in decoding.ROWS.items()}
     explained |= decoding.YARDSTICKS | decoding.TABLES
     explained[decoding.TUNED] = f"the engine with the options of {args.settings}"
@@ -153,17 +164,16 @@ def describe(report, bench, names, where):
     report.tell("\n".join(lines))
 
 
-def scaling(args, steps, beams, batch_sizes):
+def scaling(args):
     """`difformer bench decode --scaling`."""
     report, device = Report(args.json), device_of(args)
     args.rows = [growth.ROW]
-    sizes = batch_sizes or sorted({min(size, args.sentences) for size in growth.BATCHES})
+    sizes = args.batch_size or sorted({min(size, args.sentences) for size in growth.BATCHES})
     with one_thread(args.threads) as threads:
         bench = DecodeBench(args, args.rows, device, threads)
+        beams = candidates(bench, args.beams or growth.BEAMS)
     describe(report, bench, args.rows, machine(device, threads))
-    found = growth.measure(
-        bench, steps or growth.STEPS, beams or growth.BEAMS, sizes, bar("scaling")
-    )
+    found = growth.measure(bench, args.steps or growth.STEPS, beams, sizes, bar("scaling"))
     report.result["scaling"] = found
     report.tell(table.scaling(found))
     return report.close()

@@ -5,7 +5,7 @@ import numpy as np
 from difformer_plugin.bench import workload
 from difformer_plugin.bench.systems import Setting
 
-STEPS, BEAMS, BATCHES = (1, 5, 10, 20), ((1, 1), (5, 2), (7, 3)), (1, 5, 10)
+STEPS, BEAMS, BATCHES = (1, 5, 10, 20), ("1", "10", "21"), (1, 5, 10)
 ROW = "engine"
 
 
@@ -33,7 +33,7 @@ def measure(bench, steps, beams, batches, progress=iter):
     Returns:
         a list of dictionaries.
     """
-    lengths = np.asarray(bench.systems.difformer.dataset.tgt_sizes)
+    lengths = np.asarray(bench.systems.diffusion.dataset.tgt_sizes)
     planned = [(*plan, bench.numbers) for plan in variations(steps, beams, batches)]
     base = Setting(steps[0], beams[0], batches[-1])
     for numbers in workload.around_quantiles(lengths, len(bench.numbers)):

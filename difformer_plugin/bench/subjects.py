@@ -1,13 +1,15 @@
 """Models to measure, from checkpoints or with random weights, each with a split as it reads it."""
 
+import contextlib
 import copy
+import io
 
 import torch
 from fairseq import options, tasks, utils
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.iterative_refinement_generator import IterativeRefinementGenerator
-from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.models import ARCH_MODEL_NAME_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.sequence_generator import SequenceGenerator
 
 from difformer_plugin.bench.lengths import (
@@ -19,15 +21,17 @@ from difformer_plugin.bench.lengths import (
 from difformer_plugin.data.binarised import check_folder
 from difformer_plugin.decoding.teacher import Teacher
 from difformer_plugin.errors import UserError
-from difformer_plugin.models.config import ARCHITECTURES
-from difformer_plugin.models.difformer import Difformer
+from difformer_plugin.models.diffusion_model import DiffusionModel
 
-# of the paper's models (Table 21)
-DIFFORMER = """
-    --task diffusion_translation --criterion difformer_loss --noise-schedule sqrt
-    --rescaling-factor 4 --self-cond --rescale-timesteps --embed-norm --embed-norm-affine
-    --pred-length-offset --encoder-learned-pos --decoder-learned-pos
+DIFFUSION = """
+    --task diffusion_translation --pred-length-offset --encoder-learned-pos --decoder-learned-pos
 """
+OWN = {  # options of a registered model, beyond its defaults
+    "difformer": """
+        --noise-schedule sqrt --rescaling-factor 4 --self-cond --rescale-timesteps --embed-norm
+        --embed-norm-affine
+    """,  # of the paper's models (Table 21)
+}
 TRANSFORMER = """
     --task translation --arch transformer
     --criterion label_smoothed_cross_entropy --label-smoothing 0.1
@@ -47,7 +51,7 @@ class Subject:
         model: a fairseq model.
         task: of that model, or None where only the model is wanted.
         trained: whether its weights are a checkpoint's.
-        generator: with which it translates; None for a Difformer, which has many.
+        generator: with which it translates; None for a diffusion model, which has many.
     """
 
     def __init__(self, model, task, trained, generator=None):
@@ -68,8 +72,9 @@ class Subject:
         return self
 
     def _aim(self):
-        if isinstance(self.model, Difformer):
-            self.model.length_predictor = ReferenceLengths(self.references)
+        if isinstance(self.model, DiffusionModel):
+            if self.predicts_length:
+                self.model.length_predictor = ReferenceLengths(self.references)
         elif isinstance(self.generator, SequenceGenerator):
             self.generator.search = ReferenceSearch(self.task.target_dictionary, self.references)
         else:
@@ -99,6 +104,20 @@ class Subject:
         return other
 
     @property
+    def predicts_length(self):
+        """Whether a diffusion model has a length before it has tokens."""
+        return self.model.length_predictor is not None
+
+    @property
+    def weights(self):
+        """Where they come from, in words."""
+        if self.trained:
+            return "a checkpoint"
+        if isinstance(self.model, DiffusionModel) and not self.predicts_length:
+            return "random weights, whose outputs are as long as it happens"
+        return "random weights, lengths of the references"
+
+    @property
     def parameters(self):
         """How many numbers its weights are."""
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -112,10 +131,20 @@ def reference_lengths(subject):
 
 
 def configure(data, *arguments):
-    """fairseq's configuration for these options of fairseq-train."""
+    """fairseq's configuration for these options of fairseq-train.
+
+    Raises:
+        UserError: there is no such option, or it has no such value.
+    """
     arguments = [str(data), *(word for text in arguments for word in text.split())]
-    parser = options.get_training_parser()
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, arguments))
+    parser, said = options.get_training_parser(), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed = options.parse_args_and_arch(parser, arguments)
+    except SystemExit:  # all else that it parses is our own
+        reason = said.getvalue().rpartition("error: ")[2].strip()
+        raise UserError(f"--model-options: {reason}; give options of fairseq-train") from None
+    return convert_namespace_to_omegaconf(parsed)
 
 
 def share_embeddings(cfg, task):
@@ -135,14 +164,24 @@ def random_model(data, seed, *arguments):
     return cfg, task, task.build_model(cfg.model)
 
 
-def check_arch(arch):
-    """Raise a UserError for what is no size of a Difformer."""
-    if ARCH_MODEL_REGISTRY.get(arch) is not Difformer:
-        raise UserError(f"--arch {arch}: no such Difformer; there are {', '.join(ARCHITECTURES)}")
+def training(arch, model_options):
+    """The options of fairseq-train for a diffusion model of a named size.
+
+    Args:
+        model_options: more of them, of the user.
+    Raises:
+        UserError: there is no such size.
+    """
+    known = [name for name, kind in ARCH_MODEL_REGISTRY.items() if issubclass(kind, DiffusionModel)]
+    if arch not in known:
+        raise UserError(f"--arch {arch}: no such diffusion model; there are {', '.join(known)}")
+    model, criterion = ARCH_MODEL_NAME_REGISTRY[arch], ARCH_MODEL_REGISTRY[arch].criterion
+    own = f"--arch {arch} --criterion {criterion} {OWN.get(model, '')}"
+    return f"{DIFFUSION} {own} {model_options or ''}"
 
 
 def size_of(model):
-    """Options that give one of fairseq's Transformers the size of a Difformer."""
+    """Options that give one of fairseq's Transformers the size of a diffusion model."""
     cfg = model.cfg
     sizes = [f"--activation-fn {cfg.activation_fn}"]
     for side in ("encoder", "decoder"):
@@ -156,16 +195,17 @@ def size_of(model):
     return " ".join(sizes)
 
 
-def difformer(data, path, arch, seed):
-    """The Difformer of a checkpoint, or a random one of a named size."""
+def diffusion(data, path, arch, model_options, seed):
+    """The diffusion model of a checkpoint, or a random one of a named size."""
     if path:
+        if model_options:
+            raise UserError("--model-options are of random weights: leave them out with --path")
         loaded = Teacher([path], data, {})
-        if not isinstance(loaded.models[0], Difformer):
+        if not isinstance(loaded.models[0], DiffusionModel):
             kind = type(loaded.models[0]).__name__
-            raise UserError(f"--path {path} is a {kind}: give a Difformer's checkpoint")
+            raise UserError(f"--path {path} is a {kind}: give a diffusion model's checkpoint")
         return Subject(loaded.models[0], loaded.task, True)
-    check_arch(arch)
-    _, task, model = random_model(data, seed, DIFFORMER, f"--arch {arch}")
+    _, task, model = random_model(data, seed, training(arch, model_options))
     return Subject(model, task, False)
 
 

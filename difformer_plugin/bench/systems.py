@@ -13,7 +13,7 @@ from difformer_plugin.errors import UserError
 
 
 class Row(NamedTuple):
-    """How a Difformer decodes.
+    """How a diffusion model decodes.
 
     Attributes:
         help: what it is, for the table's legend.
@@ -130,14 +130,17 @@ class Systems:
 
     def __init__(self, args, names, device):
         self.seed, self.settings = args.seed, args.settings
-        found = {"difformer": subjects.difformer(args.data, args.path, args.arch, args.seed)}
-        model = found["difformer"].model
+        diffusion = subjects.diffusion(
+            args.data, args.path, args.arch, args.model_options, args.seed
+        )
+        model = diffusion.model
+        found = {model.cfg._name: diffusion}
         for name in ("transformer", "cmlm"):
             if name in names:
                 make, path = getattr(subjects, name), getattr(args, name)
                 found[name] = make(args.data, path, model, args.seed)
         self.subjects = {name: subject.load(args.subset, device) for name, subject in found.items()}
-        self.difformer = self.subjects["difformer"]
+        self.diffusion = self.subjects[model.cfg._name]
         self.casts = {}
 
     def generator(self, name, setting, steps=None):
@@ -152,9 +155,9 @@ class Systems:
             options, means = DecodingOptions(**read_settings(self.settings)), ENGINE
         else:
             options, means = setting.options(ROWS[name].precision, steps), ROWS[name].means
-        dictionary = self.difformer.task.target_dictionary
+        dictionary = self.diffusion.task.target_dictionary
         generator = DiffusionGenerator(dictionary, options, self.seed, means=means)
-        generator.check_models([self.difformer.model])
+        generator.check_models([self.diffusion.model])
         return generator
 
     def subject(self, name):
@@ -163,7 +166,7 @@ class Systems:
             return self.subjects[name]
         dtype = ROWS[name].cast if name in ROWS else None
         if dtype is None:
-            return self.difformer
+            return self.diffusion
         if dtype not in self.casts:
-            self.casts[dtype] = self.difformer.cast(dtype)
+            self.casts[dtype] = self.diffusion.cast(dtype)
         return self.casts[dtype]

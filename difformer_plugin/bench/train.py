@@ -26,13 +26,13 @@ class Row(NamedTuple):
 
     Attributes:
         help: what it is, for the table's legend.
-        model: "difformer" or "transformer".
+        model: "diffusion" or "transformer".
         options: of fairseq-train, beyond those of all rows.
         means: makes from a trainer the context in which it trains: what is fast about it.
     """
 
     help: str
-    model: str = "difformer"
+    model: str = "diffusion"
     options: str = ""
     means: Callable[[Trainer], AbstractContextManager] = lambda trainer: nullcontext()
 
@@ -82,22 +82,21 @@ class TrainBench:
 
     def __init__(self, args, names, device, threads):
         self.args, self.names, self.device, self.threads = args, names, device, threads
-        subjects.check_arch(args.arch)
         self.folder = tempfile.TemporaryDirectory()  # of what a trainer saves when it fails
         self.trainers = {}
-        difformer = self._build("difformer", "", None)
+        diffusion = self._build("diffusion", "", None)
         for name in names:
-            self._build(ROWS[name].model, ROWS[name].options, difformer.model)
-        self.numbers = chosen_batches(difformer, args.max_tokens, args.updates, args.seed)
-        self.tokens = [self._tokens(difformer, batch) for batch in self.numbers]
+            self._build(ROWS[name].model, ROWS[name].options, diffusion.model)
+        self.numbers = chosen_batches(diffusion, args.max_tokens, args.updates, args.seed)
+        self.tokens = [self._tokens(diffusion, batch) for batch in self.numbers]
         self.samples = {}
 
     def _build(self, model, options, like):
         key = (model, options)
         if key not in self.trainers:
             sizes = (
-                f"{subjects.DIFFORMER} --arch {self.args.arch}"
-                if model == "difformer"
+                subjects.training(self.args.arch, self.args.model_options)
+                if model == "diffusion"
                 else f"{subjects.TRANSFORMER} {subjects.size_of(like)}"
             )
             cfg, task, made = subjects.random_model(

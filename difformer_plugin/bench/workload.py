@@ -5,19 +5,27 @@ import numpy as np
 from difformer_plugin.errors import UserError
 
 
-def parse_beams(text):
+def parse_beams(text, fixed=True):
     """`7x3`, or a number of candidates as the paper splits it, to (b1, b2).
 
+    Args:
+        fixed: whether lengths are fixed before tokens are drawn; else all candidates differ in
+            their noise alone.
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or has lengths where there are none to try.
     """
     known = {"1": (1, 1), "10": (5, 2), "21": (7, 3)}
     if text in known:
-        return known[text]
+        return known[text] if fixed else (1, int(text))
     lengths, _, noises = text.partition("x")
     if not (lengths.isdecimal() and noises.isdecimal() and int(lengths) and int(noises)):
         raise UserError(
             f"--beams {text}: give the number of lengths and of noises as 7x3, or 1, 10 or 21"
+        )
+    if not fixed and int(lengths) > 1:
+        raise UserError(
+            f"--beams {text}: this model's lengths grow, and there are none to try: give "
+            f"1x{int(lengths) * int(noises)}"
         )
     return int(lengths), int(noises)
 

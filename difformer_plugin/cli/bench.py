@@ -26,7 +26,7 @@ def add_parser(subparsers):
     decode = kinds.add_parser("decode", help="measure decoding", description=DECODE_HELP)
     _add_common(decode)
     add = decode.add_argument
-    add("--path", metavar="FILE", help="a Difformer's checkpoint")
+    add("--path", metavar="FILE", help="a diffusion model's checkpoint")
     add("--transformer", metavar="FILE", help="a checkpoint of fairseq's Transformer")
     add("--cmlm", metavar="FILE", help="a checkpoint of fairseq's CMLM")
     add("--settings", metavar="FILE", help="row `tuned`: what `difformer tune` has found")
@@ -37,7 +37,8 @@ def add_parser(subparsers):
         "--beams",
         nargs="+",
         metavar="B",
-        help="lengths x noises, as 7x3; 10 is 5x2, 21 is 7x3; default: 1 21",
+        help="lengths x noises, as 7x3; 10 is 5x2, 21 is 7x3, or noises alone where lengths grow; "
+        "default: 1 21",
     )
     add(
         "--batch-size",
@@ -66,7 +67,13 @@ def add_parser(subparsers):
 def _add_common(parser):
     add = parser.add_argument
     add("data", metavar="DATA-BIN", help="from fairseq-preprocess")
-    add("--arch", default=ARCH, help=f"size of a Difformer without checkpoint; default: {ARCH}")
+    add("--arch", default=ARCH, help=f"size of a model without checkpoint; default: {ARCH}")
+    add(
+        "--model-options",
+        metavar="OPTIONS",
+        help="of fairseq-train, for a model without checkpoint, as --model-options='--process "
+        "uniform --objective d3pm'",
+    )
     add("--rows", nargs="+", metavar="NAME", help="which rows; default: all")
     add("--repetitions", type=int, default=2, metavar="N", help="default: 2")
     add("--threads", type=int, metavar="N", help="of the CPU; default: torch's")
@@ -80,11 +87,8 @@ def run_decode(args):
     at_least_one(args, "sentences", "repetitions", "threads", "steps", "batch_size")
     _register()
     from difformer_plugin.bench import runs
-    from difformer_plugin.bench.workload import parse_beams
 
-    beams = [parse_beams(text) for text in args.beams or ()]
-    run = runs.scaling if args.scaling else runs.decode
-    return run(args, args.steps, beams, args.batch_size)
+    return runs.scaling(args) if args.scaling else runs.decode(args)
 
 
 def run_train(args):

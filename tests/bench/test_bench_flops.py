@@ -7,6 +7,9 @@ from difformer_plugin.bench.flops import MatrixRate, count
 from difformer_plugin.bench.systems import ROWS, Setting
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.means import PLAIN
+from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.models.discrete_config import DiscreteDiffusionConfig
+from difformer_plugin.models.discrete_diffusion import DiscreteDiffusion
 
 
 def test_a_linear_layer_takes_two_operations_a_weight_and_row():
@@ -49,6 +52,43 @@ def test_decoding_takes_what_its_layers_say(build, task, sentences, name):
     memory *= steps if row.means == PLAIN else 1
     rounding = target * latent * vocabulary
     assert found == 2 * (encoder + steps * step + memory + rounding)
+
+
+def test_of_a_sparse_matrix_its_entries_count():
+    dense, total = torch.rand(30, 7), torch.zeros(20, 7)
+    sparse = torch.eye(20, 30).to_sparse_csr()  # 20 entries
+    assert count(lambda: sparse @ dense) == 2 * 20 * 7
+    assert count(lambda: torch.addmm(total, sparse, dense, out=total)) == 2 * 20 * 7
+    assert count(lambda: torch.addmm(total, sparse.to_dense(), dense)) == 2 * 20 * 30 * 7
+
+
+SIZES = {"model_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+SIZES |= {"latent_dim": 8, "encoder_layers": 1, "decoder_layers": 1}
+SIZES |= {"encoder_ffn_embed_dim": 24, "decoder_ffn_embed_dim": 20}
+SIZES |= {"max_source_positions": 40, "max_target_positions": 40}
+
+
+@pytest.mark.parametrize("process, sampler", [("uniform", None), ("absorbing", "confidence")])
+def test_logits_are_made_of_the_words_that_are_predicted(task, sentences, process, sampler):
+    """Of all words where they may change again, of the masks that are left where they may not."""
+    cfg = DiscreteDiffusionConfig(objective="d3pm", process=process, diffusion_steps=8, **SIZES)
+    model = DiscreteDiffusion.build_model(cfg, task).eval()
+    sample = {"id": torch.tensor([0]), "net_input": {"src_tokens": sentences([5])}}
+    words, types, found = 9, len(task.target_dictionary) - 3, {}
+    for steps in (1, 4):
+        options = DecodingOptions(
+            decoding_steps=steps, force_length=words, decoding_sampler=sampler
+        )
+        generator = DiffusionGenerator(task.target_dictionary, options, 1)
+        found[steps] = count(lambda g=generator: g.generate([model], sample))
+    dim, target, source = cfg.model_dim, words + 2, 7
+    step = target * 2 * dim * cfg.latent_dim + 2 * dim * 4 * dim
+    step += target * (6 * dim * dim + 2 * dim * cfg.decoder_ffn_embed_dim)
+    step += 2 * target * (target + source) * dim
+    # log-linear: 1 - alpha = t, so that floor(9 t) are masks at the times 1, 3/4, 1/2 and 1/4
+    predicted = 9 + 6 + 4 + 2 if process == "absorbing" else 4 * 9
+    logits = (predicted - words) * cfg.latent_dim * types
+    assert found[4] - found[1] == 2 * (3 * step + logits)
 
 
 def test_a_rate_is_the_best_of_what_was_seen(monkeypatch):

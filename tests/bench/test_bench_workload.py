@@ -18,6 +18,12 @@ def test_beams_are_lengths_times_noises():
         assert np.prod(parse_beams(str(total))) == total
 
 
+def test_where_lengths_grow_candidates_differ_in_their_noise():
+    assert [parse_beams(text, False) for text in ("1", "10", "1x4")] == [(1, 1), (1, 10), (1, 4)]
+    with pytest.raises(UserError, match="--beams 7x3: .* give 1x21"):
+        parse_beams("7x3", False)
+
+
 @pytest.mark.parametrize("text", ["7", "x3", "7x", "0x3", "7*3", "7x3x1", "-1x2", ""])
 def test_other_beams_are_refused(text):
     with pytest.raises(UserError, match="--beams .*7x3"):

@@ -136,8 +136,13 @@ def test_training(corpus, tmp_path):
     [
         (["--rows", "plain", "plane"], "no such row as plane; there are plain, "),
         (["--rows", "tuned"], "--settings FILE"),
-        (["--arch", "transformer"], "--arch transformer: no such Difformer; there are difformer"),
+        (
+            ["--arch", "transformer"],
+            "--arch transformer: no such diffusion model; there are difformer",
+        ),
         (["--beams", "7*3"], r"--beams 7\*3: .*7x3"),
+        (["--model-options", "--foo bar"], "--model-options: .*--foo bar; give options of fairseq"),
+        (["--path", "x.pt", "--model-options", "--foo bar"], "leave them out with --path"),
         (["--steps", "5", "0"], "--steps must be at least 1, not 5 0"),
         (["--subset", "tset"], "tset.de-en.de.idx: no such file"),
         (["--steps", "9999"], "--decoding-steps must lie between 1 and"),
@@ -154,7 +159,7 @@ def test_checkpoints_of_another_kind_or_dictionary_are_refused(corpus, model, te
     command = ["difformer", "bench", "decode"]
     for arguments, message in (
         ([corpus.other, "--path", model], "dictionar"),
-        ([corpus.joined, "--path", teacher], "is a TransformerModel: give a Difformer's"),
+        ([corpus.joined, "--path", teacher], "is a TransformerModel: give a diffusion model's"),
         ([corpus.joined, "--path", model, "--cmlm", teacher], "--cmlm .* does not translate in"),
         ([corpus.joined / "nowhere"], "no such data folder"),
     ):
