@@ -62,8 +62,8 @@ def add_parser(subparsers):
     add = group.add_argument
     add("--decoding-steps", type=int, metavar="K", help="default: 20")
     add("--decoding-early-stopping", type=int, metavar="E", help="default: 0")
-    add("--length-beam-size", type=int, metavar="B1", help="default: 7")
-    add("--noise-beam-size", type=int, metavar="B2", help="default: 3")
+    add("--length-beam-size", type=int, metavar="B1", help="default: 7, and 1 where lengths grow")
+    add("--noise-beam-size", type=int, metavar="B2", help="default: 3, and 21 where they do")
     add("--bleu-mbr", action=BooleanOptionalAction, help="default: yes, without --ppl-mbr")
     add("--ppl-mbr", action="store_true", default=None, help="choose by a teacher")
     add("--decoding-precision", metavar="NAME", help="default: fp32")

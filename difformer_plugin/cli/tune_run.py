@@ -23,12 +23,9 @@ from difformer_plugin.decoding.tuning_space import Settings, space
 from difformer_plugin.errors import UserError
 
 FORMAT = 1  # of the journal
-REFERENCE = {
-    "decoding_steps": 20,
-    "length_beam_size": 7,
-    "noise_beam_size": 3,
-    "decoding_precision": "fp32",
-}
+REFERENCE = {"decoding_steps": 20, "decoding_precision": "fp32"}
+BEAMS = {"length_beam_size": 7, "noise_beam_size": 3}
+GROWING_BEAMS = {"length_beam_size": 1, "noise_beam_size": 21}  # where there are no lengths to try
 FRONT = 6  # settings of the Pareto front that are timed once more, at most
 
 
@@ -36,9 +33,10 @@ def tune(args):
     """Do what `difformer tune` is asked for."""
     check_mark(args.post_process)
     device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
-    options = reference_options(args)
-    candidates = space(options, precisions(args, device))
+    values, names = given_options(args), precisions(args, device)
     models, task, samples = load(args, device)
+    options = reference_options(values, models[0])
+    candidates = space(options, names, models[0].decoding_process)
     header = heading(args, options, samples, device)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -76,10 +74,10 @@ def tune(args):
         **header,
     }
     comments = explain(args, result)
-    own = {name: chosen[name] for name in Settings._fields}
+    own = {name: chosen[name] for name in Settings._fields if chosen[name] is not False}
     for name in OPTIONS:
-        if fixed[name] != OPTIONS[name].default:
-            own.setdefault(name, fixed[name])
+        if name not in Settings._fields and fixed[name] != OPTIONS[name].default:
+            own[name] = fixed[name]
     write_settings(args.out, own, comments)
     if args.json:
         with atomic_text(args.json) as file:
@@ -90,22 +88,34 @@ def tune(args):
     return 0
 
 
-def reference_options(args):
-    """The DecodingOptions that all others are compared with.
+def given_options(args):
+    """The options of the reference that the user sets, name -> value.
 
     Raises:
-        UserError: they cannot be.
+        UserError: tune has no use of one.
     """
     values = read_settings(args.decoding_settings) if args.decoding_settings else {}
-    given = {name: vars(args)[name] for name in OPTIONS if vars(args).get(name) is not None}
-    values = REFERENCE | values | given
-    values.setdefault("bleu_mbr", not values.get("ppl_mbr", False))
-    options = DecodingOptions(**values)
-    check_options(options)
-    if options.history_file:
+    if values.get("history_file"):
         raise UserError(
             f"{args.decoding_settings}: leave out history_file, which tune has no use of"
         )
+    given = {name: vars(args)[name] for name in OPTIONS if vars(args).get(name) is not None}
+    return values | given
+
+
+def reference_options(values, model):
+    """The DecodingOptions that all others are compared with.
+
+    Args:
+        values: of `given_options`; model: a diffusion model.
+    Raises:
+        UserError: they cannot be.
+    """
+    beams = BEAMS if model.length_predictor else GROWING_BEAMS
+    values = REFERENCE | beams | values
+    values.setdefault("bleu_mbr", not values.get("ppl_mbr", False))
+    options = DecodingOptions(**values)
+    check_options(options)
     return options
 
 

@@ -97,6 +97,7 @@ class Search:
     def __init__(self, candidates, max_loss, measure):
         self.candidates, self.max_loss, self.measure = candidates, max_loss, measure
         points = np.array([features(settings) for settings in candidates])
+        points = points[:, np.ptp(points, axis=0) > 0]  # what is the same for all says nothing
         self.rows = {settings: row for row, settings in enumerate(candidates)}
         self.work = np.log([expected_work(settings) for settings in candidates])
         self.losses, self.times = Process(points), Process(points)
@@ -143,7 +144,10 @@ class Search:
             whole: of those measured on all sentences.
         """
         front = []
-        for settings in sorted(self.found, key=lambda settings: self.found[settings].loss):
+        # of equal losses the fastest first
+        for settings in sorted(
+            self.found, key=lambda s: (self.found[s].loss, self.found[s].seconds)
+        ):
             measured = self.found[settings]
             slower = front and measured.seconds >= self.found[front[-1]].seconds
             if not slower and (measured.whole or not whole):

@@ -14,6 +14,14 @@ STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 BEAM = (1, 2, 3, 5, 7, 10, 15, 20, 30)
 HALTING = (0, 1, 2, 3)
 RACING = (1, 2, 3, 5, 8, 12)
+# --decoding-sampler and --decoding-remasking: the first that a model accepts is its default
+SAMPLERS = (
+    ("ancestral", False),
+    ("confidence", False),
+    ("confidence", True),
+    ("tweedie", False),
+    ("tau_leaping", False),
+)
 MOST = 40_000  # settings, drawn from more: neighbours of each are left, and a model that is quick
 
 
@@ -28,11 +36,18 @@ class Settings(NamedTuple):
     race_after: int
     race_keep: int
     decoding_precision: Optional[str]
+    decoding_sampler: Optional[str] = None
+    decoding_remasking: bool = False
 
     @classmethod
     def of(cls, options):
         """Those of DecodingOptions."""
         return cls(*(getattr(options, name) for name in cls._fields))
+
+    @property
+    def sampler(self):
+        """The name of the sampler and whether it remasks."""
+        return self.decoding_sampler, self.decoding_remasking
 
     @property
     def taken(self):
@@ -59,6 +74,8 @@ class Settings(NamedTuple):
             words.append(f"halt {self.halt_after}")
         if self.race_after:
             words.append(f"race {self.race_after} to {self.race_keep}")
+        if self.decoding_sampler:
+            words.append(self.decoding_sampler + " with remasking" * self.decoding_remasking)
         return ", ".join([*words, self.decoding_precision or "the model's precision"])
 
     def passes(self):
@@ -68,23 +85,32 @@ class Settings(NamedTuple):
         return self.race_after * self.candidates + (self.taken - self.race_after) * self.race_keep
 
 
-def space(options, precisions):
+def space(options, precisions, check_model):
     """The settings that the search knows; none exceeds the reference in any option.
 
     Args:
         options: DecodingOptions of the reference; what is not searched over keeps their value.
         precisions: names as of --decoding-precision.
+        check_model: raises a UserError for DecodingOptions that the model refuses.
     Returns:
         a list of Settings, the reference first.
+    Raises:
+        UserError: the model refuses the reference.
     """
+    check_model(options)
+    accepts = _Accepted(options, check_model)
+    samplers = [s for s in SAMPLERS if accepts.sampler(*s)]
+    if options.decoding_sampler is None and samplers:
+        options = replace(options, decoding_sampler=samplers[0][0])
     reference = Settings.of(options)
+    samplers = samplers or [reference.sampler]
     steps = _levels(STEPS, reference.decoding_steps)
     lengths = _levels(BEAM, reference.length_beam_size)
     noises = _levels(BEAM, reference.noise_beam_size)
     found = {reference: None}
     for k, b1, b2 in product(steps, lengths, noises):
         stops = {0, k // 4, k // 2, min(reference.decoding_early_stopping, k - 1)}
-        for e in sorted(stops):
+        for e, sampler in product(sorted(stops), samplers):
             races = [(0, 1)] + [
                 (after, keep)
                 for after, keep in product(RACING, BEAM)
@@ -92,22 +118,54 @@ def space(options, precisions):
             ]
             halting = [n for n in HALTING if n < k - e]
             for halt, race, precision in product(halting, races, precisions):
-                found[Settings(k, e, b1, b2, halt, *race, precision)] = None
+                found[Settings(k, e, b1, b2, halt, *race, precision, *sampler)] = None
     if len(found) > MOST:
         found = [reference, *Random(0).sample([*found][1:], MOST - 1)]
-    return [settings for settings in found if _possible(options, settings)]
+    return [settings for settings in found if accepts(settings)]
 
 
 def _levels(levels, most):
     return [level for level in levels if level < most] + [most]
 
 
-def _possible(options, settings):
-    try:
-        check_options(replace(options, **settings._asdict()))
-    except UserError:
-        return False
-    return True
+class _Accepted:
+    """Which settings can be, the model being asked as seldom as possible.
+
+    To a model it matters only whether there are early stopping, halting and racing, not after how
+    many steps, and what it has been asked once is known.
+    """
+
+    def __init__(self, options, check_model):
+        self.options, self.check_model, self.known = options, check_model, {}
+
+    def sampler(self, name, remasking):
+        """Whether the model has such a sampler, for one candidate."""
+        plain = {"length_beam_size": 1, "noise_beam_size": 1, "race_after": 0, "race_keep": 1}
+        own = {"decoding_sampler": name, "decoding_remasking": remasking}
+        return self._ask(replace(self.options, **plain, **own))
+
+    def __call__(self, settings):
+        try:
+            check_options(replace(self.options, **settings._asdict()))
+        except UserError:
+            return False
+        key = settings._replace(
+            decoding_early_stopping=min(settings.decoding_early_stopping, 1),
+            halt_after=min(settings.halt_after, 1),
+            race_after=min(settings.race_after, 1),
+            race_keep=1,
+            decoding_precision=None,
+        )
+        if key not in self.known:
+            self.known[key] = self._ask(replace(self.options, **key._asdict()))
+        return self.known[key]
+
+    def _ask(self, options):
+        try:
+            self.check_model(options)
+        except UserError:
+            return False
+        return True
 
 
 def features(settings):
@@ -130,6 +188,7 @@ def features(settings):
         share,
         2.0 * settings.lowered,
         2.0 * (settings.decoding_precision == "fp16"),
+        *(2.0 * (settings.sampler == sampler) for sampler in SAMPLERS),
     ]
 
 

@@ -13,7 +13,11 @@ from difformer_plugin.data.journal import Journal
 from difformer_plugin.decoding.options import DecodingOptions, check_options
 from difformer_plugin.decoding.trials import Trials, bleu, losses
 from difformer_plugin.decoding.tuning import Measured, Process, Search
-from difformer_plugin.decoding.tuning_space import Settings, space
+from difformer_plugin.decoding.tuning_space import SAMPLERS, Settings, space
+from difformer_plugin.errors import UserError
+from difformer_plugin.models.discrete_config import PAIRS, DiscreteDiffusionConfig
+from difformer_plugin.models.discrete_diffusion import DiscreteDiffusion
+from difformer_plugin.models.samplers import known
 
 REFERENCE = DecodingOptions(
     decoding_steps=12,
@@ -30,10 +34,16 @@ WORLDS = {  # BLEU lost for fewer steps, fewer lengths, fewer noises, halting an
 }
 
 
+def check_model(options):
+    """A model's refusals, if it has no choice of samplers."""
+    if options.decoding_sampler or options.decoding_remasking:
+        raise UserError("there are none")
+
+
 @pytest.fixture(scope="module")
 def candidates():
     """About 8,000 settings."""
-    return space(REFERENCE, ["fp32", "bf16"])
+    return space(REFERENCE, ["fp32", "bf16"], check_model)
 
 
 def truth(settings, world):
@@ -163,7 +173,7 @@ def test_the_front(candidates):
     ],
 )
 def test_the_space_holds_what_can_be_and_no_more_than_the_reference(options, precisions):
-    found = space(options, precisions)
+    found = space(options, precisions, check_model)
     reference = found[0]
     assert reference == Settings.of(options) and len(set(found)) == len(found)
     for settings in found:
@@ -177,11 +187,74 @@ def test_the_space_holds_what_can_be_and_no_more_than_the_reference(options, pre
 
 def test_of_a_vast_space_there_is_a_part(monkeypatch):
     monkeypatch.setattr("difformer_plugin.decoding.tuning_space.MOST", 500)
-    part, again = (space(REFERENCE, ["fp32", "bf16"]) for _ in range(2))
+    reference = replace(REFERENCE, decoding_sampler="ancestral")
+    part, again = (space(REFERENCE, ["fp32", "bf16"], lambda options: None) for _ in range(2))
     assert part == again and len(set(part)) == len(part) == 500
-    assert part[0] == Settings.of(REFERENCE)
+    assert part[0] == Settings.of(reference)
     for name, values in zip(Settings._fields, zip(*part)):
         assert len(set(values)) > 1, name
+
+
+@pytest.mark.parametrize(
+    "objective, process", [(name, process) for name, own in PAIRS.items() for process in own]
+)
+def test_a_discrete_model_is_offered_what_it_accepts_and_nothing_else(
+    joined_task, objective, process
+):
+    """By asking it for every setting of a small grid."""
+    cfg = DiscreteDiffusionConfig(
+        **{"objective": objective, "process": process, "noise_schedule": "cosine"},
+        **{"max_source_positions": 20, "max_target_positions": 20, "model_dim": 8},
+        **{"latent_dim": 8, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
+        **{"encoder_layers": 1, "decoder_layers": 1},
+    )
+    model = DiscreteDiffusion.build_model(cfg, joined_task)
+    if process == "nearest":  # made of data and embeddings, which samplers do not look at
+        model.chain._process = SimpleNamespace(types=0, states=0)
+    grows = objective == "flexible"
+    options = DecodingOptions(
+        decoding_steps=3, length_beam_size=1 if grows else 2, noise_beam_size=2, bleu_mbr=True
+    )
+    found = space(options, ["fp32"], model.decoding_process)
+    own = known(process, objective)
+    assert found[0].decoding_sampler == own[0]  # its default, by another name
+    model.decoding_process(replace(options, decoding_sampler=None))
+    assert {settings.decoding_sampler for settings in found} == set(own)
+    grid = {
+        Settings(k, e, b1, b2, halt, *race, "fp32", *sampler)
+        for k in (1, 2, 3)
+        for e in {0, k // 2}
+        for b1 in {1, options.length_beam_size}
+        for b2 in (1, 2)
+        for halt in (0, 1, 2)
+        for race in ((0, 1), (1, 1), (2, 1), (1, 2), (2, 2))
+        for sampler in SAMPLERS
+    }
+
+    def possible(settings):
+        every = replace(options, **settings._asdict())
+        try:
+            check_options(every)
+            model.decoding_process(every)
+        except UserError:
+            return False
+        return settings.halt_after < settings.taken and 2 * settings.race_keep <= max(
+            settings.candidates, 2
+        )
+
+    offered = set(found[1:]) | {found[0]._replace(decoding_precision="fp32")}
+    assert offered == {settings for settings in grid if possible(settings)}
+    assert any(settings.race_after for settings in offered) == (not grows)
+
+
+def test_a_reference_that_the_model_refuses_is_no_reference(joined_task):
+    sizes = {"model_dim": 8, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    cfg = DiscreteDiffusionConfig(max_source_positions=20, max_target_positions=20, **sizes)
+    model = DiscreteDiffusion.build_model(cfg, joined_task)
+    with pytest.raises(UserError, match="--clamping means nothing to discrete diffusion"):
+        space(DecodingOptions(clamping=True), ["fp32"], model.decoding_process)
+    with pytest.raises(UserError, match="--decoding-sampler tweedie is not for a model"):
+        space(DecodingOptions(decoding_sampler="tweedie"), ["fp32"], model.decoding_process)
 
 
 def test_passes_of_a_race():
