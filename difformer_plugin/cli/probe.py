@@ -79,7 +79,10 @@ def load(args, path):
         [path], arg_overrides={"data": args.data}
     )
     if not isinstance(model, Difformer):
-        raise UserError(f"{path} is a {type(model).__name__}, not a Difformer")
+        raise UserError(
+            f"{path} is a {type(model).__name__}, not a Difformer: leave it out, since only a "
+            "Difformer reads Gaussian noise"
+        )
     if args.points > model.time_unit:
         raise UserError(f"--points: the model of {path} has only {model.time_unit} steps")
     device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")

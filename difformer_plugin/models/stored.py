@@ -23,7 +23,10 @@ def load_without_data(path):
     state, cfg = checkpoint.get("model", {}), (checkpoint.get("cfg") or {}).get("model")
     tables = all(torch.is_tensor(state.get(table)) for table in TABLES)
     if cfg is None or not tables or RESCALED not in cfg:
-        raise UserError(f"{path} is not a checkpoint of a Difformer")
+        raise UserError(
+            f"{path} is not a checkpoint of a Difformer: give one, since no other model has "
+            "embeddings that are diffused"
+        )
     cfg.encoder_embed_path = cfg.decoder_embed_path = None  # they have done their work
     source, target = (_dictionary(len(state[table])) for table in TABLES)
     task = SimpleNamespace(source_dictionary=source, target_dictionary=target)
