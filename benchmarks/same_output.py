@@ -2,9 +2,10 @@
 
     python benchmarks/same_output.py DATA-BIN CHECKPOINT [--beams 7 3] [--steps 20] [--sentences N]
 
-prints how far apart the last z_0-hat of the two are, how many tokens differ, and, where they do,
-how far apart the two tokens' logits are. With --double, how far each is from the plain path in
-double precision, too.
+prints how many tokens and candidates differ. Of a model whose state is z_t, also how far apart the
+last z_0-hat of the two are and, where tokens differ, how far apart the two tokens' logits are. Of
+tokens that are drawn, one that flips at round-off is read in all later steps. With --double, how
+far each is from the plain path in double precision, too.
 """
 
 import argparse
@@ -12,9 +13,10 @@ import copy
 
 import torch
 
+from difformer_plugin.bench.comparing import differing
 from difformer_plugin.cli import register_quietly
 from difformer_plugin.decoding import engine, plain
-from difformer_plugin.decoding.candidates import length_beam
+from difformer_plugin.decoding.candidates import FRAME, length_beam
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.diffusion.noise import sentence_keys
 
@@ -25,6 +27,8 @@ parser.add_argument("--beams", type=int, nargs=2, default=(7, 3), metavar=("LENG
 parser.add_argument("--steps", type=int, default=20)
 parser.add_argument("--sentences", type=int, help="so many, spread over the test set; default: all")
 parser.add_argument("--batch-size", type=int, default=50)
+parser.add_argument("--sampler", help="of a discrete model: --decoding-sampler")
+parser.add_argument("--temperature", type=float, default=0.0, help="--decoding-temperature")
 parser.add_argument("--double", action="store_true")
 args = parser.parse_args()
 
@@ -40,17 +44,38 @@ task.load_dataset("test")
 dataset = task.dataset("test")
 order = dataset.ordered_indices()
 order = order[:: max(1, len(order) // (args.sentences or len(order)))]
-options = DecodingOptions(decoding_steps=args.steps)
+options = DecodingOptions(
+    decoding_steps=args.steps,
+    length_beam_size=args.beams[0],
+    noise_beam_size=args.beams[1],
+    decoding_sampler=args.sampler,
+    decoding_temperature=args.temperature,
+)
+model.decoding_process(options)  # what it refuses is said before the start
 
 
-def last_latents(model, decode, lengths, source, keys):
-    """z_0-hat of all candidates, one after another, as `decode` rounds them."""
+def candidate_lengths(model, memory):
+    """Of all candidates, (B, b); where lengths grow, of their frames."""
+    predictor = model.length_predictor
+    if predictor is None:
+        lengths = torch.full_like(memory.lengths(), FRAME)[:, None]
+    else:
+        logits, longest = predictor(memory), model.max_positions()[1]
+        lengths = length_beam(logits, predictor.lengths(memory), args.beams[0], longest)
+    return lengths.repeat_interleave(args.beams[1], dim=1)
+
+
+def decoded(model, decode, lengths, source, keys):
+    """Tokens of all candidates, and their z_0-hat, one after another, or None if there is none."""
     seen, rounding = [], type(model).round
     model.round = lambda z: seen.append(z) or rounding(model, z)
     try:
-        decode(model, options, model.encoder(source), lengths, keys)
+        drawn = decode(model, options, model.encoder(source), lengths, keys)
     finally:
         del model.round
+    tokens = [candidate.tokens.tolist() for candidate in drawn]
+    if not torch.is_tensor(seen[0]):
+        return tokens, None
     z = torch.cat(seen)
     if decode is engine.decode:  # which begins with the longest sentences
         totals = lengths.sum(1).tolist()
@@ -58,7 +83,7 @@ def last_latents(model, decode, lengths, source, keys):
         order = [s for chunk in chunks for s in chunk]
         runs = dict(zip(order, z.split([totals[s] for s in order])))
         z = torch.cat([runs[s] for s in range(len(totals))])
-    return z
+    return tokens, z
 
 
 def largest(distances):
@@ -66,34 +91,51 @@ def largest(distances):
     return f"{distances.max():.2e}, {(distances > 1e-4).double().mean():.1e} of all above 1e-4"
 
 
-tokens, gaps, apart, errors = 0, [], [], {"engine": [], "plain": []}
+def counted(ones, others):
+    """How many tokens, and candidates, of the one differ from those of the other."""
+    counts = [differing(a, b) for a, b in zip(ones, others, strict=True)]
+    return torch.tensor([sum(counts), sum(count > 0 for count in counts)])
+
+
+tokens, candidates, gaps, apart, errors = 0, 0, [], [], {"engine": [], "plain": []}
+differences, from_double = 0, {"engine": 0, "plain": 0}
 double = copy.deepcopy(model).double() if args.double else None
 with torch.inference_mode():
     for start in tqdm(range(0, len(order), args.batch_size), disable=None):
         batch = dataset.collater([dataset[i] for i in order[start : start + args.batch_size]])
         source = batch["net_input"]["src_tokens"]
-        memory, predictor = model.encoder(source), model.length_predictor
-        lengths = length_beam(
-            predictor(memory), predictor.lengths(memory), args.beams[0], model.max_positions()[1]
-        ).repeat_interleave(args.beams[1], dim=1)
+        lengths = candidate_lengths(model, model.encoder(source))
         keys = sentence_keys(source, task.target_dictionary.pad(), 1)
-        ours = last_latents(model, engine.decode, lengths, source, keys)
-        theirs = last_latents(model, plain.decode, lengths, source, keys)
-        apart.append((ours - theirs).abs().flatten())
-        ours_tokens, theirs_tokens = model.round(ours)[0], model.round(theirs)[0]
-        tokens += len(ours)
-        differ = (ours_tokens != theirs_tokens).nonzero()[:, 0]
-        logits = model.denoiser.output_projection(theirs[differ])
-        rows = torch.arange(len(differ))
-        gaps += (logits[rows, theirs_tokens[differ]] - logits[rows, ours_tokens[differ]]).tolist()
+        ours, own_z = decoded(model, engine.decode, lengths, source, keys)
+        theirs, their_z = decoded(model, plain.decode, lengths, source, keys)
+        tokens, candidates = tokens + sum(map(len, theirs)), candidates + len(theirs)
+        differences += counted(ours, theirs)
+        if own_z is not None:
+            apart.append((own_z - their_z).abs().flatten())
+            own_tokens, their_tokens = model.round(own_z)[0], model.round(their_z)[0]
+            differ = (own_tokens != their_tokens).nonzero()[:, 0]
+            logits = model.denoiser.output_projection(their_z[differ])
+            rows = torch.arange(len(differ))
+            gaps += (logits[rows, their_tokens[differ]] - logits[rows, own_tokens[differ]]).tolist()
         if double is not None:
-            exact = last_latents(double, plain.decode, lengths, source, keys)
-            errors["engine"].append((ours - exact).abs().flatten())
-            errors["plain"].append((theirs - exact).abs().flatten())
+            exact, exact_z = decoded(double, plain.decode, lengths, source, keys)
+            for name, found, z in (("engine", ours, own_z), ("plain", theirs, their_z)):
+                from_double[name] += counted(found, exact)
+                if z is not None:
+                    errors[name].append((z - exact_z).abs().flatten())
 
-print(f"{len(order)} sentences, {tokens} tokens of {args.beams[0]} x {args.beams[1]} candidates")
-print(f"difference of z_0-hat: {largest(torch.cat(apart))}")
-print(f"tokens that differ: {len(gaps)}, logits at most {max(gaps, default=0):.2e} apart")
-for name, own in errors.items():
-    if own:
-        print(f"{name} against double precision: {largest(torch.cat(own))}")
+
+def shares(counts):
+    """Of tokens and candidates."""
+    return f"{counts[0]} tokens, in {counts[1]} candidates"
+
+
+print(f"{len(order)} sentences, {tokens} tokens of {candidates} candidates, {args.steps} steps")
+print(f"engine unlike plain: {shares(differences)}")
+if apart:
+    print(f"difference of z_0-hat: {largest(torch.cat(apart))}")
+    print(f"tokens that differ: logits at most {max(gaps, default=0):.2e} apart")
+for name in errors if double is not None else ():
+    print(f"{name} unlike plain in double precision: {shares(from_double[name])}")
+    if errors[name]:
+        print(f"{name} against double precision, z_0-hat: {largest(torch.cat(errors[name]))}")
