@@ -18,13 +18,17 @@ from difformer_plugin.models.discrete_config import steps
 
 AUXILIARY = 0.01  # of the absorbing process (D3PM, Sec. 5.1)
 LENGTH_FACTOR, ONE_STEP_LENGTH_FACTOR = 0.1, 1e-4
+# means over words and over sentences; fairseq does not show what begins with _
+WORD_TERMS, LENGTH_TERMS = ("diffusion", "insertions", "bound"), ("length", "_length_loss")
+LOSS_TERMS = ("diffusion", "insertions", "_length_loss")
 
 
 @dataclass
 class DiscreteDiffusionLossConfig(FairseqDataclass):
     label_smoothing: float = option(
         0.0,
-        "epsilon of the label smoothing of cross-entropies: of mdlm, flexible, d3pm's auxiliary one",
+        "epsilon of the label smoothing of cross-entropies: of mdlm, flexible, d3pm's auxiliary "
+        "one",
     )
     auxiliary_loss_factor: Optional[float] = option(
         None,
@@ -104,8 +108,9 @@ class DiscreteDiffusionLoss(FairseqCriterion):
             terms = self.terms(model, output)
             loss = terms["diffusion"] + terms.get("insertions", 0)
             if "length" in terms:
-                loss = loss + self.length_factor * terms["length"] * words / sentences
-            for name, value in (terms | {"loss": loss}).items():
+                terms["_length_loss"] = self.length_factor * terms["length"]
+                loss = loss + terms["_length_loss"] * words / sentences
+            for name, value in terms.items():
                 logged[name] = logged.get(name, 0) + value.detach() / parts
         size = max(words, 1)
         return (
@@ -146,17 +151,23 @@ class DiscreteDiffusionLoss(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs):
-        """Average what the processes logged: the length over sentences, all else over words."""
+        """Average what the processes logged: the length over sentences, all else over words.
+
+        The loss is the sum of these averages, so that it does not depend on the batches.
+        """
 
         def total(key):
             return sum(log.get(key, 0) for log in logging_outputs)
 
         words, sentences = total("sample_size"), total("nsentences")
-        for name in ("loss", "diffusion", "insertions", "bound"):
-            if any(name in log for log in logging_outputs):
-                metrics.log_scalar(name, total(name) / words, words, round=4)
-        if any("length" in log for log in logging_outputs):
-            metrics.log_scalar("length", total("length") / sentences, sentences, round=4)
+        metrics.log_derived(
+            "loss",
+            lambda meters: round(sum(float(meters[n].avg) for n in LOSS_TERMS if n in meters), 4),
+        )
+        for names, count in ((WORD_TERMS, words), (LENGTH_TERMS, sentences)):
+            for name in names:
+                if any(name in log for log in logging_outputs):
+                    metrics.log_scalar(name, total(name) / count, count, round=4)
 
     @staticmethod
     def logging_outputs_can_be_summed():

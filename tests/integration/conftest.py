@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from harness import OPTIMISER, SENTENCES, TRAIN, binarise, load, redraw, succeed
+from harness import DISCRETE, OPTIMISER, SENTENCES, TRAIN, binarise, lines, load, redraw, succeed
 
 from difformer_plugin.data import recipe
 from difformer_plugin.data.grammar import write_corpus
@@ -73,6 +73,37 @@ def model(trained, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def discrete_model(corpus, tmp_path_factory):
+    """Discrete diffusion with some options, trained for a few updates, once.
+
+    Returns:
+        a function from the options to the checkpoint `trained`, the checkpoint `model` whose
+        translations differ as those of the fixture of that name, and the `log` of fairseq-train.
+    """
+    made = {}
+
+    def call(*options):
+        if options not in made:
+            folder = tmp_path_factory.mktemp("discrete")
+            outcome = succeed(
+                folder,
+                *("fairseq-train", corpus.joined, *DISCRETE, *options, "--max-update", 6),
+                *("--save-dir", folder, "--eval-bleu", "--eval-bleu-remove-bpe"),
+                *("--eval-bleu-args", '{"decoding_steps": 2}'),
+            )
+            path = folder / "checkpoint_last.pt"
+            checkpoint = load(path)
+            redraw(checkpoint["model"])
+            torch.save(checkpoint, folder / "model.pt")
+            made[options] = SimpleNamespace(
+                trained=path, model=folder / "model.pt", log=outcome.out
+            )
+        return made[options]
+
+    return call
+
+
 def train_teacher(data, folder, *options):
     """fairseq's Transformer, trained for a few updates."""
     succeed(
@@ -91,6 +122,17 @@ def train_teacher(data, folder, *options):
 def teacher(corpus, tmp_path_factory):
     """An autoregressive model with the same dictionaries."""
     return train_teacher(corpus.joined, tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture(scope="session")
+def other_vectors(corpus, tmp_path_factory):
+    """A text file of random vectors of the types of the joined dictionary."""
+    path = tmp_path_factory.mktemp("vectors") / "vectors.txt"
+    symbols = [line.split()[0] for line in lines(corpus.joined / "dict.en.txt")]
+    vectors = torch.randn(1 + len(symbols), 8, generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [f"{s} {' '.join(f'{x:.4f}' for x in v)}" for s, v in zip(["<unk>", *symbols], vectors)]
+    path.write_text("\n".join(rows) + "\n", "utf-8")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import difformer_plugin
 from difformer_plugin import guards
 
 USER_DIR = str(Path(difformer_plugin.__file__).parent)
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 BIN = Path(sys.executable).parent
 FAIRSEQ = {
     f"fairseq-{name}": f"fairseq_cli.{name.replace('-', '_')}"
@@ -46,8 +47,13 @@ OPTIMISER = """
     --optimizer adam --lr 5e-3 --clip-norm 1.0 --max-tokens 512 --seed 3 --num-workers 0
     --log-format simple --log-interval 5 --no-epoch-checkpoints
 """
+DISCRETE_MODEL = """
+    --arch discrete_diffusion_tiny --criterion discrete_diffusion_loss --diffusion-steps 50
+    --decoder-learned-pos --pred-length-offset --share-all-embeddings
+"""
 SENTENCES = 21  # of valid and of test: no multiple of 8
 TRAIN = [*TASK, *f"{MODEL} {SIZES} {OPTIMISER}".split()]
+DISCRETE = [*TASK, *f"{DISCRETE_MODEL} {SIZES} {OPTIMISER}".split()]
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ def redraw(state):
     """Draw the weights anew, so that tokens depend on source, position and noise alike."""
     generator = torch.Generator().manual_seed(0)
     for name, tensor in state.items():
-        if tensor.is_floating_point() and tensor.dim() == 2:
+        if torch.is_tensor(tensor) and tensor.is_floating_point() and tensor.dim() == 2:
             large = "embed_tokens" in name or "embed_positions" in name or "project" in name
             tensor.copy_((1.0 if large else 0.05) * torch.randn(tensor.shape, generator=generator))
     for name in ("encoder.embed_tokens.weight", "denoiser.output_projection.weight"):

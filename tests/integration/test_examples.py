@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from fairseq import options
-from harness import lines, shell, succeed
+from harness import EXAMPLES, lines, logged, shell, succeed
 
 from difformer_plugin.data import recipe
 from difformer_plugin.data.grammar import write_corpus
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STAGES = ["prepare", "train_teacher", "distill", "train", "average", "train_cmlm", "evaluate"]
+DISCRETE = ["train_discrete", "evaluate_discrete"]
+FAMILIES = ["mdlm", "d3pm", "d3pm-uniform", "d3pm-nearest", "sedd", "sedd-uniform", "flexible"]
 FOLDERS = sorted(path.parent.name for path in EXAMPLES.glob("*/run.sh"))
 FROM_RAW_TEXT = [name for name in FOLDERS if name in recipe.available()]
 
@@ -40,6 +41,9 @@ MINIATURE = {
     "TRAIN_TEACHER": f"{SMALL} --max-update 6 --save-interval-updates 3",
     "TRAIN": f"{SMALL} --max-update 4 --max-epoch 1",
     "TRAIN_CMLM": f"{SMALL} --max-update 4",
+    "TRAIN_DISCRETE": f"{SMALL} --max-update 4 --max-epoch 1",
+    "FAMILIES": "flexible",
+    "K": "2",
     "EVALUATE": "--bootstrap-samples 50",
     "TEACHER_AVERAGE": "1",
     "CMLM_AVERAGE": "1",
@@ -56,7 +60,7 @@ def test_all_stages_of_multi30k_in_miniature(tmp_path):
             with gzip.open(raw / f"{name}.{lang}.gz", "wb") as file:
                 file.write((tmp_path / "text" / f"{split}.{lang}").read_bytes())
     outputs = {}
-    for stage in STAGES:  # later ones look at what the earlier ones have left
+    for stage in STAGES + DISCRETE:  # later ones look at what the earlier ones have left
         for command in commands("multi30k", raw, out, stage, **MINIATURE):
             if command[0] == "rm":
                 Path(command[-1]).unlink(missing_ok=True)
@@ -68,10 +72,14 @@ def test_all_stages_of_multi30k_in_miniature(tmp_path):
                 target.write_text(done.out, "utf-8")
     assert "train         160 pairs of 160 lines" in outputs["prepare"]
     assert "160" in outputs["distill"]
-    for system in ("difformer-b1", "difformer-b10", "cmlm", "teacher"):
+    discrete = ("flexible-k2-b1", "flexible-k2-b10")
+    for system in ("difformer-b1", "difformer-b10", "cmlm", "teacher", *discrete):
         translated = [line for line in lines(out / f"{system}.out") if line.startswith("H-")]
         assert len(translated) == 11
     assert outputs["evaluate"].count("nrefs:1|") >= 4
+    assert outputs["evaluate_discrete"].count("nrefs:1|") >= 3
+    (row,) = logged((out / "flexible.bound").read_text("utf-8"), "test")
+    assert float(row["bound"]) > 0
     history = [json.loads(line) for line in lines(out / "history.jsonl")]
     assert {entry["id"] for entry in history} == set(range(11))
     assert "<svg" in (out / "report.html").read_text("utf-8")
@@ -87,10 +95,12 @@ def test_the_commands_of_every_example_are_ones_that_exist(name, tmp_path):
     parsers = {
         "fairseq-train": options.get_training_parser,
         "fairseq-generate": options.get_generation_parser,
+        "fairseq-validate": options.get_validation_parser,
     }
     (tmp_path / "teacher.pt").touch()
     (tmp_path / "cmlm.pt").touch()
-    for program, *arguments in commands(name, tmp_path, tmp_path, *STAGES):
+    settings = {"FAMILIES": " ".join(FAMILIES)}
+    for program, *arguments in commands(name, tmp_path, tmp_path, *STAGES, *DISCRETE, **settings):
         if program == "rm":
             assert arguments == ["-f", str(tmp_path / "history.jsonl")]
         elif program == "difformer":
@@ -101,6 +111,23 @@ def test_the_commands_of_every_example_are_ones_that_exist(name, tmp_path):
             parser = parsers[program]()
             parsed = options.parse_args_and_arch(parser, arguments)
             assert parsed.data == str(tmp_path / "data-bin") or "distilled" in parsed.data
+
+
+def test_the_families_of_discrete_diffusion_are_all_that_there_are(tmp_path):
+    """Each name stands for its pair, in the Difformer's size, and two of them live side by side."""
+    from difformer_plugin.models.discrete_config import PAIRS
+
+    found, folders = [], []
+    for train in commands("qqp", tmp_path, tmp_path, *DISCRETE, FAMILIES=" ".join(FAMILIES)):
+        if train[0] == "fairseq-train":
+            values = dict(zip(train, train[1:]))
+            found.append((values["--objective"], values["--process"]))
+            folders.append(Path(values["--save-dir"]).name)
+            assert values["--arch"] == "discrete_diffusion_base"
+            nearest = values.get("--neighbour-embeddings") == str(tmp_path / "teacher.pt")
+            assert nearest == (values["--process"] == "nearest")
+    assert sorted(found) == sorted((o, process) for o, own in PAIRS.items() for process in own)
+    assert folders == FAMILIES
 
 
 @pytest.mark.parametrize("gpus", [0, 1, 2, 3, 8])
