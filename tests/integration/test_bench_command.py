@@ -94,6 +94,50 @@ def test_checkpoints_and_found_settings(corpus, model, teacher, tmp_path):
     assert "mbr" not in figures
 
 
+@pytest.mark.parametrize(
+    "options, title",
+    [
+        ("--objective d3pm --process uniform", "b = 2 x 2"),
+        ("--objective flexible", "b = 1 x 4"),  # which has no lengths to try
+    ],
+)
+def test_a_discrete_model_is_measured_as_any_other(corpus, tmp_path, options, title):
+    outcome = succeed(
+        tmp_path,
+        *("difformer", "bench", "decode", corpus.joined, *TINY, "--sentences", 4, "--steps", 3),
+        *("--arch", "discrete_diffusion_tiny", "--model-options", options, "--json", "-"),
+        *("--beams", title[4:].replace(" ", ""), "--rows", "plain", "engine", "limit"),
+    )
+    figures = json.loads(outcome.out)
+    assert not figures["models"]["discrete_diffusion_tiny"]["trained"]
+    (block,) = figures["blocks"]
+    assert title in block["title"]
+    rows = rows_of(block)
+    assert rows["engine"]["exact"] and rows["engine"]["tokens_compared"] > 4 * 4 * 2
+    # draws whose numbers lie at round-off of a boundary may fall otherwise
+    assert rows["engine"]["tokens_differing"] <= 0.02 * rows["engine"]["tokens_compared"]
+    assert figures["limit"]["rows"][0]["operations"] > 0
+    if options == "--objective flexible":
+        message = "--beams 2x2: .* give 1x4"
+        command = ["bench", "decode", corpus.joined, *TINY, "--arch", "discrete_diffusion_tiny"]
+        command += ["--sentences", 2, "--rows", "plain", "--beams", "2x2"]
+        line = error_line(run(tmp_path, "difformer", *command, "--model-options", options))
+        assert re.search(message, line), line
+
+
+@pytest.mark.slow
+def test_a_discrete_model_is_trained_by_its_own_criterion(corpus, tmp_path):
+    outcome = succeed(
+        tmp_path,
+        *("difformer", "bench", "train", corpus.joined, *TINY, "--max-tokens", 100),
+        *("--arch", "discrete_diffusion_tiny", "--model-options", "--objective sedd --self-cond"),
+        *("--updates", 1, "--json", "-", "--rows", "plain", "engine", "engine-bf16"),
+    )
+    figures = json.loads(outcome.out)
+    assert [row["name"] for row in figures["rows"]] == ["plain", "engine", "engine-bf16"]
+    assert all(row["tokens_per_second"] > 0 for row in figures["rows"])
+
+
 @pytest.mark.slow
 def test_how_the_cost_grows(corpus, tmp_path):
     outcome = succeed(
