@@ -14,9 +14,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text("utf-8")
 
 
-def readme_command(name):
-    """The arguments of a command that stands, indented, in the README."""
-    block = re.search(rf"^    {name} data-bin (?:.*\\\n)*.*", README, re.MULTILINE).group()
+def readme_command(name, section="## If you know fairseq"):
+    """The arguments of a command that stands, indented, in a section of the README."""
+    text = README.split(f"\n{section}\n")[1]
+    block = re.search(rf"^    {name} data-bin (?:.*\\\n)*.*", text, re.MULTILINE).group()
     text = block.replace("\\\n", " ").replace("$(difformer user-dir)", USER_DIR)
     return shlex.split(text)[1:]
 
@@ -25,14 +26,14 @@ def test_the_readme_has_no_placeholder_left():
     assert re.findall(r"@[A-Z_]+@", README) == []
 
 
-def test_the_readme_trains_and_generates(corpus, tmp_path):
-    """The paper's setting, for two updates, on the data-bin of these tests."""
-    (tmp_path / "data-bin").symlink_to(corpus.joined)
+@pytest.mark.parametrize("section", ["## If you know fairseq", "## Discrete diffusion"])
+def test_the_readme_trains_and_generates(section, corpus, tmp_path):
+    """The settings of both families, for two updates, on the data-bin of these tests."""
     here = {"data-bin": corpus.joined, "checkpoints": tmp_path}
-    train = [here.get(part, part) for part in readme_command("fairseq-train")]
+    train = [here.get(part, part) for part in readme_command("fairseq-train", section)]
     small = ["--encoder-layers", 1, "--decoder-layers", 1, "--max-update", 2, "--cpu"]
     succeed(tmp_path, "fairseq-train", *train, *small)
-    generate = [here.get(part, part) for part in readme_command("fairseq-generate")]
+    generate = [here.get(part, part) for part in readme_command("fairseq-generate", section)]
     generate[generate.index("--path") + 1] = tmp_path / "checkpoint_best.pt"
     outcome = succeed(tmp_path, "fairseq-generate", *generate, "--decoding-steps", 6, "--cpu")
     assert len(outcome.translations()) == len(lines(corpus.raw / "test.de"))
