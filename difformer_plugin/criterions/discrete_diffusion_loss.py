@@ -15,6 +15,7 @@ from difformer_plugin.diffusion.discrete.objectives import D3PM, MDLM, SEDD
 from difformer_plugin.errors import UserError
 from difformer_plugin.models.config import option
 from difformer_plugin.models.discrete_config import steps
+from difformer_plugin.models.training_means import ENGINE
 
 AUXILIARY = 0.01  # of the absorbing process (D3PM, Sec. 5.1)
 LENGTH_FACTOR, ONE_STEP_LENGTH_FACTOR = 0.1, 1e-4
@@ -51,6 +52,8 @@ class DiscreteDiffusionLoss(FairseqCriterion):
 
     A batch weighs as many times as it has words, which are a target's tokens without its frame.
     """
+
+    means = ENGINE
 
     def __init__(self, cfg, task):
         super().__init__(task)
@@ -129,11 +132,12 @@ class DiscreteDiffusionLoss(FairseqCriterion):
         here = slice(None)
         if self.objective.masks_only:
             here = (output.x_t == self.objective.process.mask).nonzero()[:, 0]
-        loss, bound = chunked_sums(
-            by_autograd(self.objective),
-            output.predictions[here],
-            model.rounding(model.denoiser),
-            *(column[here] for column in (output.x_0, output.x_t, output.s, output.t)),
+        predictions, table = output.predictions[here], model.rounding(model.denoiser)
+        columns = [column[here] for column in (output.x_0, output.x_t, output.s, output.t)]
+        loss, bound = (
+            chunked_sums(by_autograd(self.objective), predictions, table, *columns)
+            if self.means.chunk
+            else self.objective(F.linear(predictions, table).float(), *columns).sum(0)
         )
         # so that each parameter has a gradient, which distributed training counts on
         terms = {"diffusion": loss + 0 * output.predictions[:1].sum(), "bound": bound.detach()}

@@ -22,7 +22,7 @@ GIVES = {
     "single": "attention of half-precision tensors in float32 (CPU)",
     "share": "one projection of the sources for both passes of self-conditioning",
     "pack": "what acts on each target token alone computed for real positions only",
-    "chunk": "the anchor loss with the logits of a few tokens at a time",
+    "chunk": "what logits cost with those of a few tokens at a time",
 }
 
 
