@@ -18,7 +18,7 @@ def samplers(name):
     options = KINDS[name]
     if options["objective"] == "sedd":
         return [{}, {"decoding_sampler": "tau_leaping"}]
-    if options["process"] == "absorbing" and name != "flexible":
+    if name == "mdlm":  # and the other absorbing ones alike
         confidence = {"decoding_sampler": "confidence"}
         return [{}, confidence, confidence | {"decoding_remasking": True}]
     return [{}]

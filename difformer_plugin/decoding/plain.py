@@ -41,8 +41,10 @@ def decode(model, options, memory, lengths, keys, history=False):
         return model.predict(z, timestep, layout, model.context(memory), previous)
 
     def observe(k, z, prediction):
-        z, prediction = z[layout.real], prediction[layout.real]
-        shown = model.guess(z, prediction) if options.retain_z_0_hat else model.round(z)
+        z = z[layout.real]
+        # where the state has grown there is no prediction of its tokens
+        guesses = options.retain_z_0_hat
+        shown = model.guess(z, prediction[layout.real]) if guesses else model.round(z)
         steps.append(_split(shown, layout))
 
     end = reverse_process(

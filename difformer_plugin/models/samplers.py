@@ -23,6 +23,7 @@ GROWING = (
     "halt_after",
     "race_after",
     "decoding_fixed_t",
+    "retain_z_0_hat",  # a step's predictions are not of the tokens that it leaves
 )
 
 

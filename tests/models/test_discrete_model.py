@@ -384,6 +384,7 @@ def test_samplers(build_discrete, name):
         ("flexible", {"force_length_ratio": 1.0}, "--force-length-ratio means nothing"),
         ("flexible", {"decoding_early_stopping": 1}, "--decoding-early-stopping means nothing"),
         ("flexible", {"halt_after": 1}, "--halt-after means nothing"),
+        ("flexible", {"retain_z_0_hat": True}, "--retain-z-0-hat means nothing"),
         ("flexible", {"race_after": 1}, "--race-after means nothing"),
     ],
 )
