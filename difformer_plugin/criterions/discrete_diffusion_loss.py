@@ -18,7 +18,7 @@ from difformer_plugin.models.discrete_config import steps
 from difformer_plugin.models.training_means import ENGINE
 
 AUXILIARY = 0.01  # of the absorbing process (D3PM, Sec. 5.1)
-LENGTH_FACTOR, ONE_STEP_LENGTH_FACTOR = 0.1, 1e-4
+LENGTH_FACTOR, ONE_STEP_LENGTH_FACTOR = 0.1, 1e-3
 # means over words and over sentences; fairseq does not show what begins with _
 WORD_TERMS, LENGTH_TERMS = ("diffusion", "insertions", "bound"), ("length", "_length_loss")
 LOSS_TERMS = ("diffusion", "insertions", "_length_loss")
@@ -39,7 +39,7 @@ class DiscreteDiffusionLossConfig(FairseqDataclass):
     length_loss_factor: Optional[float] = option(
         None,
         "weight of the length predictor's loss; default: 0.1, and for d3pm, whose loss is that of "
-        "one step, 0.0001",
+        "one step, 0.001",
     )
     bound_times: int = option(
         4, "times, evenly spaced, over which validation averages a sentence's bound"

@@ -60,7 +60,7 @@ class DiffusionGenerator:
                 f"--path names {len(models)} models: give one, or a second one as the teacher of "
                 "--ppl-mbr (ensembles are not supported)"
             )
-        models[0].decoding_process(self.options)
+        models[0].check_decoding(self.options)
         longest = models[0].max_positions()[1]
         if self.options.force_length is not None and self.options.force_length + FRAME > longest:
             raise UserError(

@@ -24,8 +24,8 @@ class Chain(nn.Module):
     """The process over the types of the target, from the configuration or from a checkpoint.
 
     The mutual-information schedule of other than absorbing processes depends on the data, and the
-    graph of neighbours on embeddings. Both are made once, before training, and kept in every
-    checkpoint.
+    graph of neighbours on embeddings. Both are made when the process is first needed, unless a
+    checkpoint was loaded before: they are kept in every one.
 
     Args:
         cfg: DiscreteDiffusionConfig.
@@ -39,23 +39,22 @@ class Chain(nn.Module):
         self.name = cfg.noise_schedule or SCHEDULE[cfg.process]
         informed = self.name == MUTUAL_INFORMATION and cfg.process != "absorbing"
         self.learns = informed or cfg.process == "nearest"
-        self.made = {}
+        self.made, self.task = {}, None
         self._process = None if self.learns else self._build()
 
     @property
     def process(self):
         """categorical.Process."""
         if self._process is None:
-            raise UserError(
-                f"--process {self.cfg.process} --noise-schedule {self.name} is made from the data "
-                "when training begins: train the model, or load a checkpoint"
-            )
+            if self.task is None:
+                raise UserError(
+                    f"--process {self.cfg.process} --noise-schedule {self.name} is made from the "
+                    "data of a training: train the model, or load a checkpoint"
+                )
+            self._learn(self.task)
         return self._process
 
-    def learn(self, task):
-        """Make what depends on the data of a task, unless it is there."""
-        if not self.learns or self._process is not None:
-            return
+    def _learn(self, task):
         counts = task.target_counts()[self.first :]
         if self.cfg.process == "nearest":
             vectors = type_vectors(self.cfg, self.dictionary)[self.first :]
@@ -78,7 +77,12 @@ class Chain(nn.Module):
 
     def get_extra_state(self):
         """What was made of the data, for the checkpoint."""
+        if self.learns and self.task is not None:
+            self.process  # noqa: B018  (no checkpoint without it)
         return self.made
+
+    def __deepcopy__(self, memo):
+        return self  # nothing in it is trained, and a task is no part of a model
 
     def set_extra_state(self, state):
         """What a checkpoint has."""

@@ -41,6 +41,10 @@ class DiffusionModel(BaseFairseqModel):
     def prepare_training(self, task):
         """Choose what is left to be chosen, before the first update; the task has the data."""
 
+    def check_decoding(self, options):
+        """Raise a UserError for DecodingOptions that this model cannot decode with."""
+        self.decoding_process(options)
+
     def measures(self):
         """What validation logs of the model itself: names -> floats."""
         return {}

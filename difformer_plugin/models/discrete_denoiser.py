@@ -18,8 +18,8 @@ class DiscreteDenoiser(Denoiser):
         self.mask = len(embed_tokens.weight)
         self.embed_mask = None
         if cfg.process == "absorbing":
-            self.embed_mask = nn.Parameter(torch.empty(cfg.latent_dim))
-            nn.init.normal_(self.embed_mask, std=cfg.latent_dim**-0.5)
+            self.embed_mask = nn.Embedding(1, cfg.latent_dim)
+            nn.init.normal_(self.embed_mask.weight, std=cfg.latent_dim**-0.5)
         if cfg.objective == "flexible":
             self.insertions = nn.Linear(2 * cfg.latent_dim, 1)
             nn.init.zeros_(self.insertions.weight)
@@ -29,7 +29,7 @@ class DiscreteDenoiser(Denoiser):
         """Tokens (...) -> (..., D), as they are read."""
         types = self.embed_tokens(tokens.clamp(max=self.mask - 1))
         if self.embed_mask is not None:
-            mask = self.embed_mask.to(types.dtype)
+            mask = self.embed_mask.weight[0]
             types = torch.where((tokens == self.mask)[..., None], mask, types)
         return self.norm_z_0(self.embed_scale * types)
 

@@ -33,7 +33,7 @@ from difformer_plugin.models.discrete_config import (
 )
 from difformer_plugin.models.discrete_denoiser import DiscreteDenoiser
 from difformer_plugin.models.layout import Layout
-from difformer_plugin.models.samplers import build_sampler
+from difformer_plugin.models.samplers import build_sampler, check_sampler
 
 
 class Gaps(NamedTuple):
@@ -89,8 +89,8 @@ class DiscreteDiffusion(DiffusionModel):
         return cls(cfg, *networks, dictionaries)
 
     def prepare_training(self, task):
-        """Make what the process needs to know of the data."""
-        self.chain.learn(task)
+        """Where the process finds what it needs to know of the data, if no checkpoint has it."""
+        self.chain.task = task
 
     @property
     def process(self):
@@ -190,6 +190,10 @@ class DiscreteDiffusion(DiffusionModel):
         """Scores of the types (M, n), of predictions (M, D)."""
         table = self.rounding(self.denoiser)
         return predictions.type_as(table) @ table.T
+
+    def check_decoding(self, options):
+        """As of any model; the process need not be known yet."""
+        check_sampler(self.cfg, options)
 
     def decoding_process(self, options):
         """What decoding steps through: K steps, in the way that the options want."""

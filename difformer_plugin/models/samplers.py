@@ -36,15 +36,14 @@ def known(process, objective):
     return ["ancestral"] + ["confidence"] * (process == "absorbing")
 
 
-def build_sampler(model, options):
-    """The reverse process that `reverse_process` steps through.
+def check_sampler(cfg, options):
+    """The name of the sampler and the times of its steps.
 
     Args:
-        model: DiscreteDiffusion; options: DecodingOptions.
+        cfg: DiscreteDiffusionConfig; options: DecodingOptions.
     Raises:
         UserError: the options are not for such a model, or contradict each other.
     """
-    cfg = model.cfg
     refuse_options(options, GAUSSIAN, "discrete diffusion")
     names = known(cfg.process, cfg.objective)
     name = options.decoding_sampler or names[0]
@@ -63,10 +62,23 @@ def build_sampler(model, options):
             "--decoding-sampler confidence draws nothing at --decoding-temperature 0, so that all "
             "of --noise-beam-size would be one: set it to 1, or the temperature above 0"
         )
-    times = decoding_times(steps(cfg), options.decoding_steps)
-    arguments = model.process, times, model.vocabulary, model.logits
     if cfg.objective == "flexible":
         refuse_options(options, GROWING, "--objective flexible, whose lengths grow")
+    return name, decoding_times(steps(cfg), options.decoding_steps)
+
+
+def build_sampler(model, options):
+    """The reverse process that `reverse_process` steps through.
+
+    Args:
+        model: DiscreteDiffusion; options: DecodingOptions.
+    Raises:
+        UserError: as of `check_sampler`.
+    """
+    name, times = check_sampler(model.cfg, options)
+    arguments = model.process, times, model.vocabulary, model.logits
+    temperature = options.decoding_temperature
+    if model.cfg.objective == "flexible":
         return Growing(
             model.process.schedule,
             *arguments[1:],

@@ -65,7 +65,7 @@ def test_the_graph_is_that_of_the_vectors(build_discrete, task, tmp_path):
     lines = (tmp_path / "vectors.txt").read_text().splitlines()
     rows = [[float(x) for x in line.split()[1:]] for line in lines]
     expected, _ = neighbour_graph(torch.tensor(rows[FIRST:]), 2)
-    own = {tuple(sorted(edge)) for edge in model.chain.made["edges"].tolist()}
+    own = {tuple(sorted(edge)) for edge in model.chain.get_extra_state()["edges"].tolist()}
     assert own == {tuple(sorted(edge)) for edge in expected.tolist()}
     types = len(task.target_dictionary) - FIRST
     assert max(max(edge) for edge in own) == types - 1 == model.process.types - 1
@@ -74,10 +74,10 @@ def test_the_graph_is_that_of_the_vectors(build_discrete, task, tmp_path):
 @learned
 def test_what_is_there_is_not_learned_again(build_discrete, task, options):
     model = build_discrete(**options)
-    table = model.chain.made["table"].clone()
+    table = model.chain.get_extra_state()["table"].clone()
     task.target_counts = lambda: torch.ones(len(task.target_dictionary)).double()
     model.prepare_training(task)
-    assert model.chain.made["table"].equal(table)
+    assert model.chain.get_extra_state()["table"].equal(table)
 
 
 @learned
@@ -100,9 +100,12 @@ def test_checkpoints_keep_it_exactly(build_discrete, task, tmp_path, options, dt
     torch.save(model.to(dtype).state_dict(), path)
     other = untaught(model, task).to(dtype)
     other.load_state_dict(torch.load(path, weights_only=True))
-    assert set(other.chain.made) == set(model.chain.made)
-    for name, tensor in model.chain.made.items():
-        assert other.chain.made[name].equal(tensor) and other.chain.made[name].dtype == tensor.dtype
+    assert set(other.chain.get_extra_state()) == set(model.chain.get_extra_state())
+    for name, tensor in model.chain.get_extra_state().items():
+        assert (
+            other.chain.get_extra_state()[name].equal(tensor)
+            and other.chain.get_extra_state()[name].dtype == tensor.dtype
+        )
     x, t = torch.arange(4), torch.full((4,), 0.4, dtype=torch.float64)
     ours, theirs = (m.process.row(x, 0 * t, t) for m in (other, model))
     assert ours.equal(theirs) and ours.dtype == torch.float32
@@ -112,13 +115,13 @@ def test_checkpoints_keep_it_exactly(build_discrete, task, tmp_path, options, dt
 def test_a_checkpoint_overrules_what_was_learned_anew(build_discrete, task, options):
     """As a training that goes on: its data may be others."""
     model = build_discrete(**options)
-    state, table = model.state_dict(), model.chain.made["table"].clone()
+    state, table = model.state_dict(), model.chain.get_extra_state()["table"].clone()
     other = untaught(model, task)
     task.target_counts = lambda: (torch.arange(len(task.target_dictionary)) ** 3 + 1).double()
     other.prepare_training(task)
-    assert not other.chain.made["table"].equal(table)
+    assert not other.chain.get_extra_state()["table"].equal(table)
     other.load_state_dict(state)
-    assert other.chain.made["table"].equal(table)
+    assert other.chain.get_extra_state()["table"].equal(table)
     assert other.process.schedule.values.equal(table)
 
 
@@ -156,7 +159,9 @@ def test_moving_averages_of_fairseqs(build_discrete):
     average.step(model, updates=1)
     after = average.model.denoiser.output_projection.weight
     torch.testing.assert_close(after, before + 0.5)
-    assert average.model.chain.made["table"].equal(model.chain.made["table"])
+    assert average.model.chain.get_extra_state()["table"].equal(
+        model.chain.get_extra_state()["table"]
+    )
 
 
 # vectors
@@ -231,6 +236,6 @@ def test_types_that_never_occur(build_discrete, task):
     model = untaught(build_discrete(**INFORMED), task)
     task.target_counts = lambda: torch.cat([torch.zeros(10), torch.ones(14)]).double()
     model.prepare_training(task)
-    values = model.chain.made["table"]
+    values = model.chain.get_extra_state()["table"]
     assert values.isfinite().all() and (values.diff() < 0).all()
     assert values[0] == 1 and values[-1] == 0

@@ -426,7 +426,7 @@ def test_the_mask_is_the_index_after_the_last(build_discrete, task):
     embedded = model.denoiser.embed(torch.tensor([4, model.vocabulary.mask]))
     scale = SIZES["latent_dim"] ** 0.5
     torch.testing.assert_close(embedded[0], scale * model.denoiser.embed_tokens.weight[4])
-    torch.testing.assert_close(embedded[1], scale * model.denoiser.embed_mask)
+    torch.testing.assert_close(embedded[1], scale * model.denoiser.embed_mask.weight[0])
     assert build_discrete(process="uniform", objective="d3pm").denoiser.embed_mask is None
     assert build_discrete(objective="flexible").length_predictor is None
 

@@ -132,7 +132,7 @@ def chebyshev(matrix, v, coefficients, lengths):
         if 2 * left <= width:
             width = left
             here = here[:, :width].contiguous()
-            before = before[:, :width].contiguous() if k else None
+            before = before[:, :width].contiguous() if k > 1 else None
         if k == 1:
             before, here = here, matrix @ here
         elif k > 1:
