@@ -249,8 +249,8 @@ def test_options_are_checked(task):
 @pytest.mark.parametrize(
     "names, options, said",
     [
-        (["teacher"], {}, "TransformerModel.*Difformer first"),
-        (["teacher", "model"], {"ppl_mbr": True}, "TransformerModel.*Difformer first"),
+        (["teacher"], {}, "TransformerModel.*diffusion model first"),
+        (["teacher", "model"], {"ppl_mbr": True}, "TransformerModel.*diffusion model first"),
         (["model"], {"ppl_mbr": True}, "--ppl-mbr needs a teacher"),
         (["model", "model"], {"ppl_mbr": True}, "autoregressive.*Difformer"),
         (["model", "model"], {}, "names 2 models.*ensembles"),

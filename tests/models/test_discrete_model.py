@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES, make_dictionary
 from discrete_kinds import FIXED, KINDS
 from scipy import stats
+from tiny import SIZES, make_dictionary
 
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.diffusion.discrete.draft import Draft
