@@ -18,7 +18,9 @@ from difformer_plugin.models.discrete_config import steps
 from difformer_plugin.models.training_means import ENGINE
 
 AUXILIARY = 0.01  # of the absorbing process (D3PM, Sec. 5.1)
-LENGTH_FACTOR, ONE_STEP_LENGTH_FACTOR = 0.1, 1e-3
+LENGTH_FACTOR = 0.1
+# a small part of the loss of one step, which is larger where the auxiliary term is in it
+ONE_STEP_LENGTH_FACTORS = {True: 1e-3, False: 1e-4}
 # means over words and over sentences; fairseq does not show what begins with _
 WORD_TERMS, LENGTH_TERMS = ("diffusion", "insertions", "bound"), ("length", "_length_loss")
 LOSS_TERMS = ("diffusion", "insertions", "_length_loss")
@@ -39,7 +41,7 @@ class DiscreteDiffusionLossConfig(FairseqDataclass):
     length_loss_factor: Optional[float] = option(
         None,
         "weight of the length predictor's loss; default: 0.1, and for d3pm, whose loss is that of "
-        "one step, 0.001",
+        "one step, 0.001 with the auxiliary cross-entropy and 0.0001 without",
     )
     bound_times: int = option(
         4, "times, evenly spaced, over which validation averages a sentence's bound"
@@ -67,10 +69,14 @@ class DiscreteDiffusionLoss(FairseqCriterion):
             raise UserError(f"--bound-times must be at least 1, not {cfg.bound_times}")
         self.cfg, self.objective = cfg, None
         self._check_objective(task.model_cfg)
+        self.auxiliary = cfg.auxiliary_loss_factor
+        if self.auxiliary is None:
+            self.auxiliary = AUXILIARY if task.model_cfg.process == "absorbing" else 0.0
         self.length_factor = cfg.length_loss_factor
-        if self.length_factor is None:
-            one_step = task.model_cfg.objective == "d3pm"
-            self.length_factor = ONE_STEP_LENGTH_FACTOR if one_step else LENGTH_FACTOR
+        if self.length_factor is None and task.model_cfg.objective == "d3pm":
+            self.length_factor = ONE_STEP_LENGTH_FACTORS[self.auxiliary > 0]
+        elif self.length_factor is None:
+            self.length_factor = LENGTH_FACTOR
 
     def _check_objective(self, model_cfg):
         objective = model_cfg.objective
@@ -91,10 +97,7 @@ class DiscreteDiffusionLoss(FairseqCriterion):
     def _objective(self, model):
         cfg, epsilon = model.cfg, self.cfg.label_smoothing
         if cfg.objective == "d3pm":
-            auxiliary = self.cfg.auxiliary_loss_factor
-            if auxiliary is None:
-                auxiliary = AUXILIARY if cfg.process == "absorbing" else 0.0
-            return D3PM(model.process, steps(cfg), auxiliary, epsilon)
+            return D3PM(model.process, steps(cfg), self.auxiliary, epsilon)
         if cfg.objective == "sedd":
             return SEDD(model.process)
         # the masks of the flexible form are weighted as those of MDLM
