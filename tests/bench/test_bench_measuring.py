@@ -1,5 +1,7 @@
+import multiprocessing
 import statistics
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -52,16 +54,22 @@ def test_latencies_are_percentiles_over_all_batches():
     assert np.shape(found["seconds"]) == (2, 100)
 
 
-@linux
-@pytest.mark.parametrize("mebibytes", [24, 96])
-def test_memory_is_what_was_held_at_once(mebibytes):
-    size = mebibytes * 2**18  # float32
+def one_after_another(mebibytes):
+    """The peak of three tensors of this size, of which each is freed before the next."""
 
     def function():
-        for _ in range(3):  # one after another
-            torch.ones(size)
+        for _ in range(3):
+            torch.ones(mebibytes * 2**18)  # float32
 
-    assert peak_memory(function, lambda: torch.ones(9), CPU, 1) == pytest.approx(mebibytes, abs=3)
+    return peak_memory(function, lambda: torch.ones(9), CPU, 1)
+
+
+@linux
+def test_memory_is_what_was_held_at_once():
+    """In a process like the command's: tests leave holes in the heap, which tensors fill."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(one_after_another, [24, 96]))
+    assert found == pytest.approx([24, 96], abs=3)
 
 
 @linux
