@@ -19,7 +19,7 @@ iwslt() {
   difformer="--arch difformer_iwslt_de_en --dropout 0.3 $learned $(schedule 5e-4 10000 300000)"
   difformer_batch=8192
   cmlm="--encoder-ffn-embed-dim 1024 --encoder-attention-heads 4
-    --decoder-ffn-embed-dim 1024 --decoder-attention-heads 4 --dropout 0.3
+    --decoder-ffn-embed-dim 1024 --decoder-attention-heads 4 --dropout 0.3 $learned
     $(schedule 5e-4 10000 300000)"
 }
 
@@ -30,7 +30,7 @@ base() {
   teacher_batch=32768
   difformer="--arch difformer --dropout 0.1 $learned $(schedule 5e-4 10000 300000)"
   difformer_batch=65536
-  cmlm="--dropout 0.1 $(schedule 5e-4 10000 300000)"
+  cmlm="--dropout 0.1 $learned $(schedule 5e-4 10000 300000)"
 }
 
 # Table 21, QQP, Wiki-Auto and Quasar-T, where the paper trains on the raw targets: a teacher,
@@ -44,7 +44,7 @@ wide() { # LR WARMUP UPDATES BATCH
   difformer_batch=$4
   cmlm="--encoder-embed-dim 768 --encoder-ffn-embed-dim 3072 --encoder-attention-heads 12
     --decoder-embed-dim 768 --decoder-ffn-embed-dim 3072 --decoder-attention-heads 12
-    --dropout 0.1 $(schedule "$1" "$2" "$3")"
+    --dropout 0.1 $learned $(schedule "$1" "$2" "$3")"
 }
 
 # For a CPU. In few updates sinusoidal positions learn faster (benchmarks/multi30k.md).
@@ -62,4 +62,26 @@ small() {
   difformer_batch=4096
   cmlm="$layers --encoder-embed-dim 128 --encoder-ffn-embed-dim 512
     --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --dropout 0.1 $slow"
+}
+
+# Another for small corpora, of 13 million parameters, for a GPU.
+medium() {
+  local size="--encoder-layers 6 --decoder-layers 6
+    --encoder-attention-heads 4 --decoder-attention-heads 4
+    --encoder-ffn-embed-dim 1024 --decoder-ffn-embed-dim 1024"
+  local dims="--encoder-embed-dim 256 --decoder-embed-dim 256"
+  teacher="--arch transformer $size $dims --dropout 0.3 --clip-norm 1.0 $(schedule 2e-3 2000 8000)"
+  teacher_batch=8192
+  difformer="--arch difformer --model-dim 256 --latent-dim 128 $size --dropout 0.2
+    $(schedule 1e-3 4000 40000)"
+  difformer_batch=8192
+  cmlm="$size $dims --dropout 0.2 $(schedule 1e-3 4000 40000)"
+}
+
+# what SIZE says, for data sets that have the choice
+small_or_medium() {
+  case "${SIZE-small}" in
+    small | medium) "${SIZE-small}" ;;
+    *) echo "error: SIZE=$SIZE: give small or medium" >&2 && exit 2 ;;
+  esac
 }

@@ -8,8 +8,8 @@
 # PREPARE, TRAIN_TEACHER, DISTILL, TRAIN, TRAIN_CMLM, TRAIN_DISCRETE, GENERATE, EVALUATE (as
 # TRAIN="--max-update 1000"). TEACHER_AVERAGE, AVERAGE_BEST and CMLM_AVERAGE are the numbers of
 # checkpoints averaged (5), RESCALING the options of noise rescaling. DATA=raw trains on the raw
-# targets, DATA=distilled on the others; GPUS=0 on the CPU. DRY_RUN=1 prints the commands and
-# runs nothing.
+# targets, DATA=distilled on the others; GPUS=0 on the CPU; PRECISION=--bf16 is instead of --fp16
+# on GPUs and --cpu there. DRY_RUN=1 prints the commands and runs nothing.
 #
 # Two more stages, for those who name them, are of discrete diffusion: train_discrete and
 # evaluate_discrete. FAMILIES="mdlm d3pm-uniform" says of which (mdlm): an objective, and behind a
@@ -38,7 +38,7 @@ done
 
 user_dir=$(difformer user-dir)
 gpus=${GPUS-$(python -c "import torch; print(torch.cuda.device_count())")}
-precision=$([ "$gpus" = 0 ] && echo --cpu || echo --fp16)
+precision=${PRECISION-$([ "$gpus" = 0 ] && echo --cpu || echo --fp16)}
 
 # print a command, and run it
 do_it() {
@@ -131,8 +131,7 @@ train_cmlm() {
   unless_finished cmlm fairseq-train "$(training_data)" \
     --user-dir "$user_dir" --task translation_lev \
     --arch cmlm_transformer --criterion nat_loss --noise random_mask \
-    $cmlm --share-all-embeddings --decoder-learned-pos --encoder-learned-pos \
-    --pred-length-offset --length-loss-factor 0.1 --apply-bert-init \
+    $cmlm --share-all-embeddings --pred-length-offset --length-loss-factor 0.1 \
     --label-smoothing 0.1 --optimizer adam --adam-betas '(0.9, 0.98)' \
     --weight-decay 0.01 --clip-norm 1.0 \
     $(batch "$difformer_batch") --required-batch-size-multiple 1 $precision --seed 1 \

@@ -90,6 +90,12 @@ def add_parser(subparsers):
         help="what fairseq-generate wrote with --history-file: the page colours tokens by it",
     )
     add("--html", type=Path, metavar="FILE", help="also write a page with plots, all in one file")
+    add(
+        "--no-sentences",
+        action="store_true",
+        help="leave the corpus's text out of the page, which can then be passed on where that may "
+        "not",
+    )
     add("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -131,7 +137,7 @@ def run(args):
     if args.html:
         from difformer_plugin.evaluation.report import write_report
 
-        write_report(args.html, result, test_set, systems, history)
+        write_report(args.html, result, test_set, systems, history, not args.no_sentences)
     if args.json:
         print(json.dumps(result, indent=1))
     else:
@@ -151,5 +157,7 @@ def check(args):
         raise UserError(f"--bootstrap-samples must be at least 0, not {args.bootstrap_samples}")
     if args.history and not args.html:
         raise UserError("--history colours the page: give --html as well")
+    if args.no_sentences and not args.html:
+        raise UserError("--no-sentences is about the page: give --html as well")
     if args.html and args.html.is_dir():
         raise UserError(f"--html {args.html} is a folder: name a file")

@@ -14,12 +14,13 @@ FARTHEST = 10  # length errors beyond this many tokens share a bar
 SHADES = 5  # of confidence
 
 
-def write_report(path, result, test_set, systems, history=None):
+def write_report(path, result, test_set, systems, history=None, sentences=True):
     """Write the page; the file appears when it is whole.
 
     Args:
         result: of `results.evaluate`.
         history: of `history.read_history`, or None.
+        sentences: show some; without, the page holds no text of the corpus.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -41,10 +42,11 @@ def write_report(path, result, test_set, systems, history=None):
         plots=plots,
         span_of=span_of,
         slope_test=slope_test,
-        emerging=_emerging(test_set, systems[0], history),
+        sentences=sentences,
+        emerging=_emerging(test_set, systems[0], history) if sentences else [],
         has_history=history is not None,
         has_steps=systems[0].steps is not None,
-        examples=_examples(result, test_set, systems),
+        examples=_examples(result, test_set, systems) if sentences else {},
         shades=SHADES,
     )
     with atomic_text(path) as handle:

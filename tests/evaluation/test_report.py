@@ -177,6 +177,22 @@ def test_without_steps_or_history_the_page_says_how_to_get_them(worked, tmp_path
     assert "several samples" not in table.render(found)
 
 
+def test_without_sentences_the_page_has_no_text_of_the_corpus(worked, tmp_path):
+    sources, references, outputs = (
+        [f"{word}{i}" for i in range(len(REFERENCES))] for word in ("SOURCE", "REF", "OUTPUT")
+    )
+    test_set = TestSet("en", references, references, sources)
+    systems = [system("one", outputs), system("two", outputs)]
+    path = tmp_path / "page.html"
+    report.write_report(path, worked[2], test_set, systems)
+    page = path.read_text("utf-8")
+    assert all(word in page for word in ("SOURCE", "REF", "OUTPUT", "Examples", "step by step"))
+    report.write_report(path, worked[2], test_set, systems, sentences=False)
+    bare = path.read_text("utf-8")
+    assert not any(word in bare for word in ("SOURCE", "REF", "OUTPUT", "Examples", "step by step"))
+    assert bare.count("<svg") == page.count("<svg") == 4
+
+
 def test_a_page_that_fails_leaves_the_old_one(page, worked, tmp_path):
     test_set, systems, result, _ = worked
     path = tmp_path / "report.html"

@@ -79,6 +79,13 @@ def test_the_learning_curve(trained, tmp_path):
     header, _, *rows = table.out.splitlines()
     assert header.split(" | ")[0] == "| num_updates" and len(rows) >= 1
     assert rows[-1].startswith("| 60 |") and " - " not in rows[-1]
+    (tmp_path / "other.log").write_text(trained.log, "utf-8")
+    logs = ["one=" + str(tmp_path / "train.log"), str(tmp_path / "other.log")]
+    script = ["python", REPOSITORY / "scripts" / "learning_curve.py", *logs]
+    drawn = shell(*script, "--plot", tmp_path / "curve.svg", "--columns", "bleu", "loss")
+    assert drawn.code == 0, drawn.err
+    picture = (tmp_path / "curve.svg").read_text("utf-8")
+    assert all(f"<!-- {label} -->" in picture for label in ("one", "other", "bleu", "loss"))
 
 
 def test_distilling_in_shards_and_comparing_as_the_readme_does(corpus, model, teacher, tmp_path):

@@ -112,6 +112,10 @@ def test_scores_of_a_log_are_those_of_its_lines(generated, corpus, tmp_path):
     page = (tmp_path / "page.html").read_text("utf-8")
     assert page.count('class="box emergence"') == 6
     assert re.search(r'class="t c\d" title="[01]\.\d', page)
+    without = [*("difformer", "evaluate", path, "--html", tmp_path / "bare.html", *QUICK)]
+    succeed(tmp_path, *without, "--history", history, "--no-sentences")
+    bare = (tmp_path / "bare.html").read_text("utf-8")
+    assert bare.count("<svg") == page.count("<svg") and 'class="box' not in bare
 
 
 def test_two_systems_and_raw_references(generated, corpus, tmp_path):
@@ -159,6 +163,7 @@ def test_sentences_that_fairseq_has_lost_are_an_error(corpus, teacher, tmp_path)
         (["GEN", "--tokenized", "--raw"], "exclude each other"),
         (["GEN", "--bootstrap-samples", -1], "--bootstrap-samples must be at least 0"),
         (["GEN", "--history", "GEN"], "--history colours the page: give --html"),
+        (["GEN", "--no-sentences"], "--no-sentences is about the page: give --html"),
         (["GEN", "--html", "FOLDER"], "is a folder: name a file"),
         (["GEN", "--buckets", "9,6"], "--buckets '9,6'"),
         (["GEN", "--history", "GEN", "--html", "NEW"], "line 1: no step of a history"),

@@ -85,8 +85,11 @@ def test_all_stages_of_multi30k_in_miniature(tmp_path):
     assert "<svg" in (out / "report.html").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", FROM_RAW_TEXT)
-def test_the_commands_of_every_example_are_ones_that_exist(name, tmp_path):
+SIZED = [("multi30k", "medium"), ("debian-descriptions", "medium")]
+
+
+@pytest.mark.parametrize("name, size", [(name, "small") for name in FROM_RAW_TEXT] + SIZED)
+def test_the_commands_of_every_example_are_ones_that_exist(name, size, tmp_path):
     """Parsed by fairseq and by difformer themselves, with the options as they stand."""
     from difformer_plugin import register
     from difformer_plugin.cli.main import build_parser
@@ -99,7 +102,7 @@ def test_the_commands_of_every_example_are_ones_that_exist(name, tmp_path):
     }
     (tmp_path / "teacher.pt").touch()
     (tmp_path / "cmlm.pt").touch()
-    settings = {"FAMILIES": " ".join(FAMILIES)}
+    settings = {"FAMILIES": " ".join(FAMILIES), "SIZE": size}
     for program, *arguments in commands(name, tmp_path, tmp_path, *STAGES, *DISCRETE, **settings):
         if program == "rm":
             assert arguments == ["-f", str(tmp_path / "history.jsonl")]
@@ -141,6 +144,31 @@ def test_batches_have_the_papers_number_of_tokens(tmp_path, name, tokens, gpus):
     total = int(values["--max-tokens"]) * int(values["--update-freq"]) * max(1, gpus)
     assert tokens - 30 < total <= tokens and int(values["--max-tokens"]) <= 8192
     assert ("--cpu" in train) == (gpus == 0)
+
+
+@pytest.mark.parametrize("name", ["multi30k", "iwslt14-de-en", "wmt14-en-de", "qqp"])
+def test_cmlm_has_the_positions_and_the_initialisation_of_the_difformer(name, tmp_path):
+    """A baseline that learns more slowly for another reason than its own would prove nothing."""
+    learned = {"--encoder-learned-pos", "--decoder-learned-pos", "--apply-bert-init"}
+    train, cmlm = (
+        set(commands(name, tmp_path, tmp_path, stage)[0]) & learned
+        for stage in ("train", "train_cmlm")
+    )
+    assert train == cmlm == (set() if name == "multi30k" else learned)
+
+
+def test_sizes_and_precisions(tmp_path):
+    def train(**environment):
+        command = commands("multi30k", tmp_path, tmp_path, "train", **environment)[0]
+        return dict(zip(command, command[1:])), command
+
+    assert train()[0]["--model-dim"] == "128" and train(SIZE="medium")[0]["--model-dim"] == "256"
+    assert "--cpu" in train()[1] and "--fp16" in train(GPUS="1")[1]
+    chosen = train(GPUS="1", PRECISION="--bf16")[1]
+    assert "--bf16" in chosen and "--fp16" not in chosen
+    script = EXAMPLES / "multi30k" / "run.sh"
+    outcome = shell("bash", script, tmp_path, tmp_path, "train", SIZE="huge")
+    assert outcome.code == 2 and "SIZE=huge: give small or medium" in outcome.err
 
 
 STUB = """#!/usr/bin/env bash
