@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What noise rescaling does: BLEU by DGS_MAX and schedule (Tables 9 and 13 of the paper), F static
-# and following the embeddings, on the demonstration's corpus; the probe of Fig. 2a at the end.
+# and following the embeddings, with the anchor loss and the rounding loss (Tables 1 and 7), on the
+# demonstration's corpus; the probe of Fig. 2a at the end.
 #
 #   examples/rescaling/run.sh OUT [MORE OPTIONS FOR fairseq-train]
 #
@@ -56,7 +57,7 @@ score() {
 
 more=("$@")
 static() {
-  row "$1" "$2" --rescaling-factor auto --max-dgs "$3" "${more[@]}"
+  row "$1" "$2" --rescaling-factor auto --max-dgs "$3" "${@:4}" "${more[@]}"
 }
 following() {
   row "$1" "$2" --rescaling-factor auto --max-dgs "$3" --rescaling-update-interval 100 "${more[@]}"
@@ -75,6 +76,9 @@ static cosine-05 cosine 0.05
 row linear-none linear --rescaling-factor 1 "${more[@]}"
 static linear-15 linear 0.15
 static linear-05 linear 0.05
+row sqrt-none-rounding sqrt --rescaling-factor 1 --rounding-loss "${more[@]}"
+static sqrt-15-rounding sqrt 0.15 --rounding-loss
+static sqrt-15-vlb sqrt 0.15 --mse-loss-only
 
 if [ -f "$out/sqrt-none/result.txt" ] && [ -f "$out/sqrt-15/result.txt" ]; then
   difformer probe "$out/data-bin" --plot "$out/probe.png" \

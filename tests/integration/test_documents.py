@@ -108,11 +108,11 @@ def test_distilling_in_shards_and_comparing_as_the_readme_does(corpus, model, te
 
 @pytest.mark.slow
 def test_the_rescaling_example(tmp_path):
-    """Two of its rows on a few sentences, and the probe of both."""
+    """Some of its rows on a few sentences, and the probe of two."""
     script = REPOSITORY / "examples" / "rescaling" / "run.sh"
     command = ["bash", script, tmp_path / "out", "--max-update", 2, "--max-tokens", 512]
     settings = {
-        "ROWS": "sqrt-none sqrt-15",
+        "ROWS": "sqrt-none sqrt-15 sqrt-15-rounding sqrt-15-vlb",
         "SENTENCES": "150",
         "HELD_OUT": "9",
         "OMP_NUM_THREADS": "1",
@@ -124,7 +124,7 @@ def test_the_rescaling_example(tmp_path):
         outcome.out,
         re.MULTILINE,
     )
-    assert [name for name, *_ in rows] == ["sqrt-none", "sqrt-15"]
+    assert [name for name, *_ in rows] == settings["ROWS"].split()
     assert rows[0][1] == "1" and float(rows[1][1]) > 1
     assert float(rows[1][2]) < 0.2 < float(rows[0][2])
     assert "BLEU, nrefs:1" in outcome.out and (tmp_path / "out" / "probe.png").exists()
