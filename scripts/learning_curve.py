@@ -2,7 +2,6 @@
 
 import argparse
 import re
-from pathlib import Path
 
 COLUMNS = ("num_updates", "loss", "mse", "anchor_nll", "length", "ani", "dgs", "bleu")
 VALID = re.compile(r"\| valid \|.*")
@@ -61,7 +60,7 @@ def main():
     for log in args.log:
         name, _, path = log.rpartition("=")
         with open(path, encoding="utf-8") as lines:
-            curves[name or Path(path).stem] = read_curve(lines)
+            curves[name or path] = read_curve(lines)
     if args.plot:
         plot(args.plot, curves, args.columns)
     else:
