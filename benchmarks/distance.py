@@ -21,12 +21,12 @@ import torch
 from difformer_plugin.cli import register_quietly
 from difformer_plugin.decoding.candidates import FRAME
 from difformer_plugin.decoding.generator import DiffusionGenerator
-from difformer_plugin.decoding.ngram_bleu import mbr_scores
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.decoding.probe import words
-from difformer_plugin.decoding.teacher_scores import candidate_log_probs
 from difformer_plugin.evaluation.inputs import Words
 from difformer_plugin.evaluation.metrics import sacre_bleu
+from difformer_plugin.reranking.ngram_bleu import mbr_scores
+from difformer_plugin.reranking.teacher_scores import candidate_log_probs
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("data")

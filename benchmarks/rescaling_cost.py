@@ -39,8 +39,8 @@ def main():
     parser.add_argument("--repetitions", type=int, default=9)
     args = parser.parse_args()
     register()
-    from difformer_plugin.criterions.difformer_loss import DifformerLoss, DifformerLossConfig
-    from difformer_plugin.models.stored import load_without_data
+    from difformer_plugin.checkpoints.stored import load_without_data
+    from difformer_plugin.families.embeddings.objective import DifformerLoss, DifformerLossConfig
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_without_data(args.checkpoint).to(device).train()

@@ -15,7 +15,8 @@ import torch
 
 from difformer_plugin.bench.comparing import differing
 from difformer_plugin.cli import register_quietly
-from difformer_plugin.decoding import engine, plain
+from difformer_plugin.decoding import engine
+from difformer_plugin.decoding import oracle as plain
 from difformer_plugin.decoding.candidates import FRAME, length_beam
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.diffusion.noise import sentence_keys

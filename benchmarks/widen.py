@@ -17,8 +17,8 @@ import torch
 from fairseq.modules import SinusoidalPositionalEmbedding
 
 from difformer_plugin.cli import register_quietly
-from difformer_plugin.guards import load_weights_only, save_atomically
-from difformer_plugin.models.config import ARCHITECTURES
+from difformer_plugin.fairseq_patches.guards import load_weights_only, save_atomically
+from difformer_plugin.families.embeddings.config import ARCHITECTURES
 
 LAYERS = 6
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")

@@ -1,6 +1,6 @@
-"""Write the README's tables of options anew, from the configurations' own help texts.
+"""Regenerate the tables of options in docs/options.md from the help texts in the code.
 
-python scripts/options_table.py            # rewrites README.md
+python scripts/options_table.py            # rewrites docs/options.md
 python scripts/options_table.py --check    # exit status 1 if it is out of date
 """
 
@@ -10,17 +10,18 @@ from pathlib import Path
 
 from difformer_plugin import register
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
 
 
 def configurations():
-    """The configuration behind each marker in the README, and one whose options it leaves out."""
+    """Marker -> the configuration to list, and one whose options are listed elsewhere (or None)."""
     register()
-    from difformer_plugin.criterions.difformer_loss import DifformerLossConfig
-    from difformer_plugin.criterions.discrete_diffusion_loss import DiscreteDiffusionLossConfig
     from difformer_plugin.decoding.options import DecodingOptions
-    from difformer_plugin.models.config import DifformerConfig, NetworkConfig
-    from difformer_plugin.models.discrete_config import DiscreteDiffusionConfig
+    from difformer_plugin.families.embeddings.config import DifformerConfig
+    from difformer_plugin.families.embeddings.objective import DifformerLossConfig
+    from difformer_plugin.families.tokens.config import DiscreteDiffusionConfig
+    from difformer_plugin.families.tokens.objective import DiscreteDiffusionLossConfig
+    from difformer_plugin.networks.config import NetworkConfig
 
     return {
         "network": (NetworkConfig, None),
@@ -32,10 +33,11 @@ def configurations():
     }
 
 
-def table(configuration, known):
-    """A Markdown table, a row a field that has a help text and is not one of `known`'s."""
-    lines = ["| option | default | what it does |", "|---|---|---|"]
-    common = {(field.name, field.default) for field in fields(known)} if known else set()
+def table(configuration, listed_elsewhere):
+    """A Markdown table with a row for each field that has a help text and is not in the other."""
+    lines = ["| Option | Default | Effect |", "|---|---|---|"]
+    other = fields(listed_elsewhere) if listed_elsewhere else ()
+    common = {(field.name, field.default) for field in other}
     for field in fields(configuration):
         if "help" in field.metadata and (field.name, field.default) not in common:
             flag = field.default is False or field.default is None
@@ -46,21 +48,21 @@ def table(configuration, known):
 
 
 def rewritten(text):
-    """The README with each table between its markers replaced."""
-    for name, (configuration, known) in configurations().items():
+    """The page with each table between its markers replaced."""
+    for name, (configuration, listed_elsewhere) in configurations().items():
         begin, end = f"<!-- options: {name} -->", "<!-- end -->"
         before, rest = text.split(begin)
         after = rest.split(end, 1)[1]
-        text = f"{before}{begin}\n{table(configuration, known)}\n{end}{after}"
+        text = f"{before}{begin}\n{table(configuration, listed_elsewhere)}\n{end}{after}"
     return text
 
 
 def main():
-    """Rewrite or check README.md."""
-    text = README.read_text(encoding="utf-8")
+    """Rewrite or check the page."""
+    text = PAGE.read_text(encoding="utf-8")
     if "--check" in sys.argv[1:]:
         return 0 if rewritten(text) == text else 1
-    README.write_text(rewritten(text), encoding="utf-8")
+    PAGE.write_text(rewritten(text), encoding="utf-8")
     return 0
 
 

@@ -38,8 +38,8 @@ def joined_task():
 @pytest.fixture
 def build(task):
     """A function that builds a tiny model, in evaluation mode; its weights are always the same."""
-    from difformer_plugin.models.config import DifformerConfig
-    from difformer_plugin.models.difformer import Difformer
+    from difformer_plugin.families.embeddings.config import DifformerConfig
+    from difformer_plugin.families.embeddings.model import Difformer
 
     def build(task=task, **options):
         torch.manual_seed(0)
@@ -51,8 +51,8 @@ def build(task):
 @pytest.fixture
 def build_discrete(task, tmp_path):
     """As `build`, of a discrete diffusion model; what its process knows of the data is made up."""
-    from difformer_plugin.models.discrete_config import DiscreteDiffusionConfig
-    from difformer_plugin.models.discrete_diffusion import DiscreteDiffusion
+    from difformer_plugin.families.tokens.config import DiscreteDiffusionConfig
+    from difformer_plugin.families.tokens.model import DiscreteDiffusion
 
     def build_discrete(task=task, **options):
         dictionary, random = task.target_dictionary, torch.Generator().manual_seed(4)

@@ -1,1 +1,1 @@
-"""How fast is it? Rows measured in turn in one run: decoding, training, and choosing by MBR."""
+"""How fast is it? Rows measured in turn within one run: decoding, training and reranking."""

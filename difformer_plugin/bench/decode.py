@@ -5,8 +5,8 @@ from difformer_plugin.bench.comparing import compare
 from difformer_plugin.bench.measuring import in_turn, peak_memory, seconds, speeds
 from difformer_plugin.bench.systems import FRAMES, ROWS, TABLES, TUNED, YARDSTICKS, Systems
 from difformer_plugin.decoding.candidates import FRAME
-from difformer_plugin.decoding.means import ENGINE
 from difformer_plugin.decoding.options import PRECISIONS
+from difformer_plugin.decoding.speedups import ENGINE
 
 MEMORY_STEPS = 2  # of the reverse process: the second one holds all that any later one does,
 # unless outputs grow

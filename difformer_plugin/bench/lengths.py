@@ -7,7 +7,7 @@ from fairseq.search import BeamSearch
 from torch import nn
 
 from difformer_plugin.decoding.candidates import FRAME
-from difformer_plugin.models.encoder import LENGTH_CLASSES, OFFSET_CLASS
+from difformer_plugin.networks.encoder import LENGTH_CLASSES, OFFSET_CLASS
 
 
 class References:

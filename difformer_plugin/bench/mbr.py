@@ -4,8 +4,8 @@ import numpy as np
 
 from difformer_plugin.bench import workload
 from difformer_plugin.bench.measuring import in_turn, seconds, speeds
-from difformer_plugin.decoding.choice import bleu_scores
-from difformer_plugin.decoding.ngram_bleu import mbr_scores
+from difformer_plugin.reranking.choice import bleu_scores
+from difformer_plugin.reranking.ngram_bleu import mbr_scores
 
 CANDIDATES, SENTENCES = 21, 50
 LOOP, TENSORS = "sacrebleu", "tensors"

@@ -12,7 +12,7 @@ from difformer_plugin.bench import scaling as growth
 from difformer_plugin.bench import systems as decoding
 from difformer_plugin.bench import train as training
 from difformer_plugin.bench.decode import DecodeBench
-from difformer_plugin.data.files import atomic_text
+from difformer_plugin.storage.files import atomic_text
 
 STEPS, BEAMS = [5], ["1", "21"]
 

@@ -19,9 +19,9 @@ from difformer_plugin.bench.lengths import (
     aim_at_references,
 )
 from difformer_plugin.data.binarised import check_folder
-from difformer_plugin.decoding.teacher import Teacher
+from difformer_plugin.distillation.teacher import Teacher
 from difformer_plugin.errors import UserError
-from difformer_plugin.models.diffusion_model import DiffusionModel
+from difformer_plugin.families.base import DiffusionModel
 
 DIFFUSION = """
     --task diffusion_translation --pred-length-offset --encoder-learned-pos --decoder-learned-pos

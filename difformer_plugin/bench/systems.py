@@ -6,9 +6,9 @@ import torch
 
 from difformer_plugin.bench import subjects
 from difformer_plugin.decoding.generator import DiffusionGenerator
-from difformer_plugin.decoding.means import ENGINE, PLAIN, Means
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.decoding.settings import read_settings
+from difformer_plugin.decoding.speedups import ENGINE, PLAIN, Means
 from difformer_plugin.errors import UserError
 
 

@@ -13,7 +13,7 @@ from fairseq.trainer import Trainer
 from difformer_plugin.bench import subjects
 from difformer_plugin.bench.measuring import in_turn, peak_memory, seconds, speeds
 from difformer_plugin.errors import UserError
-from difformer_plugin.models.training_means import GIVES, PLAIN, only, training_by
+from difformer_plugin.networks.speedups import GIVES, PLAIN, only, training_by
 
 OPTIMISER = """
     --optimizer adam --adam-betas (0.9,0.98) --weight-decay 0.01 --lr 5e-4 --clip-norm 1.0

@@ -38,8 +38,8 @@ def run(args):
     register_quietly()
     from tqdm import tqdm
 
-    from difformer_plugin.guards import save_atomically
-    from difformer_plugin.models import averaging
+    from difformer_plugin.checkpoints import averaging
+    from difformer_plugin.fairseq_patches.guards import save_atomically
 
     if args.out.resolve() in [path.resolve() for path in averaging.files(args.folder)]:
         raise UserError(f"--out {args.out} is a checkpoint of the training: give another name")

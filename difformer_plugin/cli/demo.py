@@ -81,9 +81,9 @@ def add_parser(subparsers):
 
 def run(args):
     """Run the stages that are not done yet, then print the report and write OUT/report.txt."""
-    from difformer_plugin.cli import demo_report
-    from difformer_plugin.data.files import atomic_text
     from difformer_plugin.data.sources import read_lines
+    from difformer_plugin.demo import report as demo_report
+    from difformer_plugin.storage.files import atomic_text
 
     check(args)
     key = corpus_key(args)
@@ -152,9 +152,9 @@ def corpus_key(args):
 
 def prepare_corpus(args, raw):
     """Tokenised text in OUT/corpus/text."""
-    from difformer_plugin.data.grammar import write_corpus
     from difformer_plugin.data.passes import cores
     from difformer_plugin.data.preparation import prepare
+    from difformer_plugin.data.synthetic.grammar import write_corpus
 
     if args.data is None:
         write_corpus(raw, args.seed, args.train_size, args.test_size, args.test_size)
@@ -236,7 +236,7 @@ class Stages:
         self.done.append((name, command, self.finished[name]["seconds"], skipped))
 
     def _save(self):
-        from difformer_plugin.data.files import atomic_text
+        from difformer_plugin.storage.files import atomic_text
 
         with atomic_text(self.file) as handle:
             json.dump(self.finished, handle, indent=1)
@@ -244,7 +244,7 @@ class Stages:
 
 def execute(command, log):
     """Run a command of this Python's environment; show its output and keep it in `log`."""
-    from difformer_plugin.cli.demo_report import show
+    from difformer_plugin.demo.report import show
 
     program = Path(sys.executable).parent / command[0]
     if not program.exists():

@@ -91,7 +91,7 @@ def run(args):
     started = time.monotonic()
     check(args)
     register_quietly()
-    from difformer_plugin.cli import distill_run
+    from difformer_plugin.distillation import run as distill_run
 
     job = distill_run.merge if args.merge else distill_run.distill
     manifest, finished = job(args)
@@ -106,7 +106,7 @@ def summary(manifest):
     """What the sums of a manifest come to."""
     from sacrebleu.metrics import BLEU
 
-    from difformer_plugin.data.distillation import Tally
+    from difformer_plugin.distillation.journaled import Tally
 
     tally = Tally()
     tally.add(manifest["tally"])

@@ -98,8 +98,9 @@ def add_parser(subparsers):
 
 def run(args):
     """Print a factor, or the table."""
-    from difformer_plugin.cli import factor_table, subjects
-    from difformer_plugin.diffusion.rescaling import NoiseSeries, search_factor
+    from difformer_plugin.diffusion.gaussian.rescaling import NoiseSeries, search_factor
+    from difformer_plugin.tuning import factor_subjects as subjects
+    from difformer_plugin.tuning import factor_table
 
     check(args)
     if args.table:
@@ -219,7 +220,7 @@ def render(result, plotted):
 
 def published(result):
     """The paper's F for the same question, or None."""
-    from difformer_plugin.diffusion.published import DGS_MAX, LATENT_DIM, TABLE_19
+    from difformer_plugin.diffusion.gaussian.published import DGS_MAX, LATENT_DIM, TABLE_19
 
     row = TABLE_19.get((result["noise_schedule"], result["vocab_size"]))
     setting = ("latent_dim", "sigma", "vp_rf", "classifier")
@@ -233,7 +234,7 @@ def plot(path, subject, series, factor):
 
     import numpy as np
 
-    from difformer_plugin.diffusion.published import TABLE_2
+    from difformer_plugin.diffusion.gaussian.published import TABLE_2
     from difformer_plugin.evaluation.plots import save_panels
 
     t = series.timesteps / series.diffusion_steps

@@ -72,8 +72,8 @@ def load(args, path):
     import torch
     from fairseq import checkpoint_utils
 
-    from difformer_plugin.cli.batches import batches
-    from difformer_plugin.models.difformer import Difformer
+    from difformer_plugin.data.batches import batches
+    from difformer_plugin.families.embeddings.model import Difformer
 
     (model,), _, task = checkpoint_utils.load_model_ensemble_and_task(
         [path], arg_overrides={"data": args.data}

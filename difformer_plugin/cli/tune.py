@@ -75,7 +75,7 @@ def run(args):
     """Search, print the Pareto front, and write the settings."""
     check(args)
     register_quietly()
-    from difformer_plugin.cli import tune_run
+    from difformer_plugin.tuning import run as tune_run
 
     return tune_run.tune(args)
 

@@ -1,1 +1,1 @@
-"""Where text comes from: corpora, clean pairs, subwords, data-bins."""
+"""Where does text come from? Recipes that turn corpora into data-bins."""

@@ -8,9 +8,9 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from difformer_plugin.data.files import lock
 from difformer_plugin.data.sources import Folder
 from difformer_plugin.errors import UserError
+from difformer_plugin.storage.files import lock
 
 BLOCK = 1 << 18
 SECONDS = 60  # without a byte, before a connection is given up

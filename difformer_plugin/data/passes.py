@@ -13,8 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 
-from difformer_plugin.data.files import atomic_text
 from difformer_plugin.errors import UserError
+from difformer_plugin.storage.files import atomic_text
 
 CHUNK = 500  # entries that go to a worker at a time
 AHEAD = 4  # chunks read ahead for each worker: what bounds the memory

@@ -13,8 +13,6 @@ from itertools import chain
 from pathlib import Path
 
 from difformer_plugin import __version__
-from difformer_plugin.data.corpus import learn_codes
-from difformer_plugin.data.files import atomic_text, locked
 from difformer_plugin.data.passes import run_pass, tied_children
 from difformer_plugin.data.recipe import SPLITS
 from difformer_plugin.data.sources import (
@@ -28,7 +26,9 @@ from difformer_plugin.data.sources import (
     side_by_side,
 )
 from difformer_plugin.data.steps import SplitWords, Tokenise
+from difformer_plugin.data.synthetic.corpus import learn_codes
 from difformer_plugin.errors import UserError
+from difformer_plugin.storage.files import atomic_text, locked
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 TOLERANCE = 0.005  # by which sizes may differ from those that a recipe names

@@ -1,1 +1,1 @@
-"""How is a sentence drawn? Candidates (length x noise), the reverse process, and the choice."""
+"""How is a sentence drawn? Options, candidates, the reverse loop, the engine and its oracle."""

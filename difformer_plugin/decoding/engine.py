@@ -10,12 +10,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from difformer_plugin.decoding.candidates import FRAME, Drawn
 from difformer_plugin.decoding.graphs import Recordings
-from difformer_plugin.decoding.means import ENGINE
-from difformer_plugin.decoding.ngram_bleu import mbr_scores_of_ids
+from difformer_plugin.decoding.loop import predictor, reverse_process
 from difformer_plugin.decoding.options import PRECISIONS
-from difformer_plugin.decoding.reverse import predictor, reverse_process
+from difformer_plugin.decoding.speedups import ENGINE
 from difformer_plugin.diffusion.noise import SentenceNoise
-from difformer_plugin.models.layout import Layout
+from difformer_plugin.networks.layout import Layout
+from difformer_plugin.reranking.ngram_bleu import mbr_scores_of_ids
 
 # Tokens decoded at a time. On a CPU, what is written to memory and not to the caches costs five
 # times as much for each token; a GPU wants as many as it can get.

@@ -5,16 +5,17 @@ from functools import partial
 import torch
 from fairseq.data.data_utils import post_process
 
-from difformer_plugin.decoding import engine, plain
+from difformer_plugin.decoding import engine
+from difformer_plugin.decoding import oracle as plain
 from difformer_plugin.decoding.candidates import FRAME, forced_lengths, length_beam
-from difformer_plugin.decoding.choice import bleu_scores
 from difformer_plugin.decoding.history import HistoryFile
-from difformer_plugin.decoding.means import ENGINE, PLAIN
-from difformer_plugin.decoding.ngram_bleu import mbr_scores
 from difformer_plugin.decoding.options import check_options
-from difformer_plugin.decoding.teacher_scores import candidate_log_probs
+from difformer_plugin.decoding.speedups import ENGINE, PLAIN
 from difformer_plugin.diffusion.noise import sentence_keys
 from difformer_plugin.errors import UserError
+from difformer_plugin.reranking.choice import bleu_scores
+from difformer_plugin.reranking.ngram_bleu import mbr_scores
+from difformer_plugin.reranking.teacher_scores import candidate_log_probs
 
 
 class DiffusionGenerator:

@@ -9,8 +9,8 @@ from collections import OrderedDict
 
 import torch
 
-from difformer_plugin.models.layers import Context
-from difformer_plugin.models.layout import Layout
+from difformer_plugin.networks.layers import Context
+from difformer_plugin.networks.layout import Layout
 
 logger = logging.getLogger(__name__)
 

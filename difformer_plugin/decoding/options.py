@@ -6,11 +6,11 @@ from typing import Optional
 import torch
 from fairseq.dataclass import FairseqDataclass
 
-from difformer_plugin.diffusion.gaussian import check_factor
+from difformer_plugin.diffusion.gaussian.rescaling import check_factor
 from difformer_plugin.diffusion.schedules import SCHEDULES, get_schedule
 from difformer_plugin.errors import UserError
-from difformer_plugin.models.config import option
-from difformer_plugin.models.encoder import LENGTH_CLASSES
+from difformer_plugin.networks.encoder import LENGTH_CLASSES
+from difformer_plugin.options import option
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import get_args
 
-from difformer_plugin.data.files import atomic_text
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
+from difformer_plugin.storage.files import atomic_text
 
 logger = logging.getLogger(__name__)
 OPTIONS = {f.name: f for f in fields(DecodingOptions) if f.name != "_name"}

@@ -1,1 +1,1 @@
-"""Which noise? Schedules, the Gaussian process and its noise, without fairseq."""
+"""Which noise? Forward processes, samplers and schedules as mathematics on tensors; no fairseq."""

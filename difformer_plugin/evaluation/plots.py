@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
-from difformer_plugin.data.files import atomic_path
 from difformer_plugin.errors import UserError
+from difformer_plugin.storage.files import atomic_path
 
 FORMATS = (".png", ".svg", ".pdf")
 INK = "#010203"  # text and lines of a plot inside a page; replaced by the colour of its text

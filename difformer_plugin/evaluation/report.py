@@ -2,11 +2,11 @@
 
 from html import unescape
 
-from difformer_plugin.data.files import atomic_text
 from difformer_plugin.evaluation.history import mean_probability, pieces
 from difformer_plugin.evaluation.outputs import sentences_by_changes
 from difformer_plugin.evaluation.plots import inline_svg
 from difformer_plugin.evaluation.table import slope_test, span_of
+from difformer_plugin.storage.files import atomic_text
 
 EMERGING = 6  # sentences shown step by step
 EXAMPLES = 8  # best and worst sentences

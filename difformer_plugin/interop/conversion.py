@@ -12,10 +12,10 @@ import torch
 from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import OmegaConf
 
-from difformer_plugin import guards
-from difformer_plugin.criterions.difformer_loss import DifformerLossConfig
 from difformer_plugin.errors import UserError
-from difformer_plugin.models.config import DifformerConfig, check_config
+from difformer_plugin.fairseq_patches import guards
+from difformer_plugin.families.embeddings.config import DifformerConfig, check_config
+from difformer_plugin.families.embeddings.objective import DifformerLossConfig
 from difformer_plugin.tasks.diffusion_translation import DiffusionTranslationConfig
 
 # What their implementation can do and ours does not, with the value that means "not used".

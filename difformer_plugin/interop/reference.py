@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary
 
-from difformer_plugin.criterions.difformer_loss import DifformerLoss
 from difformer_plugin.decoding.candidates import length_beam
-from difformer_plugin.decoding.reverse import predictor, reverse_process
+from difformer_plugin.decoding.loop import predictor, reverse_process
 from difformer_plugin.errors import UserError
+from difformer_plugin.families.embeddings.model import Difformer, DiffusionOutput
+from difformer_plugin.families.embeddings.objective import DifformerLoss
 from difformer_plugin.interop.conversion import convert_options, convert_weights, load_original
-from difformer_plugin.models.difformer import Difformer, DiffusionOutput
-from difformer_plugin.models.layout import Layout
+from difformer_plugin.networks.layout import Layout
 
 FILES = ("checkpoint.pt", "settings.json", "expected.npz", "data-bin")
 

@@ -1,1 +1,1 @@
-"""Which network? Encoder, denoiser and length predictor, their configuration and named sizes."""
+"""Paths of earlier versions, and the models that fairseq imports through `--user-dir`."""

@@ -23,19 +23,16 @@ from fairseq.tasks.translation import (
 from omegaconf import II
 from sacrebleu.metrics import BLEU
 
-from difformer_plugin import guards
-from difformer_plugin.criterions import (  # noqa: F401  (--user-dir registers them by this)
-    difformer_loss,
-    discrete_diffusion_loss,
-)
+from difformer_plugin.checkpoints.fingerprint import check_table_sizes
 from difformer_plugin.data.binarised import check_dataset, check_folder
 from difformer_plugin.decoding import settings
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
-from difformer_plugin.models.config import option
-from difformer_plugin.models.diffusion_model import DiffusionModel
-from difformer_plugin.models.fingerprint import check_table_sizes
+from difformer_plugin.fairseq_patches import guards
+from difformer_plugin.families import registered  # noqa: F401  (--user-dir registers them by this)
+from difformer_plugin.families.base import DiffusionModel
+from difformer_plugin.options import option
 
 logger = logging.getLogger(__name__)
 COUNTED = 100_000  # sentences from which the distribution of types is estimated

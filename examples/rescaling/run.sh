@@ -15,7 +15,7 @@ plugin="--user-dir $(difformer user-dir) --task diffusion_translation"
 
 if [ ! -f "$out/raw/test.en" ]; then
   python -c "import sys
-from difformer_plugin.data.grammar import write_corpus
+from difformer_plugin.data.synthetic.grammar import write_corpus
 out, size, held_out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 write_corpus(f'{out}/raw', 1, size, held_out, held_out)" "$out" "${SENTENCES:-40000}" "${HELD_OUT:-500}"
 fi

@@ -6,10 +6,10 @@ from torch.nn import functional as F
 from difformer_plugin.bench.flops import MatrixRate, count
 from difformer_plugin.bench.systems import ROWS, Setting
 from difformer_plugin.decoding.generator import DiffusionGenerator
-from difformer_plugin.decoding.means import PLAIN
 from difformer_plugin.decoding.options import DecodingOptions
-from difformer_plugin.models.discrete_config import DiscreteDiffusionConfig
-from difformer_plugin.models.discrete_diffusion import DiscreteDiffusion
+from difformer_plugin.decoding.speedups import PLAIN
+from difformer_plugin.families.tokens.config import DiscreteDiffusionConfig
+from difformer_plugin.families.tokens.model import DiscreteDiffusion
 
 
 def test_a_linear_layer_takes_two_operations_a_weight_and_row():

@@ -3,7 +3,7 @@ from fairseq.sequence_generator import SequenceGenerator
 
 from difformer_plugin.bench.lengths import ReferenceLengths, References, ReferenceSearch
 from difformer_plugin.decoding.candidates import length_beam
-from difformer_plugin.models.layers import Memory
+from difformer_plugin.networks.layers import Memory
 
 
 def test_a_beam_of_lengths_lies_around_the_references():

@@ -11,9 +11,9 @@ import pytest
 
 from difformer_plugin.data import recipe
 from difformer_plugin.data.download import download, fetch
-from difformer_plugin.data.files import lock
 from difformer_plugin.data.recipe import Download
 from difformer_plugin.errors import UserError
+from difformer_plugin.storage.files import lock
 
 CONTENT = bytes(range(256)) * 4000  # a million bytes
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from difformer_plugin.data import binarising, passes, preparation, recipe
-from difformer_plugin.data.files import locked
-from difformer_plugin.data.grammar import write_corpus
 from difformer_plugin.data.preparation import fingerprint, prepare, unlike_the_paper
 from difformer_plugin.data.recipe import Clean, Source, Split
 from difformer_plugin.data.sources import read_lines
+from difformer_plugin.data.synthetic.grammar import write_corpus
 from difformer_plugin.errors import UserError
+from difformer_plugin.storage.files import locked
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 PLAIN = replace(recipe.load("plain"), bpe_merges=0)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from discrete_kinds import FIXED, KINDS, samplers
 
-from difformer_plugin.decoding import engine, plain
+from difformer_plugin.decoding import engine
+from difformer_plugin.decoding import oracle as plain
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.graphs import Recordings
-from difformer_plugin.decoding.means import ENGINE, PLAIN, Means
 from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.decoding.speedups import ENGINE, PLAIN, Means
 from difformer_plugin.diffusion.noise import sentence_keys
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3

@@ -5,11 +5,12 @@ from collections import Counter
 import pytest
 import torch
 
-from difformer_plugin.decoding import engine, plain
-from difformer_plugin.decoding.choice import bleu_scores
-from difformer_plugin.decoding.means import ENGINE, PLAIN, Means
+from difformer_plugin.decoding import engine
+from difformer_plugin.decoding import oracle as plain
 from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.decoding.speedups import ENGINE, PLAIN, Means
 from difformer_plugin.diffusion.noise import sentence_keys
+from difformer_plugin.reranking.choice import bleu_scores
 
 LENGTHS = [5, 2, 9, 4, 7]
 CALM = 2.5  # some of its candidates come to rest early, some late

@@ -8,10 +8,10 @@ import sacrebleu
 import torch
 
 from difformer_plugin.decoding import generator as generator_module
-from difformer_plugin.decoding.choice import teacher_scores
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
+from difformer_plugin.reranking.choice import teacher_scores
 
 LENGTHS = [5, 2, 9, 4, 7]
 BOS, PAD, EOS = 0, 1, 2

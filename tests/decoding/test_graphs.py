@@ -6,8 +6,8 @@ import torch
 from difformer_plugin.decoding import engine, graphs
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.graphs import Recordings
-from difformer_plugin.decoding.means import PLAIN, Means
 from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.decoding.speedups import PLAIN, Means
 
 PADDED = Means(share=True, pack=False, chunk=True, count=True)
 OPTIONS = {"decoding_steps": 4, "length_beam_size": 2, "noise_beam_size": 2}

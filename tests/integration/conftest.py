@@ -8,8 +8,8 @@ import torch
 from harness import DISCRETE, OPTIMISER, SENTENCES, TRAIN, binarise, lines, load, redraw, succeed
 
 from difformer_plugin.data import recipe
-from difformer_plugin.data.grammar import write_corpus
 from difformer_plugin.data.preparation import prepare
+from difformer_plugin.data.synthetic.grammar import write_corpus
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import child
 import torch
 
 import difformer_plugin
-from difformer_plugin import guards
+from difformer_plugin.fairseq_patches import guards
 
 USER_DIR = str(Path(difformer_plugin.__file__).parent)
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -74,7 +74,7 @@ def test_a_checkpoint_and_the_dictionaries_of_other_data(
 def test_from_pretrained_with_other_dictionaries(corpus, model):
     difformer_plugin.register()
     from difformer_plugin.errors import UserError
-    from difformer_plugin.models.difformer import Difformer
+    from difformer_plugin.families.embeddings.model import Difformer
 
     with pytest.raises(UserError, match="fingerprint"):
         Difformer.from_pretrained(str(model.parent), model.name, str(corpus.other))
@@ -159,7 +159,7 @@ def test_a_typed_sentence_may_fill_the_position_table(corpus, model, refuse, tmp
     interactive += ["--input", tmp_path / "input"]
     difformer_plugin.register()
     from difformer_plugin.errors import UserError
-    from difformer_plugin.models.difformer import Difformer
+    from difformer_plugin.families.embeddings.model import Difformer
 
     hub = Difformer.from_pretrained(
         str(model.parent),
@@ -237,7 +237,7 @@ def test_a_checkpoint_that_runs_code_does_not(
 ):
     difformer_plugin.register()
     from difformer_plugin.errors import UserError
-    from difformer_plugin.models.difformer import Difformer
+    from difformer_plugin.families.embeddings.model import Difformer
 
     trace, bad = tmp_path / "trace", tmp_path / "bad.pt"
     state = load(trained.checkpoint)

@@ -237,7 +237,7 @@ def test_the_example_of_hydra_trains(corpus, generate, tmp_path):
 def test_from_pretrained_is_generate(family, corpus, generate):
     path = family("flexible").model
     difformer_plugin.register()
-    from difformer_plugin.models.discrete_diffusion import DiscreteDiffusion
+    from difformer_plugin.families.tokens.model import DiscreteDiffusion
 
     hub = DiscreteDiffusion.from_pretrained(
         str(path.parent), path.name, str(corpus.joined), decoding_steps=3, seed=5

@@ -30,8 +30,8 @@ from harness import (
 
 import difformer_plugin
 from difformer_plugin.cli.main import main
-from difformer_plugin.data.corpus import remove_bpe
-from difformer_plugin.data.failures import failure
+from difformer_plugin.data.synthetic.corpus import remove_bpe
+from difformer_plugin.distillation.failures import failure
 
 SEARCH = ["--max-len-a", 0, "--max-len-b", 12]
 BATCHES = ["--batch-size", 4]
@@ -283,7 +283,7 @@ def test_a_diffusion_model_can_be_the_teacher(corpus, model, tmp_path):
 def test_a_batch_too_large_for_the_memory_is_halved(corpus, drilled_teacher, monkeypatch):
     """Down to what fits; each sentence keeps its own translation."""
     difformer_plugin.register()
-    from difformer_plugin.decoding.teacher import Teacher
+    from difformer_plugin.distillation.teacher import Teacher
     from difformer_plugin.errors import UserError
 
     search = {"beam": 2, "max_len_a": 0, "max_len_b": 12}
@@ -405,7 +405,7 @@ def test_a_dictionary_in_another_order_shows(corpus, distil, distilled, tmp_path
 
 
 def test_unfinished_work_of_another_kind_is_refused(corpus, drilled_teacher, tmp_path):
-    from difformer_plugin.data.journal import Journal
+    from difformer_plugin.storage.journal import Journal
 
     work = tmp_path / "out.unfinished"
     work.mkdir()

@@ -12,7 +12,7 @@ from fairseq import options
 from harness import EXAMPLES, lines, logged, shell, succeed
 
 from difformer_plugin.data import recipe
-from difformer_plugin.data.grammar import write_corpus
+from difformer_plugin.data.synthetic.grammar import write_corpus
 
 STAGES = ["prepare", "train_teacher", "distill", "train", "average", "train_cmlm", "evaluate"]
 DISCRETE = ["train_discrete", "evaluate_discrete"]
@@ -118,7 +118,7 @@ def test_the_commands_of_every_example_are_ones_that_exist(name, size, tmp_path)
 
 def test_the_families_of_discrete_diffusion_are_all_that_there_are(tmp_path):
     """Each name stands for its pair, in the Difformer's size, and two of them live side by side."""
-    from difformer_plugin.models.discrete_config import PAIRS
+    from difformer_plugin.families.tokens.config import PAIRS
 
     found, folders = [], []
     for train in commands("qqp", tmp_path, tmp_path, *DISCRETE, FAMILIES=" ".join(FAMILIES)):

@@ -50,7 +50,7 @@ def test_an_installed_copy_is_a_user_dir(installed, corpus, model, tmp_path):
     "statement, forbidden",
     [
         ("import difformer_plugin", {"fairseq", "hydra", "torch"}),
-        ("import difformer_plugin.diffusion.gaussian", {"fairseq", "hydra"}),
+        ("import difformer_plugin.diffusion.gaussian.process", {"fairseq", "hydra"}),
         (
             "from difformer_plugin.cli.main import main; assert main(['user-dir']) == 0",
             {"fairseq", "hydra", "torch"},

@@ -8,7 +8,7 @@ import pytest
 from harness import error_line, lines, run, succeed
 
 from difformer_plugin.data import recipe
-from difformer_plugin.data.grammar import write_corpus
+from difformer_plugin.data.synthetic.grammar import write_corpus
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def test_a_converted_checkpoint_translates(converted, tmp_path):
     sources, translations = dict(outcome.lines("S")), outcome.translations()
     assert sorted(translations) == list(range(len(sources))) and len(sources) > 8
     difformer_plugin.register()
-    from difformer_plugin.models.difformer import Difformer
+    from difformer_plugin.families.embeddings.model import Difformer
 
     hub = Difformer.from_pretrained(
         str(converted.parent), converted.name, str(REFERENCE / "data-bin"), seed=2, decoding_steps=3

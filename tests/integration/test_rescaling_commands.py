@@ -9,8 +9,8 @@ import sacrebleu
 import torch
 from harness import SENTENCES, TASK, TRAIN, error_line, lines, load, logged, run, succeed, weights
 
-from difformer_plugin.diffusion.rescaling import NoiseSeries, dgs
-from difformer_plugin.models.rescaling import KEY
+from difformer_plugin.diffusion.gaussian.rescaling import NoiseSeries, dgs
+from difformer_plugin.families.embeddings.rescaling import KEY
 
 FOLLOW = [
     *("--share-all-embeddings", "--rescaling-factor", "auto", "--max-dgs", 0.15),

@@ -25,7 +25,7 @@ from harness import (
     weights,
 )
 
-from difformer_plugin.models.fingerprint import KEY
+from difformer_plugin.checkpoints.fingerprint import KEY
 
 TERMS = ["mse", "anchor", "anchor_nll", "length"]
 HERE = Path(__file__).parent

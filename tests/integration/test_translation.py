@@ -44,7 +44,7 @@ def interactive(corpus, model, tmp_path):
 def hub(corpus, model):
     """from_pretrained, from raw text to raw text."""
     difformer_plugin.register()
-    from difformer_plugin.models.difformer import Difformer
+    from difformer_plugin.families.embeddings.model import Difformer
 
     return Difformer.from_pretrained(
         str(model.parent),
@@ -207,7 +207,7 @@ def test_from_pretrained_takes_a_teacher(generate, corpus, model, teacher, tmp_p
     (tmp_path / "difformer.pt").symlink_to(model)
     (tmp_path / "teacher.pt").symlink_to(teacher)
     difformer_plugin.register()
-    from difformer_plugin.models.difformer import Difformer
+    from difformer_plugin.families.embeddings.model import Difformer
 
     hub = Difformer.from_pretrained(
         str(tmp_path),

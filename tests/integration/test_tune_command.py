@@ -86,7 +86,7 @@ def test_a_file_that_cannot_be_used_gets_one_line(
 
 def test_calls_from_python_go_before_the_file(corpus, model, file):
     difformer_plugin.register()
-    from difformer_plugin.models.difformer import Difformer
+    from difformer_plugin.families.embeddings.model import Difformer
 
     def hub(**options):
         names = (str(model.parent), model.name, str(corpus.joined))

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from difformer_plugin.errors import UserError
+from difformer_plugin.families.embeddings.model import Difformer
 from difformer_plugin.interop.conversion import (
     UNSUPPORTED,
     convert_checkpoint,
@@ -22,7 +23,6 @@ from difformer_plugin.interop.conversion import (
     convert_weights,
     load_original,
 )
-from difformer_plugin.models.difformer import Difformer
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference"
 PAD = 1

@@ -4,7 +4,7 @@ import pytest
 import sacrebleu
 from fairseq.logging import metrics
 
-from difformer_plugin.criterions.difformer_loss import DifformerLoss, DifformerLossConfig
+from difformer_plugin.families.embeddings.objective import DifformerLoss, DifformerLossConfig
 
 
 def batch(hypotheses, references):

@@ -1,0 +1,1 @@
+"""Which weights? Averages, dictionary fingerprints and safe loading."""

@@ -1,1 +1,0 @@
-"""Which objective? What a prediction of z_0 costs."""

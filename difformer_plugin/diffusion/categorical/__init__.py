@@ -1,0 +1,1 @@
+"""Categorical diffusion of tokens: processes, posteriors, scores, objectives and samplers."""

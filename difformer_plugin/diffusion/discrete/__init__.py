@@ -1,1 +1,0 @@
-"""Discrete diffusion: categorical processes over the types of a vocabulary."""

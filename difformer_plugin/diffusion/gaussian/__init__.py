@@ -1,0 +1,1 @@
+"""Gaussian diffusion of embeddings: process, samplers, degeneration score, noise rescaling."""

@@ -1,0 +1,1 @@
+"""Diffusion with a growing length: tokens go missing and come back."""

@@ -1,0 +1,133 @@
+"""A teacher: any translation model of fairseq, translating the sentences of a data-bin."""
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils, tasks, utils
+from fairseq.dataclass.configs import GenerationConfig
+from fairseq.sequence_generator import SequenceGenerator
+
+from difformer_plugin.checkpoints.fingerprint import check_table_sizes
+from difformer_plugin.data.binarised import check_folder
+from difformer_plugin.errors import UserError
+
+
+class Teacher:
+    """Models, their task, and, once it is loaded, the split that they translate.
+
+    Args:
+        paths: checkpoints; several are one ensemble.
+        data: a data-bin.
+        search: fields of fairseq's GenerationConfig.
+        precision: None, torch.float16 or torch.bfloat16.
+        device: of the models.
+    Raises:
+        UserError: the checkpoints cannot be read, or do not go with the data.
+    """
+
+    def __init__(self, paths, data, search, precision=None, device="cpu"):
+        self.models, cfg, self.task = _load(paths, str(data))
+        self.languages = (self.task.cfg.source_lang, self.task.cfg.target_lang)
+        self.dictionaries = (self.task.source_dictionary, self.task.target_dictionary)
+        self.dataset, self.device = None, torch.device(device)
+        for model in self.models:
+            model.to(device=self.device, dtype=precision).eval()
+            model.prepare_for_inference_(cfg)
+        self.generator = self.task.build_generator(self.models, GenerationConfig(**search))
+
+    def load_split(self, split):
+        """Load the sentences to translate, framed as the task wants them."""
+        self.task.load_dataset(split)
+        self.dataset = self.task.dataset(split)
+
+    def source_lengths(self):
+        """Source tokens of each sentence, their frame included, (N,)."""
+        return np.asarray(self.dataset.src_sizes)
+
+    def max_source_tokens(self):
+        """The longest source that the teacher has positions for."""
+        limits = [self.task.max_positions(), *(model.max_positions() for model in self.models)]
+        return utils.resolve_max_positions(*limits)[0]
+
+    @torch.inference_mode()
+    def translate(self, sentences):
+        """Translate one batch; where memory does not suffice, in halves.
+
+        Args:
+            sentences: their numbers.
+        Returns:
+            for each its hypotheses, the best first, as lists of tokens without BOS and EOS, and
+            after how many tokens the search stops it, or None where it is not searched for so.
+        """
+        try:
+            sample = self.dataset.collater([self.dataset[int(i)] for i in sentences])
+            sample = utils.apply_to_sample(lambda tensor: tensor.to(self.device), sample)
+            found = self.task.inference_step(self.generator, self.models, sample)
+        except torch.OutOfMemoryError:
+            found = None  # what the failed attempt holds is free once this block is left
+        except AssertionError as error:  # of fairseq's search, where no score is a number
+            raise UserError(
+                "the teacher's scores are no numbers: use --bf16 or float32, or another teacher"
+            ) from error
+        if found is None:
+            if len(sentences) == 1:
+                raise UserError(
+                    f"sentence {sentences[0]} alone does not fit into the GPU's memory: use a "
+                    "smaller --beam, --fp16, or --cpu"
+                )
+            del sample
+            half = len(sentences) // 2
+            return self.translate(sentences[:half]) + self.translate(sentences[half:])
+        outputs = {
+            number: [self._body(hypothesis["tokens"]) for hypothesis in hypotheses]
+            for number, hypotheses in zip(sample["id"].tolist(), found)
+        }
+        limit = self._limit(sample["net_input"]["src_tokens"].shape[1])
+        return [(outputs[int(i)], limit) for i in sentences]
+
+    def _body(self, tokens):
+        dictionary = self.dictionaries[1]
+        frame = {dictionary.bos(), dictionary.eos(), dictionary.pad()}
+        return [token for token in tokens.tolist() if token not in frame]
+
+    def _limit(self, width):
+        """After how many tokens fairseq's beam search forces EOS, for sources of this width."""
+        generator = self.generator
+        if not isinstance(generator, SequenceGenerator):
+            return None
+        longest = int(generator.max_len_a * width + generator.max_len_b)
+        return min(longest, generator.max_len - 1)
+
+
+def _load(paths, data):
+    """The models, the first one's configuration, and the task with the data's dictionaries."""
+    models, first, task = [], None, None
+    for path in paths:
+        state = checkpoint_utils.load_checkpoint_to_cpu(path, {"data": data, "eval_bleu": False})
+        cfg = state["cfg"]
+        try:
+            task = task or _task(cfg.task, data)
+            check_table_sizes(
+                state["model"], len(task.source_dictionary), len(task.target_dictionary)
+            )
+            (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task(
+                [path], task=task, state=state
+            )
+        except UserError as error:
+            raise UserError(f"{path} with {data}: {error}") from error
+        except (RuntimeError, ValueError, AssertionError, KeyError) as error:
+            cause = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"{path} cannot be loaded with {data}: use the data-bin whose dict.*.txt it was "
+                f"trained with, and a model of this fairseq ({cause})"
+            ) from error
+        models.append(model)
+        first = first or cfg
+    return models, first, task
+
+
+def _task(cfg, data):
+    """The task of a checkpoint, on this data."""
+    if "source_lang" not in cfg:
+        raise UserError(f"its task {cfg._name} does not translate one language into another")
+    check_folder(data, cfg.source_lang, cfg.target_lang)
+    return tasks.setup_task(cfg, from_checkpoint=True)

@@ -1,0 +1,1 @@
+"""What is diffused? One folder a family: its configuration, model and objective."""

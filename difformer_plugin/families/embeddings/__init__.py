@@ -1,0 +1,1 @@
+"""Difformer: Gaussian diffusion of token embeddings."""

@@ -1,0 +1,101 @@
+"""Difformer's configuration, its checks, and the named sizes."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from difformer_plugin.diffusion.gaussian.rescaling import check_factor
+from difformer_plugin.diffusion.schedules import SCHEDULES, get_schedule
+from difformer_plugin.errors import UserError
+from difformer_plugin.networks.config import SIZES, NetworkConfig, check_network
+from difformer_plugin.options import option
+
+
+@dataclass
+class DifformerConfig(NetworkConfig):
+    # diffusion
+    diffusion_steps: int = option(2000, "T, the number of diffusion steps in training")
+    noise_schedule: str = option("sqrt", f"noise schedule in training: {', '.join(SCHEDULES)}")
+    rescaling_factor: str = option(
+        "1.0",
+        "F, the factor of noise rescaling in training (Eq. 3); auto: the least F = 1, 1.5, 2, ... "
+        "that keeps the degeneration score of normal embeddings within --max-dgs",
+    )
+    max_dgs: Optional[float] = option(
+        None,
+        "DGS_MAX, the threshold of --rescaling-factor auto and of --rescaling-update-interval "
+        "(the paper: 0.15)",
+    )
+    rescaling_update_interval: int = option(
+        0, "every so many updates, set F anew for the embeddings as they are by then; 0: never"
+    )
+    rescaling_max_change: float = option(
+        0.1, "by what part of itself F changes at most when it is set anew"
+    )
+    min_rescaling_factor: float = option(1.0, "least F that it is set to")
+    max_rescaling_factor: float = option(100.0, "greatest F that it is set to")
+    vp_rf: bool = option(False, "apply F in its variance-preserving form (Eq. 8)")
+    rescale_timesteps: bool = option(
+        False, "feed the denoiser with time steps scaled to the range from 0 to 1000"
+    )
+
+
+ARCHITECTURES = {f"difformer{suffix}": sizes for suffix, sizes in SIZES.items()}
+
+AUTO = "auto"
+
+
+def given_factor(cfg):
+    """F as a number, or None where it is to be chosen."""
+    if cfg.rescaling_factor == AUTO:
+        return None
+    try:
+        factor = float(cfg.rescaling_factor)
+    except ValueError:
+        raise UserError(
+            f"--rescaling-factor must be a number above 0 or '{AUTO}', not '{cfg.rescaling_factor}'"
+        ) from None
+    check_factor(factor)
+    return factor
+
+
+def check_rescaling(cfg):
+    """Raise a UserError for options of noise rescaling that cannot go together."""
+    interval, max_dgs = cfg.rescaling_update_interval, cfg.max_dgs
+    if interval < 0:
+        raise UserError(f"--rescaling-update-interval must be at least 0, not {interval}")
+    needed = given_factor(cfg) is None or interval > 0
+    if needed and max_dgs is None:
+        raise UserError(
+            "--rescaling-factor auto and --rescaling-update-interval need --max-dgs, the threshold "
+            "of the degeneration score (the paper: 0.15)"
+        )
+    if max_dgs is not None and not needed:
+        raise UserError(
+            f"--max-dgs does nothing with --rescaling-factor {cfg.rescaling_factor}: give "
+            "--rescaling-factor auto or --rescaling-update-interval"
+        )
+    if max_dgs is not None and not 0 < max_dgs <= 1:
+        raise UserError(f"--max-dgs must lie in (0, 1], not {max_dgs:g}")
+    if not cfg.rescaling_max_change > 0:
+        raise UserError(f"--rescaling-max-change must be above 0, not {cfg.rescaling_max_change:g}")
+    least, greatest = cfg.min_rescaling_factor, cfg.max_rescaling_factor
+    if not 0 < least <= greatest < float("inf"):
+        raise UserError(
+            "--min-rescaling-factor must be above 0 and at most --max-rescaling-factor, not "
+            f"{least:g} and {greatest:g}"
+        )
+    factor = given_factor(cfg)
+    if interval > 0 and factor is not None and not least <= factor <= greatest:
+        raise UserError(
+            f"--rescaling-factor {factor:g}, from which it is to follow the embeddings, must lie "
+            f"between --min-rescaling-factor {least:g} and --max-rescaling-factor {greatest:g}"
+        )
+
+
+def check_config(cfg):
+    """Raise a UserError for values that no Difformer can have."""
+    get_schedule(cfg.noise_schedule)
+    check_rescaling(cfg)
+    if cfg.diffusion_steps < 2:
+        raise UserError(f"--diffusion-steps must be at least 2, not {cfg.diffusion_steps}")
+    check_network(cfg)

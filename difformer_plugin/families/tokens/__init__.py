@@ -1,0 +1,1 @@
+"""Discrete diffusion of tokens: D3PM, MDLM and SEDD."""

@@ -1,0 +1,1 @@
+"""Which layers? Transformer layers, token layout, encoder, denoiser and length predictor."""

@@ -1,0 +1,1 @@
+"""Which candidate? Minimum Bayes risk, a teacher, the model's own probability."""

@@ -1,0 +1,1 @@
+"""Which settings? The search of `difformer tune` and of `difformer factor`."""

@@ -1,0 +1,220 @@
+"""Every command, option, name and link of the README and of docs/ exists."""
+
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from documents import PAGES, REPOSITORY, blocks, commands
+from fairseq import options
+
+import difformer_plugin
+from difformer_plugin.cli.main import build_parser
+
+EVERY = [(page, command) for page, text in PAGES.items() for command in commands(text)]
+FAIRSEQ = {
+    "fairseq-train": options.get_training_parser,
+    "fairseq-generate": options.get_generation_parser,
+    "fairseq-validate": options.get_validation_parser,
+    "fairseq-interactive": options.get_interactive_generation_parser,
+}
+# what a block may hold, by its language; text is what a command printed
+LANGUAGES = {"bash", "python", "text", "toml", "bibtex"}
+# programs that are neither run nor parsed here, and why
+EXCUSED = {
+    "pip": "tests/integration/test_installation.py installs a copy without the network",
+    "fairseq-hydra-train": "tests/integration/test_documents.py runs both configurations",
+    "git": "needs a clone of its own",
+}
+
+
+def parsed_by_fairseq(program, arguments):
+    """The arguments as fairseq understands them; it exits where it does not."""
+    difformer_plugin.register()
+    if program == "fairseq-preprocess":
+        return options.get_preprocessing_parser().parse_args(arguments)
+    return options.parse_args_and_arch(FAIRSEQ[program](), arguments)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_all_code_is_in_blocks_of_a_known_language(page):
+    """So that no command hides in an indented block, or in one without a language."""
+    text = PAGES[page]
+    assert {language for language, _ in blocks(text)} <= LANGUAGES
+    outside = "".join(re.split(r"^```[^\n]*\n.*?^```$", text, flags=re.MULTILINE | re.DOTALL))
+    assert "```" not in outside
+    assert re.findall(r"^(?:    |\t)\S.*", outside, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("page, command", EVERY, ids=lambda value: str(value)[:60])
+def test_every_command_is_one_that_exists(page, command, tmp_path, monkeypatch):
+    """fairseq and difformer parse theirs, make and the examples print what they would run."""
+    program, *arguments = command.words
+    if program == "torchrun":
+        assert arguments[:3] == ["--nproc_per_node", "2", "fairseq-train"]
+        program, *arguments = arguments[2:]
+    if program in FAIRSEQ or program == "fairseq-preprocess":
+        assert parsed_by_fairseq(program, arguments)
+    elif program == "difformer":
+        assert build_parser().parse_args(arguments).run
+    elif program == "make":
+        dry = subprocess.run(["make", "--dry-run", *arguments], cwd=REPOSITORY)
+        assert dry.returncode == 0
+    elif program.startswith("examples/"):
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, **command.environment, "DRY_RUN": "1", "PATH": path}
+        script = ["bash", REPOSITORY / program, tmp_path, tmp_path, *arguments[2:]]
+        (tmp_path / "teacher.pt").touch()
+        (tmp_path / "cmlm.pt").touch()
+        done = subprocess.run(script, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("\n$ ") >= 1
+    elif program == "python":
+        assert arguments[0] == "-c" or (REPOSITORY / arguments[0]).is_file()
+    elif page != "docs/tutorial.md":  # all of the tutorial is run
+        assert program in EXCUSED
+
+
+def test_nothing_is_excused_that_is_not_there():
+    programs = {command.words[0] for _, command in EVERY}
+    assert set(EXCUSED) <= programs
+
+
+def test_the_readme_is_two_screens():
+    assert len(PAGES["README.md"].splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_placeholder_is_left(page):
+    assert re.findall(r"@[A-Z_]+@|TODO|FIXME|XXX", PAGES[page]) == []
+
+
+def test_options_md_is_what_the_code_says():
+    script = [sys.executable, REPOSITORY / "scripts" / "options_table.py", "--check"]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0, f"run scripts/options_table.py\n{done.stderr[-2000:]}"
+
+
+def known_options():
+    """The options of all commands that documents may name."""
+    difformer_plugin.register()
+    known = set(re.findall(r"\| `(--[\w-]+)` \|", PAGES["docs/options.md"]))
+    for get_parser in FAIRSEQ.values():
+        parser = get_parser()
+        known |= set(parser._option_string_actions)
+    known |= set(options.get_preprocessing_parser()._option_string_actions)
+    pending = [build_parser()]
+    for parser in pending:
+        known |= set(parser._option_string_actions)
+        for action in parser._actions:
+            if isinstance(action.choices, dict):
+                pending += action.choices.values()
+    return known
+
+
+# options of other programs, and those of authors' or fairseq's models that the text names
+FOREIGN = {
+    *("--no-build-isolation", "--noise-factor", "--check", "--user-dir", "--noise"),
+    *("--iter-decode-max-iter", "--eval-bleu", "--eval-bleu-args", "--nproc_per_node"),
+    *("--share-all-embeddings", "--no-epoch-checkpoints", "--max-source-positions"),
+    *("--max-target-positions", "--criterion", "--arch", "--task", "--optimizer", "--strict"),
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_option_in_the_text_exists(page):
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", PAGES[page]))
+    assert named - known_options() - FOREIGN - set(TASK_AND_OPTIMISER) == set()
+
+
+# options that fairseq adds only where a task, optimiser or scheduler is named
+TASK_AND_OPTIMISER = re.findall(r"--[\w-]+", " ".join(c.line for _, c in EVERY))
+
+MODULES = {
+    module.name
+    for module in pkgutil.walk_packages(difformer_plugin.__path__, "difformer_plugin.")
+}
+
+
+@pytest.mark.parametrize("page", ["docs/paper-to-code.md", "docs/extending.md", "docs/api.md"])
+def test_every_name_of_the_code_exists(page):
+    """`room.module.name` in these pages, with or without difformer_plugin in front of it."""
+    rooms = {module.split(".")[1] for module in MODULES}
+    pattern = rf"(?:`|::: )(?:difformer_plugin\.)?((?:{'|'.join(sorted(rooms))})(?:\.\w+)+)"
+    names = set(re.findall(pattern, PAGES[page]))
+    assert names
+    for name in names:
+        assert resolved(f"difformer_plugin.{name}"), name
+
+
+def resolved(name):
+    """Whether a dotted name is a module, or an attribute of one."""
+    parts = name.split(".")
+    at = next(i for i in range(len(parts), 0, -1) if pkg_exists(".".join(parts[:i])))
+    thing = __import__(".".join(parts[:at]), fromlist=["_"])
+    for part in parts[at:]:
+        if not hasattr(thing, part):
+            return part in getattr(thing, "__dataclass_fields__", {})
+        thing = getattr(thing, part)
+    return True
+
+
+def pkg_exists(name):
+    return name in MODULES or name == "difformer_plugin"
+
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+LINKED = {
+    **PAGES,
+    **{
+        str(path.relative_to(REPOSITORY)): path.read_text("utf-8")
+        for path in (REPOSITORY / "benchmarks").glob("*.md")
+    },
+}
+
+
+def anchors(text):
+    """The anchors of a page's headings, as forges and MkDocs make them."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    plain = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings)
+    return {re.sub(r"[-\s]+", "-", heading) for heading in plain}
+
+
+@pytest.mark.parametrize("page", LINKED)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```$", "", LINKED[page], flags=re.MULTILINE | re.DOTALL)
+    for link in LINK.findall(text):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (REPOSITORY / page).parent / path if path else REPOSITORY / page
+        assert target.exists(), link
+        if anchor:
+            name = str(target.resolve().relative_to(REPOSITORY))
+            assert anchor in anchors(LINKED[name]), link
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built as `make docs` does: any warning is an error."""
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+    done = subprocess.run(build, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_the_site_loads_nothing_from_elsewhere(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for path in pages:
+        text = path.read_text("utf-8")
+        loaded = re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", text)
+        assert [tag for tag in loaded if re.search(r"""["'](?:https?:)?//""", tag)] == [], path
+    for path in site.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//", path.read_text("utf-8"))
