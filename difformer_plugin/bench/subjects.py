@@ -18,7 +18,7 @@ from difformer_plugin.bench.lengths import (
     ReferenceSearch,
     aim_at_references,
 )
-from difformer_plugin.data.binarised import check_folder
+from difformer_plugin.data.data_bin import check_folder
 from difformer_plugin.distillation.teacher import Teacher
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.base import DiffusionModel

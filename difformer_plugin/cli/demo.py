@@ -152,8 +152,8 @@ def corpus_key(args):
 
 def prepare_corpus(args, raw):
     """Tokenised text in OUT/corpus/text."""
-    from difformer_plugin.data.passes import cores
     from difformer_plugin.data.preparation import prepare
+    from difformer_plugin.data.resumable_pass import cores
     from difformer_plugin.data.synthetic.grammar import write_corpus
 
     if args.data is None:

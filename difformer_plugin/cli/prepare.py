@@ -46,10 +46,10 @@ def add_parser(subparsers):
 def run(args):
     """Prepare, and print what came of it."""
     from difformer_plugin.data import recipe as recipes
-    from difformer_plugin.data.binarising import binarise
     from difformer_plugin.data.download import download
-    from difformer_plugin.data.passes import cores
+    from difformer_plugin.data.fairseq_preprocess import binarise
     from difformer_plugin.data.preparation import prepare, unlike_the_paper
+    from difformer_plugin.data.resumable_pass import cores
 
     recipe = recipes.load(args.recipe)
     if args.show:

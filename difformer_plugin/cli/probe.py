@@ -42,7 +42,7 @@ def run(args):
     register_quietly()
     from tqdm import tqdm
 
-    from difformer_plugin.data.raw_pairs import check_mark
+    from difformer_plugin.data.data_bin_pairs import check_mark
     from difformer_plugin.decoding.probe import bleu_by_time
 
     check_mark(args.post_process)

@@ -43,7 +43,7 @@ def normalise(text, options, lang):
 
 @lru_cache(maxsize=4)
 def _moses(lang, dashes):
-    from difformer_plugin.data.synthetic.corpus import tokeniser
+    from difformer_plugin.data.tokenisation import tokeniser
 
     return tokeniser(lang, dashes)
 

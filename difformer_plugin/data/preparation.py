@@ -13,8 +13,8 @@ from itertools import chain
 from pathlib import Path
 
 from difformer_plugin import __version__
-from difformer_plugin.data.passes import run_pass, tied_children
 from difformer_plugin.data.recipe import SPLITS
+from difformer_plugin.data.resumable_pass import run_pass, tied_children
 from difformer_plugin.data.sources import (
     DONE,
     KEY,
@@ -25,8 +25,8 @@ from difformer_plugin.data.sources import (
     read_lines,
     side_by_side,
 )
-from difformer_plugin.data.steps import SplitWords, Tokenise
-from difformer_plugin.data.synthetic.corpus import learn_codes
+from difformer_plugin.data.tokenisation import learn_codes
+from difformer_plugin.data.transforms import SplitWords, Tokenise
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.files import atomic_text, locked
 

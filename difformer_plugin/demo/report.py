@@ -3,7 +3,7 @@
 import shlex
 from itertools import groupby
 
-from difformer_plugin.data.synthetic.corpus import detokeniser
+from difformer_plugin.data.tokenisation import detokeniser
 from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.outputs import parse_outputs as parse_outputs
 from difformer_plugin.evaluation.outputs import sentences_by_changes

@@ -9,7 +9,7 @@ from fairseq.data import Dictionary
 from tqdm import tqdm
 
 from difformer_plugin.cli.distill import parse_shard
-from difformer_plugin.data.raw_pairs import RawPairs
+from difformer_plugin.data.data_bin_pairs import RawPairs
 from difformer_plugin.distillation import corpus as distilled
 from difformer_plugin.distillation import journaled as distillation
 from difformer_plugin.distillation.teacher import Teacher

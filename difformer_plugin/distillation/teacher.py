@@ -7,7 +7,7 @@ from fairseq.dataclass.configs import GenerationConfig
 from fairseq.sequence_generator import SequenceGenerator
 
 from difformer_plugin.checkpoints.fingerprint import check_table_sizes
-from difformer_plugin.data.binarised import check_folder
+from difformer_plugin.data.data_bin import check_folder
 from difformer_plugin.errors import UserError
 
 

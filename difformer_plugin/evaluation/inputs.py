@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from difformer_plugin.data.sources import read_lines
-from difformer_plugin.data.synthetic.corpus import detokeniser, tokeniser
+from difformer_plugin.data.tokenisation import detokeniser, tokeniser
 from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.outputs import bare, check_complete, parse_outputs
 

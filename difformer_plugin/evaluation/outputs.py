@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from html import unescape
 from itertools import groupby
 
-from difformer_plugin.data.synthetic.corpus import remove_bpe
+from difformer_plugin.data.tokenisation import remove_bpe
 from difformer_plugin.errors import UserError
 
 LINE = re.compile(r"^([STHDE])-(\d+)(?:_(\d+))?\t(.*)$")  # P lines (scores) are not needed

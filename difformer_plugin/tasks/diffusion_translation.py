@@ -24,7 +24,7 @@ from omegaconf import II
 from sacrebleu.metrics import BLEU
 
 from difformer_plugin.checkpoints.fingerprint import check_table_sizes
-from difformer_plugin.data.binarised import check_dataset, check_folder
+from difformer_plugin.data.data_bin import check_dataset, check_folder
 from difformer_plugin.decoding import settings
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions

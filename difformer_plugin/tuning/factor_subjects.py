@@ -18,7 +18,7 @@ def from_arguments(args):
         return Trained(args.from_checkpoint, args.classifier, samples, seed)
     vocab_size = args.vocab_size
     if args.from_data:
-        from difformer_plugin.data.binarised import target_vocab_size
+        from difformer_plugin.data.data_bin import target_vocab_size
 
         vocab_size = target_vocab_size(args.from_data, args.target_lang)
     latent_dim = LATENT_DIM if args.latent_dim is None else args.latent_dim

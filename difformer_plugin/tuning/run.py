@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from difformer_plugin import __version__
 from difformer_plugin.data.batches import batches
-from difformer_plugin.data.raw_pairs import check_mark
+from difformer_plugin.data.data_bin_pairs import check_mark
 from difformer_plugin.decoding.options import PRECISIONS, DecodingOptions, check_options
 from difformer_plugin.decoding.settings import OPTIONS, read_settings, write_settings
 from difformer_plugin.distillation import journaled as distillation

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from difformer_plugin.data import binarising, passes, preparation, recipe
+from difformer_plugin.data import fairseq_preprocess, preparation, recipe, resumable_pass
 from difformer_plugin.data.preparation import fingerprint, prepare, unlike_the_paper
 from difformer_plugin.data.recipe import Clean, Source, Split
 from difformer_plugin.data.sources import read_lines
@@ -262,7 +262,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(corpus, tmp_path, monkey
     def full(*unused):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(passes.os, "fsync", full)
+    monkeypatch.setattr(resumable_pass.os, "fsync", full)
     with pytest.raises(UserError, match=r"--out .*out could not be written \(No space left"):
         go(corpus, tmp_path / "out", SUBWORDS)
     monkeypatch.undo()
@@ -284,7 +284,7 @@ def test_the_data_bin(corpus, tmp_path):
     from fairseq.data.data_utils import load_indexed_dataset
 
     def binarise(folder):
-        go(corpus, folder, SUBWORDS, binarise=binarising.binarise, workers=2)
+        go(corpus, folder, SUBWORDS, binarise=fairseq_preprocess.binarise, workers=2)
         return folder / "data-bin"
 
     data = binarise(tmp_path / "one")

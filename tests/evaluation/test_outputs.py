@@ -2,7 +2,7 @@
 
 import pytest
 
-from difformer_plugin.data.synthetic.corpus import tokeniser
+from difformer_plugin.data.tokenisation import tokeniser
 from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.outputs import (
     check_complete,

@@ -30,7 +30,7 @@ from harness import (
 
 import difformer_plugin
 from difformer_plugin.cli.main import main
-from difformer_plugin.data.synthetic.corpus import remove_bpe
+from difformer_plugin.data.tokenisation import remove_bpe
 from difformer_plugin.distillation.failures import failure
 
 SEARCH = ["--max-len-a", 0, "--max-len-b", 12]

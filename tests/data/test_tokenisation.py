@@ -10,13 +10,13 @@ import pytest
 from difformer_plugin.data import recipe
 from difformer_plugin.data.preparation import prepare
 from difformer_plugin.data.sources import read_lines
-from difformer_plugin.data.synthetic.corpus import (
+from difformer_plugin.data.synthetic.grammar import write_corpus
+from difformer_plugin.data.tokenisation import (
     detokeniser,
     learn_codes,
     remove_bpe,
     tokeniser,
 )
-from difformer_plugin.data.synthetic.grammar import write_corpus
 from difformer_plugin.errors import UserError
 
 MULTI30K = Path(__file__).resolve().parents[3] / "shared" / "data" / "multi30k"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from difformer_plugin.data.cleaning import is_empty, normalise, to_tokens, unfit
-from difformer_plugin.data.synthetic.corpus import load_codes
+from difformer_plugin.data.tokenisation import load_codes
 from difformer_plugin.errors import UserError
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from difformer_plugin.data import passes
+from difformer_plugin.data import resumable_pass
 from difformer_plugin.errors import UserError
 
 
@@ -41,7 +41,7 @@ def outputs(row, before):
 
 def go(folder, function=None, count=100, workers=1):
     function = function or Double()
-    return passes.run_pass(folder, "pass", iter(range(count)), function, outputs, workers, False)
+    return resumable_pass.run_pass(folder, "pass", iter(range(count)), function, outputs, workers, False)
 
 
 def contents(folder):
@@ -50,8 +50,8 @@ def contents(folder):
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(passes, "CHUNK", 3)
-    monkeypatch.setattr(passes, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(resumable_pass, "CHUNK", 3)
+    monkeypatch.setattr(resumable_pass, "SAVE_SECONDS", 0.0)
 
 
 def expected(count=100):
@@ -117,7 +117,7 @@ def start_and_tell(connection, folder):
         connection.send(row[0])
         return {}
 
-    passes.run_pass(folder, "pass", iter(range(6)), whoami, watch, 2, False)
+    resumable_pass.run_pass(folder, "pass", iter(range(6)), whoami, watch, 2, False)
 
 
 def whoami(entries):
@@ -175,5 +175,5 @@ def test_it_reads_ahead_a_bounded_number_of_chunks(tmp_path, workers):
         ahead.append(len(read) - int(row[0]))
         return outputs(row, before)
 
-    passes.run_pass(tmp_path, "pass", entries(), Double(0.001), watch, workers, False)
-    assert max(ahead) <= passes.CHUNK * (workers * passes.AHEAD + 2)
+    resumable_pass.run_pass(tmp_path, "pass", entries(), Double(0.001), watch, workers, False)
+    assert max(ahead) <= resumable_pass.CHUNK * (workers * resumable_pass.AHEAD + 2)
