@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 OUT ?= demo-run
 DEMO_OPTIONS ?=
 
-.PHONY: install test test-slow style demo clean
+.PHONY: install test test-slow style docs demo clean
 
 install: $(VENV)/.installed
 
@@ -17,7 +17,7 @@ $(VENV)/.installed: setup.py Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(TORCH) numpy cython setuptools wheel
 	$(BIN)/python -m pip install --no-build-isolation fairseq-fixed==0.12.3.1
-	$(BIN)/python -m pip install --no-build-isolation -e ".[test]"
+	$(BIN)/python -m pip install --no-build-isolation -e ".[test,docs]"
 	touch $@
 
 # a process for each core; files are not divided, since the tests of one share what they train
@@ -33,9 +33,13 @@ style: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# the site, in site/; a broken link is an error
+docs: install
+	$(BIN)/mkdocs build --strict
+
 # make demo DATA=folder runs on train.de, train.en, valid.*, test.* of that folder
 demo: install
 	$(BIN)/difformer demo --out $(OUT) $(if $(DATA),--data $(DATA)) $(DEMO_OPTIONS)
 
 clean:
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(OUT) site

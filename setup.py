@@ -39,6 +39,7 @@ setup(
         "tensorboard": ["tensorboard", "tensorboardX"],
         # what difformer evaluate can do without: ROUGE, BERTScore, COMET
         "evaluate": ["rouge-score", "bert-score", "unbabel-comet"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1"],
         "test": ["pytest", "pytest-xdist", "ruff", "tensorboard", "tensorboardX", "rouge-score"],
     },
     entry_points={"console_scripts": ["difformer=difformer_plugin.cli.main:main"]},

@@ -44,7 +44,9 @@ def _add(files, config, path):
 def on_files(files, config):
     """Add the README and the pages of benchmarks/."""
     for path in ["README.md", *sorted((REPOSITORY / "benchmarks").glob("*.md"))]:
-        _add(files, config, str(Path(path).relative_to(REPOSITORY) if path != "README.md" else path))
+        _add(
+            files, config, str(Path(path).relative_to(REPOSITORY) if path != "README.md" else path)
+        )
     return files
 
 

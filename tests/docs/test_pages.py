@@ -1,5 +1,6 @@
 """Every command, option, name and link of the README and of docs/ exists."""
 
+import functools
 import os
 import pkgutil
 import re
@@ -98,6 +99,7 @@ def test_options_md_is_what_the_code_says():
     assert done.returncode == 0, f"run scripts/options_table.py\n{done.stderr[-2000:]}"
 
 
+@functools.cache
 def known_options():
     """The options of all commands that documents may name."""
     difformer_plugin.register()
@@ -134,8 +136,7 @@ def test_every_option_in_the_text_exists(page):
 TASK_AND_OPTIMISER = re.findall(r"--[\w-]+", " ".join(c.line for _, c in EVERY))
 
 MODULES = {
-    module.name
-    for module in pkgutil.walk_packages(difformer_plugin.__path__, "difformer_plugin.")
+    module.name for module in pkgutil.walk_packages(difformer_plugin.__path__, "difformer_plugin.")
 }
 
 

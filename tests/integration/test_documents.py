@@ -1,75 +1,172 @@
-"""The commands of README.md, examples/ and scripts/ work as they are written there."""
+"""The commands of the README, docs/, examples/ and scripts/ work as they are written there.
+
+tests/docs shows that every command of the documents exists; here they run, page by page and in the
+order in which they stand, on the tiny corpus of these tests.
+"""
 
 import contextlib
-import os
 import re
 import shlex
 import shutil
-from pathlib import Path
 
 import pytest
-from harness import TASK, USER_DIR, lines, shell, succeed
+from documents import PAGES, REPOSITORY, blocks, commands
+from harness import FAIRSEQ, OPTIMISER, SIZES, TASK, lines, shell, succeed
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-README = (REPOSITORY / "README.md").read_text("utf-8")
+SLOW = pytest.mark.slow
+RUN = [
+    "README.md",
+    "docs/difformer.md",
+    "docs/discrete-diffusion.md",
+    "docs/decoding.md",
+    "docs/how-to/average-and-evaluate.md",
+    "docs/how-to/distillation.md",
+    pytest.param("docs/how-to/corpora.md", marks=SLOW),
+    pytest.param("docs/how-to/gpus.md", marks=SLOW),
+    pytest.param("docs/how-to/hydra.md", marks=SLOW),
+    pytest.param("docs/how-to/rescaling-factor.md", marks=SLOW),
+    pytest.param("docs/how-to/tuning.md", marks=SLOW),
+    pytest.param("docs/tutorial.md", marks=SLOW),
+]
+# pages with commands that only tests/docs looks at, and where the same commands run
+PARSED = {
+    "docs/contributing.md": "make: this is one of the tests that it runs",
+    "docs/how-to/examples.md": "test_examples.py runs every stage",
+    "docs/migrating.md": "test_reference_commands.py has checkpoints and records of the authors'",
+}
+# options that make each command small enough, appended to it
+TINY = "--encoder-layers 1 --decoder-layers 1 --max-update 5 --warmup-updates 1 --num-workers 0"
+TINY_DIFFUSION = """
+    --model-dim 32 --latent-dim 16 --encoder-attention-heads 2 --decoder-attention-heads 2
+    --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32
+"""
+TINY_TEACHER = "--encoder-embed-dim 16 --decoder-embed-dim 16 --save-interval-updates 1"
+TINY_HYDRA = """
+    common.cpu=true ++model.model_dim=32 ++model.latent_dim=16 ++model.encoder_layers=1
+    ++model.decoder_layers=1 optimization.max_update=2 lr_scheduler.warmup_updates=1
+"""
+SMALL = {
+    "fairseq-preprocess": "--workers 1",
+    "fairseq-generate": "--cpu",
+    "fairseq-validate": "--cpu",
+    "fairseq-interactive": "--cpu",
+    "fairseq-hydra-train": TINY_HYDRA,
+    "fairseq-train": f"{TINY} {TINY_DIFFUSION} --cpu",
+    "torchrun": f"{TINY} {TINY_DIFFUSION} --cpu",
+    "difformer prepare": "--workers 1",
+    "difformer tune": "--sentences 4 --max-trials 2 --repeats 1 --cpu",
+    "difformer bench": "--arch difformer_tiny --repetitions 1 --cpu",
+}
+# programs that change the machine, or run what other tests run (tests/docs says which)
+LEFT_OUT = {"pip", "make", "git"}
 
 
-def readme_command(name, section="## If you know fairseq"):
-    """The arguments of a command that stands, indented, in a section of the README."""
-    text = README.split(f"\n{section}\n")[1]
-    block = re.search(rf"^    {name} data-bin (?:.*\\\n)*.*", text, re.MULTILINE).group()
-    text = block.replace("\\\n", " ").replace("$(difformer user-dir)", USER_DIR)
-    return shlex.split(text)[1:]
+def smaller(words):
+    """The words of a command with what makes it small enough for a test."""
+    program = " ".join(words[:2]) if words[0] == "difformer" else words[0]
+    options = SMALL.get(program, "")
+    if program == "fairseq-train" and "translation" in words:
+        options = f"{TINY} {TINY_TEACHER} --cpu"
+    if program == "difformer bench" and "decode" in words:
+        options += " --sentences 2 --steps 2"
+    if "--show" in words:
+        options = ""
+    return [word for word in words if word != "--fp16"] + options.split()
 
 
-def test_the_readme_has_no_placeholder_left():
-    assert re.findall(r"@[A-Z_]+@", README) == []
+@pytest.fixture
+def workplace(corpus, trained, teacher, tmp_path):
+    """A folder with what the pages' commands take for granted."""
+    (tmp_path / "data-bin").symlink_to(corpus.joined)
+    (tmp_path / "teacher.pt").symlink_to(teacher)
+    (tmp_path / "text").symlink_to(corpus.text)
+    shutil.copy(corpus.codes, tmp_path / "codes")
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "raw").mkdir()
+    names = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
+    for path in corpus.raw.iterdir():
+        split, lang = path.name.split(".")
+        shutil.copy(path, tmp_path / "raw" / path.name)
+        shutil.copy(path, tmp_path / "raw" / f"{names[split]}.{lang}")
+        if split == "test":
+            shutil.copy(path, tmp_path / "reference")
+    return tmp_path
 
 
-@pytest.mark.parametrize("section", ["## If you know fairseq", "## Discrete diffusion"])
-def test_the_readme_trains_and_generates(section, corpus, tmp_path):
-    """The settings of both families, for two updates, on the data-bin of these tests."""
-    here = {"data-bin": corpus.joined, "checkpoints": tmp_path}
-    train = [here.get(part, part) for part in readme_command("fairseq-train", section)]
-    small = ["--encoder-layers", 1, "--decoder-layers", 1, "--max-update", 2, "--cpu"]
-    succeed(tmp_path, "fairseq-train", *train, *small)
-    generate = [here.get(part, part) for part in readme_command("fairseq-generate", section)]
-    generate[generate.index("--path") + 1] = tmp_path / "checkpoint_best.pt"
-    outcome = succeed(tmp_path, "fairseq-generate", *generate, "--decoding-steps", 6, "--cpu")
-    assert len(outcome.translations()) == len(lines(corpus.raw / "test.de"))
+@pytest.fixture(scope="session")
+def kept(corpus, tmp_path_factory):
+    """The folder of a training that has kept several checkpoints."""
+    folder = tmp_path_factory.mktemp("kept") / "checkpoints"
+    train = ["fairseq-train", corpus.joined, *TASK, "--share-all-embeddings"]
+    train += ["--arch", "difformer_tiny", "--criterion", "difformer_loss"]
+    train += [*f"{SIZES} {OPTIMISER}".split(), "--save-interval-updates", 1, "--max-update", 3]
+    train.remove("--no-epoch-checkpoints")
+    succeed(folder.parent, *train, "--save-dir", folder)
+    return folder
 
 
-def test_the_readme_translates_from_python(corpus, trained, tmp_path):
+def run_page(page, folder):
+    """Run the commands of a page in a folder, in their order.
+
+    Returns:
+        for each command that ran, the command and its Outcome
+    """
+    outcomes = []
+    with contextlib.chdir(folder):
+        for command in commands(PAGES[page]):
+            words = [word.replace("$PWD", str(folder)) for word in smaller(command.words)]
+            if words[0] in LEFT_OUT:
+                continue
+            if words[0] in FAIRSEQ or words[0] == "difformer" and not command.piped:
+                outcome = succeed(folder, *words)
+            else:
+                source = command.line.split("|")[0] if command.piped else ""
+                text = f"{source} | {shlex.join(words)}" if source else shlex.join(words)
+                outcome = shell("bash", "-c", text, cwd=folder, **command.environment)
+                assert outcome.code == 0, outcome.err[-3000:]
+            if command.output:
+                (folder / command.output).write_text(outcome.out, "utf-8")
+            outcomes.append((command, outcome))
+    return outcomes
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_the_commands_of_a_page_run(page, workplace, kept, corpus):
+    """None loses a sentence, and what is the same everywhere is printed as the page has it."""
+    trains = "--save-dir checkpoints" in PAGES[page]
+    if not trains:
+        shutil.copytree(kept, workplace / "checkpoints")
+    if page == "README.md":
+        (workplace / "data-bin").unlink()
+    (workplace / "examples").symlink_to(REPOSITORY / "examples")
+    outcomes = run_page(page, workplace)
+    for command, outcome in outcomes:
+        if command.words[0] == "fairseq-generate":
+            assert len(outcome.translations()) == len(lines(corpus.raw / "test.de"))
+        if command.words[:2] == ["difformer", "factor"] and "--vocab-size" in command.words:
+            assert f"```text\n{outcome.out}```" in PAGES[page]
+        for option in ("--plot", "--html", "--history-file", "--out"):
+            if option in command.words:
+                assert (workplace / command.words[command.words.index(option) + 1]).exists()
+    assert outcomes
+
+
+def test_every_page_with_commands_is_run_or_parsed():
+    names = {getattr(page, "values", [page])[0] for page in RUN}
+    assert names.isdisjoint(PARSED)
+    assert names | set(PARSED) == {page for page, text in PAGES.items() if commands(text)}
+
+
+def test_the_page_for_fairseq_users_translates_from_python(corpus, trained, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     shutil.copy(trained.checkpoint, tmp_path / "checkpoints" / "checkpoint_best.pt")
     (tmp_path / "data-bin").symlink_to(corpus.joined)
     shutil.copy(corpus.codes, tmp_path / "codes")
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    (code,) = [code for kind, code in blocks(PAGES["docs/fairseq-users.md"]) if kind == "python"]
     code = code.replace("translator.translate", "out = translator.translate")
     outcome = shell("python", "-c", f"{code}\nprint(len(out), type(out[0]))", cwd=tmp_path)
     assert outcome.code == 0, outcome.err[-2000:]
     assert outcome.out.splitlines()[-1] == "1 <class 'str'>"
-
-
-def test_the_readme_lists_every_option():
-    outcome = shell("python", REPOSITORY / "scripts" / "options_table.py", "--check")
-    assert outcome.code == 0, f"run scripts/options_table.py\n{outcome.err[-2000:]}"
-
-
-@pytest.mark.slow
-def test_the_commands_of_difformer_in_the_readme_run(corpus, trained, tmp_path):
-    (tmp_path / "data-bin").symlink_to(corpus.joined)
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "checkpoint_best.pt").symlink_to(trained.checkpoint)
-    commands = re.findall(r"^    difformer ((?:factor|probe) .*)$", README, re.MULTILINE)
-    assert len(commands) == 6
-    outputs = {}
-    with contextlib.chdir(tmp_path):
-        for command in commands:
-            outputs[command] = succeed(tmp_path, "difformer", *shlex.split(command)).out
-    first, *_ = outputs.values()
-    assert f"```\n{first}```" in README
-    assert (tmp_path / "schedules.png").exists() and (tmp_path / "probe.png").exists()
 
 
 def test_the_learning_curve(trained, tmp_path):
@@ -86,24 +183,6 @@ def test_the_learning_curve(trained, tmp_path):
     assert drawn.code == 0, drawn.err
     picture = (tmp_path / "curve.svg").read_text("utf-8")
     assert all(f"<!-- {label} -->" in picture for label in ("one", logs[1], "bleu", "loss"))
-
-
-def test_distilling_in_shards_and_comparing_as_the_readme_does(corpus, model, teacher, tmp_path):
-    (tmp_path / "data-bin").symlink_to(corpus.joined)
-    (tmp_path / "teacher.pt").symlink_to(teacher)
-    (tmp_path / "reference").mkdir()
-    shutil.copy(corpus.raw / "test.en", tmp_path / "reference")
-    generate = ["fairseq-generate", corpus.joined, *TASK, "--path", model, "--remove-bpe"]
-    generate += ["--decoding-steps", 4, "--gen-subset", "test"]
-    for name, options in (("one", ()), ("ten", ("--length-beam-size", 3, "--bleu-mbr"))):
-        (tmp_path / f"{name}.out").write_text(succeed(tmp_path, *generate, *options).out, "utf-8")
-    commands = re.findall(r"^    difformer ((?:distill|evaluate) .*)$", README, re.MULTILINE)
-    assert len(commands) == 4
-    with contextlib.chdir(tmp_path):
-        for command in commands:
-            succeed(tmp_path, "difformer", *shlex.split(command))
-    assert (tmp_path / "distilled" / "train.de-en.en.idx").exists()
-    assert (tmp_path / "report.html").exists()
 
 
 @pytest.mark.slow
@@ -130,10 +209,3 @@ def test_the_rescaling_example(tmp_path):
     assert "BLEU, nrefs:1" in outcome.out and (tmp_path / "out" / "probe.png").exists()
     log = tmp_path / "out" / "sqrt-15" / "train.log"
     assert log.read_text("utf-8").count("rescaling factor ") >= 1
-
-
-@pytest.mark.skipif(os.name != "posix", reason="make and bash")
-def test_the_make_targets_of_the_readme_exist():
-    for target in re.findall(r"^    make ([a-z -]+?)(?:  +#.*)?$", README, re.MULTILINE):
-        outcome = shell("make", "--dry-run", *target.split(), cwd=REPOSITORY)
-        assert outcome.code == 0, outcome.err
