@@ -91,7 +91,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe; the README's section on `difformer prepare` explains its keys."""
+    """A recipe; docs/how-to/corpora.md explains its keys."""
 
     title: str
     published: str  # where the files are to be had
