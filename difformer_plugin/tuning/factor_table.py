@@ -1,9 +1,8 @@
-"""`difformer factor --table`: Table 19 in the paper's layout, and where ours differs from it."""
+"""`difformer factor --table`: Table 19 in the paper's layout, and where our values differ."""
 
-import json
 from functools import cache
+from typing import Any
 
-from difformer_plugin.cli.factor import DIFFUSION_STEPS
 from difformer_plugin.diffusion.gaussian.published import (
     DGS_MAX,
     LATENT_DIM,
@@ -14,24 +13,37 @@ from difformer_plugin.diffusion.gaussian.published import (
     VOCAB_SIZES,
 )
 from difformer_plugin.diffusion.gaussian.rescaling import NoiseSeries, dgs, search_factor
+from difformer_plugin.tuning.defaults import DIFFUSION_STEPS, SEARCH_STEP
+
+CELL_WIDTH = 13
 
 
-def run(args):
-    """Print the table, or all of it and the three smaller ones as JSON."""
-    latent_dim = LATENT_DIM if args.latent_dim is None else args.latent_dim
-    sigma = 1.0 if args.sigma is None else args.sigma
-    published = latent_dim == LATENT_DIM and sigma == 1.0 and not args.vp_rf
+def factor_table(
+    latent_dim: int = LATENT_DIM,
+    sigma: float = 1.0,
+    diffusion_steps: int = DIFFUSION_STEPS,
+    vp_rf: bool = False,
+    stride: int | None = None,
+    classifier: str = "definition1",
+    search_step: float = SEARCH_STEP,
+) -> dict[str, Any]:
+    """Compute Table 19 and, for the paper's setting, Tables 2, 14 and 17.
+
+    The arguments are those of `NoiseSeries`, `dgs` and `search_factor`.
+
+    Returns:
+        `latent_dim`, `sigma` and, as lists of entries, `table_19` and perhaps `table_2`,
+        `table_14` and `table_17`; `paper` of an entry is the published value.
+    """
+    published = latent_dim == LATENT_DIM and sigma == 1.0 and not vp_rf
 
     @cache
-    def score(schedule, factor, vocab_size=VOCAB_SIZES[0], dim=latent_dim, vp_rf=bool(args.vp_rf)):
-        steps = DIFFUSION_STEPS if args.diffusion_steps is None else args.diffusion_steps
-        series = NoiseSeries(schedule, steps, vp_rf, args.timesteps)
-        return dgs(series, factor, vocab_size, dim, sigma, args.classifier)
+    def score(schedule, factor, vocab_size=VOCAB_SIZES[0], dim=latent_dim, vp_rf=vp_rf):
+        series = NoiseSeries(schedule, diffusion_steps, vp_rf, stride)
+        return dgs(series, factor, vocab_size, dim, sigma, classifier)
 
     def search(max_dgs, schedule, *setting):
-        factor, found = search_factor(
-            lambda f: score(schedule, f, *setting), max_dgs, args.search_step
-        )
+        factor, found = search_factor(lambda f: score(schedule, f, *setting), max_dgs, search_step)
         return {"rescaling_factor": factor, "dgs": found}
 
     entries = []
@@ -55,23 +67,23 @@ def run(args):
             {"max_dgs": x, **search(x, "sqrt", VOCAB_SIZES[0], LATENT_DIM, True), "paper": paper}
             for x, paper in TABLE_17.items()
         ]
-    print(json.dumps(result, indent=1) if args.json else render(result))
-    return 0
+    return result
 
 
-def render(result):
-    """Table 19 as text, and below it what the paper's other tables say."""
+def render(result: dict[str, Any]) -> str:
+    """Table 19 as text, with a line for each of the other tables below it."""
     schedules = list(dict.fromkeys(name for name, _ in TABLE_19))
     cells = {
-        (e["noise_schedule"], e["vocab_size"], e["max_dgs"]): cell(e) for e in result["table_19"]
+        (e["noise_schedule"], e["vocab_size"], e["max_dgs"]): _cell(e) for e in result["table_19"]
     }
-    width = 13
-    head = "".join(f"{name.capitalize():<{width * len(VOCAB_SIZES)}}" for name in schedules)
-    sizes = "".join(f"{size // 1000}K".ljust(width) for size in VOCAB_SIZES) * len(schedules)
+    head = "".join(f"{name.capitalize():<{CELL_WIDTH * len(VOCAB_SIZES)}}" for name in schedules)
+    sizes = "".join(f"{size // 1000}K".ljust(CELL_WIDTH) for size in VOCAB_SIZES) * len(schedules)
     lines = [f"{'DGS_MAX':<9}{head}".rstrip(), f"{'':<9}{sizes}".rstrip()]
     for max_dgs in DGS_MAX:
         row = "".join(
-            cells[name, size, max_dgs].ljust(width) for name in schedules for size in VOCAB_SIZES
+            cells[name, size, max_dgs].ljust(CELL_WIDTH)
+            for name in schedules
+            for size in VOCAB_SIZES
         )
         lines.append(f"{max_dgs:<9.2f}{row}".rstrip())
     lines.append("-: met without rescaling.")
@@ -87,15 +99,15 @@ def render(result):
                 for e in result["table_2"]
             ),
             "Table 14, sqrt by dimension at 0.15: "
-            + ", ".join(f"{e['latent_dim']}: {cell(e)}" for e in result["table_14"]),
+            + ", ".join(f"{e['latent_dim']}: {_cell(e)}" for e in result["table_14"]),
             "Table 17, sqrt, variance preserving: "
-            + ", ".join(f"{e['max_dgs']:.2f}: {cell(e)}" for e in result["table_17"]),
+            + ", ".join(f"{e['max_dgs']:.2f}: {_cell(e)}" for e in result["table_17"]),
         ]
     return "\n".join(lines)
 
 
-def cell(entry):
-    """A factor, with the paper's in brackets where it is another."""
+def _cell(entry):
+    """A factor, followed by the paper's in brackets if it differs."""
     factor, paper = entry["rescaling_factor"], entry.get("paper")
     text = "-" if factor is None else f"{factor:.4g}" if factor % 0.5 else f"{factor:.1f}"
     return text if paper in (None, factor) else f"{text} ({paper:.1f})"
