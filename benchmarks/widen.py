@@ -16,8 +16,9 @@ import sys
 import torch
 from fairseq.modules import SinusoidalPositionalEmbedding
 
+from difformer_plugin.checkpoints.loading import load_weights_only
+from difformer_plugin.checkpoints.saving import save_atomically
 from difformer_plugin.cli import register_quietly
-from difformer_plugin.fairseq_patches.guards import load_weights_only, save_atomically
 from difformer_plugin.families.embeddings.config import ARCHITECTURES
 
 LAYERS = 6

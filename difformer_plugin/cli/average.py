@@ -39,12 +39,12 @@ def run(args):
     from tqdm import tqdm
 
     from difformer_plugin.checkpoints import averaging
-    from difformer_plugin.fairseq_patches.guards import save_atomically
+    from difformer_plugin.checkpoints.saving import save_atomically
 
-    if args.out.resolve() in [path.resolve() for path in averaging.files(args.folder)]:
+    if args.out.resolve() in [path.resolve() for path in averaging.checkpoint_files(args.folder)]:
         raise UserError(f"--out {args.out} is a checkpoint of the training: give another name")
-    found = averaging.checkpoints(args.folder)
-    choose = averaging.newest if args.best is None else averaging.best
+    found = averaging.list_checkpoints(args.folder)
+    choose = averaging.choose_newest if args.best is None else averaging.choose_best
     chosen = choose(found, number, args.folder)
     mean = averaging.average(chosen, lambda each: tqdm(each, "average", leave=False, disable=None))
     save_atomically(mean, args.out)

@@ -16,7 +16,7 @@ def run(args):
     from difformer_plugin import register
 
     register()
-    from difformer_plugin.fairseq_patches.guards import save_atomically
+    from difformer_plugin.checkpoints.saving import save_atomically
     from difformer_plugin.interop.conversion import convert_checkpoint
 
     checkpoint = convert_checkpoint(args.input)

@@ -1,1 +1,24 @@
-"""What do we mend in fairseq? One file a fault, with the version that makes it obsolete."""
+"""What do we mend in fairseq? A file a fault: what is wrong, what we do, when to drop the patch.
+
+The patches change fairseq for the whole process, hence also for tasks that are not ours. Each file
+says what that means for them.
+"""
+
+from functools import cache
+
+from difformer_plugin.fairseq_patches import (
+    atomic_saving,
+    cpu_distributed,
+    cpu_precision,
+    error_lines,
+    safe_loading,
+)
+
+PATCHES = (safe_loading, atomic_saving, cpu_precision, cpu_distributed, error_lines)
+
+
+@cache
+def install() -> None:
+    """Install all patches. Calling it again does nothing."""
+    for patch in PATCHES:
+        patch.install()

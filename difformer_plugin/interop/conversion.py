@@ -12,8 +12,8 @@ import torch
 from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import OmegaConf
 
+from difformer_plugin.checkpoints.loading import allow_plain_types, load_weights_only
 from difformer_plugin.errors import UserError
-from difformer_plugin.fairseq_patches import guards
 from difformer_plugin.families.embeddings.config import DifformerConfig, check_config
 from difformer_plugin.families.embeddings.objective import DifformerLossConfig
 from difformer_plugin.tasks.diffusion_translation import DiffusionTranslationConfig
@@ -57,9 +57,9 @@ def load_original(path):
     Returns:
         its options (argparse.Namespace) and its state dict.
     """
-    guards.install()  # which allows argparse.Namespace, and for good
+    allow_plain_types()  # before the context manager, which on exit forbids what it has allowed
     with torch.serialization.safe_globals([EMBED_NORM_POSITION, SELF_COND_POSITION]):
-        checkpoint = guards.load_weights_only(path)
+        checkpoint = load_weights_only(path)
     args = checkpoint.get("args") if isinstance(checkpoint, dict) else None
     if args is None or "model" not in checkpoint or not hasattr(args, "latent_dim"):
         raise UserError(

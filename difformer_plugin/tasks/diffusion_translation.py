@@ -23,20 +23,20 @@ from fairseq.tasks.translation import (
 from omegaconf import II
 from sacrebleu.metrics import BLEU
 
+from difformer_plugin import fairseq_patches
 from difformer_plugin.checkpoints.fingerprint import check_table_sizes
 from difformer_plugin.data.data_bin import check_dataset, check_folder
 from difformer_plugin.decoding import settings
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
-from difformer_plugin.fairseq_patches import guards
 from difformer_plugin.families import registered  # noqa: F401  (--user-dir registers them by this)
 from difformer_plugin.families.base import DiffusionModel
 from difformer_plugin.options import option
 
 logger = logging.getLogger(__name__)
 COUNTED = 100_000  # sentences from which the distribution of types is estimated
-guards.install()
+fairseq_patches.install()
 
 
 def _bleu(meters):

@@ -5,12 +5,14 @@ import os
 import pytest
 import torch
 
-from difformer_plugin.checkpoints.averaging import average, best, checkpoints, newest
+from difformer_plugin.checkpoints.averaging import (
+    average,
+    choose_best,
+    choose_newest,
+    list_checkpoints,
+)
 from difformer_plugin.errors import UserError
-from difformer_plugin.fairseq_patches import guards
 from difformer_plugin.families.embeddings.rescaling import KEY as RESCALING
-
-guards.install()
 
 
 def weights(seed):
@@ -60,26 +62,26 @@ def updates(chosen):
 
 
 def test_each_update_counts_once(folder):
-    found = checkpoints(folder)
+    found = list_checkpoints(folder)
     assert updates(found) == [400, 350, 300, 200, 100]
     assert found[3].path.name == "checkpoint2.pt"
-    assert updates(newest(found, 3, folder)) == [400, 350, 300]
+    assert updates(choose_newest(found, 3, folder)) == [400, 350, 300]
 
 
 def test_the_best_by_either_direction(folder):
-    assert updates(best(checkpoints(folder), 3, folder)) == [200, 400, 300]
+    assert updates(choose_best(list_checkpoints(folder), 3, folder)) == [200, 400, 300]
     for number, metric in ((1, 20.0), (2, 30.0), (3, 25.0)):
         save(folder, str(number), 100 * number, metric, maximize=True, name="bleu")
     for stale in ("_best", "_4_350", "_last", ".best_loss_1.5000"):
         (folder / f"checkpoint{stale}.pt").unlink()
     save(folder, "4", 400, float("nan"), maximize=True, name="bleu")
-    assert updates(best(checkpoints(folder), 2, folder)) == [200, 300]
+    assert updates(choose_best(list_checkpoints(folder), 2, folder)) == [200, 300]
     with pytest.raises(UserError, match="has 3 checkpoints with a metric, not 4"):
-        best(checkpoints(folder), 4, folder)
+        choose_best(list_checkpoints(folder), 4, folder)
 
 
 def test_the_mean_is_that_by_hand(folder):
-    chosen = newest(checkpoints(folder), 3, folder)
+    chosen = choose_newest(list_checkpoints(folder), 3, folder)
     result = average(chosen)
     states = [weights(number) for number in (400, 350, 300)]
     for name, tensor in result["model"].items():
@@ -104,21 +106,21 @@ def test_halves_are_added_up_exactly(tmp_path):
     """In float16 the sum of 2048 and 1 is 2048, and the mean of 1,024 times each would be off."""
     for number, value in enumerate((2048.0, 1.0, 1.0, 2.0)):
         save(tmp_path, str(number), number, 1.0, model={"w": torch.tensor([value]).half()})
-    mean = average(newest(checkpoints(tmp_path), 4, tmp_path))
+    mean = average(choose_newest(list_checkpoints(tmp_path), 4, tmp_path))
     assert mean["model"]["w"].item() == 513.0
 
 
 def test_too_few(folder):
     with pytest.raises(UserError, match="has 5 checkpoints, not 6.*--keep-last-epochs 6"):
-        newest(checkpoints(folder), 6, folder)
+        choose_newest(list_checkpoints(folder), 6, folder)
     with pytest.raises(UserError, match="no such folder"):
-        checkpoints(folder / "nowhere")
+        list_checkpoints(folder / "nowhere")
 
 
 def test_different_metrics_are_not_compared(folder):
     save(folder, "9", 900, 30.0, maximize=True, name="bleu")
     with pytest.raises(UserError, match=r"different metrics \(bleu \(max\), loss \(min\)\)"):
-        best(checkpoints(folder), 2, folder)
+        choose_best(list_checkpoints(folder), 2, folder)
 
 
 @pytest.mark.parametrize(
@@ -128,13 +130,13 @@ def test_different_metrics_are_not_compared(folder):
         ({"decoder.more": torch.zeros(1)}, "decoder.more"),
         ({"decoder.half": "text"}, r"decoder.half is None and \(4,\)"),
         ({"dictionary_version": torch.tensor([11, 13])}, "dictionaries"),
-        ({"decoder.half": torch.full((4,), torch.nan).half()}, "no numbers .decoder.half"),
+        ({"decoder.half": torch.full((4,), torch.nan).half()}, "NaN .decoder.half"),
     ],
 )
 def test_different_models(folder, change, said):
     save(folder, "3", 300, 2.0, model=weights(300) | change)
     with pytest.raises(UserError, match=said):
-        average(newest(checkpoints(folder), 3, folder))
+        average(choose_newest(list_checkpoints(folder), 3, folder))
 
 
 class Evil:
@@ -148,11 +150,11 @@ class Evil:
 def test_code_in_a_checkpoint_is_refused(folder, tmp_path):
     torch.save({"model": Evil(tmp_path / "trace")}, folder / "checkpoint5.pt")
     with pytest.raises(UserError, match="checkpoint5.pt is refused"):
-        checkpoints(folder)
+        list_checkpoints(folder)
     assert not (tmp_path / "trace").exists()
     torch.save({"model": {}}, folder / "checkpoint5.pt")
     with pytest.raises(UserError, match="checkpoint5.pt is not a checkpoint of a training"):
-        checkpoints(folder)
+        list_checkpoints(folder)
     (folder / "checkpoint5.pt").write_bytes(b"text")
     with pytest.raises(UserError, match="not a readable checkpoint"):
-        checkpoints(folder)
+        list_checkpoints(folder)

@@ -17,7 +17,7 @@ import child
 import torch
 
 import difformer_plugin
-from difformer_plugin.fairseq_patches import guards
+from difformer_plugin.checkpoints.loading import load_weights_only
 
 USER_DIR = str(Path(difformer_plugin.__file__).parent)
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -151,8 +151,7 @@ def redraw(state):
 
 def load(checkpoint):
     """A checkpoint file, read as the plug-in reads it."""
-    guards.install()
-    return guards.load_weights_only(checkpoint)
+    return load_weights_only(checkpoint)
 
 
 def weights(checkpoint):

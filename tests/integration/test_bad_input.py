@@ -1,6 +1,5 @@
 """Bad input: each a non-zero exit status and one line that says what to do, never a traceback."""
 
-import errno
 import os
 import pickle
 import shutil
@@ -330,31 +329,6 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(corpus, trained, tmp_path)
     assert "File too large" in error_line(outcome)
     assert os.listdir(save) == ["checkpoint_last.pt"]
     assert (save / "checkpoint_last.pt").read_bytes() == before
-
-
-def test_a_disk_that_fills_up_between_two_names(tmp_path, monkeypatch):
-    """fairseq saves under one name and copies to the others, checkpoint_best.pt for one."""
-    difformer_plugin.register()
-    from fairseq.file_io import PathManager
-
-    from difformer_plugin.errors import UserError
-
-    source, target = tmp_path / "checkpoint1.pt", tmp_path / "checkpoint_best.pt"
-    source.write_bytes(b"new" * 1000)
-    target.write_bytes(b"old")
-
-    def fill_up(src, dst):
-        with open(dst, "wb") as file:
-            file.write(b"new")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patched, pytest.raises(UserError, match="No space left"):
-        patched.setattr(shutil, "copyfile", fill_up)
-        PathManager.copy(str(source), str(target), overwrite=True)
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint1.pt", "checkpoint_best.pt"]
-    assert target.read_bytes() == b"old"
-    PathManager.copy(str(source), str(target), overwrite=True)
-    assert target.read_bytes() == source.read_bytes()
 
 
 def test_the_errors_of_other_programs_keep_their_traceback(tmp_path):

@@ -2,8 +2,8 @@
 
 import torch
 
+from difformer_plugin.checkpoints.loading import load_weights_only, looks_like_a_checkpoint
 from difformer_plugin.errors import UserError
-from difformer_plugin.fairseq_patches.guards import load_weights_only, looks_like_a_checkpoint
 from difformer_plugin.networks.building import read_vectors
 
 # where fairseq's models and ours keep the target's table

@@ -1,0 +1,44 @@
+"""Save checkpoints so that a full disk never leaves half a file under the final name."""
+
+import os
+from typing import Any
+
+import torch
+
+from difformer_plugin.errors import UserError
+
+SAVE_AGAIN = "free some space and run the same command again"
+
+
+class CheckpointWriteError(UserError, OSError):
+    """The file could not be written; an older one of that name is unchanged."""
+
+
+def save_atomically(checkpoint: Any, path: str | os.PathLike, remedy: str = SAVE_AGAIN) -> None:
+    """`torch.save` to a temporary file that is renamed when it is complete.
+
+    Args:
+        remedy: what the error tells the user to do, unless the folder or the permission is wrong.
+    Raises:
+        CheckpointWriteError: a UserError; the temporary file is removed.
+    """
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, (FileNotFoundError, IsADirectoryError, PermissionError)):
+            remedy = "name a file in a folder that exists and that you may write to"
+        if os.path.isfile(temporary):
+            os.remove(temporary)
+        raise CheckpointWriteError(
+            f"{path} could not be written ({_first_line(error)}): {remedy}"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of the OSError that caused an error, or of the error itself."""
+    while error.__context__ is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
