@@ -1,21 +1,37 @@
-"""`difformer evaluate`: scores of translations, of one system or of two, as table, JSON or page."""
+"""`difformer evaluate`: score the translations of one system, or compare two."""
 
+import argparse
 import json
 import logging
 from pathlib import Path
 
 from difformer_plugin.errors import UserError
 
-METRICS = ("ter", "chrf", "rouge", "bertscore", "comet")
+OPTIONAL_METRICS = ("ter", "chrf", "rouge", "bertscore", "comet")
+FILES = (  # option, help
+    ("--hyp", "a plain file of translations, instead of GEN.out"),
+    ("--ref", "raw references; default: the T-lines of GEN.out, which lack unknown words"),
+    ("--src", "raw sources; default: the S-lines of GEN.out"),
+    (
+        "--baseline",
+        "a second system to compare with: an output of fairseq-generate or a plain file, detected "
+        "from its content",
+    ),
+    (
+        "--history",
+        "what fairseq-generate wrote with --history-file: colours the tokens of the report",
+    ),
+    ("--html", "also write a report with plots, as one HTML file"),
+)
 
 
-def add_parser(subparsers):
+def add_parser(subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "evaluate",
         help="score translations, and compare two systems",
-        description="Score what fairseq-generate printed, or plain files with one sentence a line. "
-        "Subwords (@@ or sentencepiece) are joined.",
+        description="Score the output of fairseq-generate, or plain files with one sentence a "
+        "line. Subwords (@@ or SentencePiece) are joined.",
     )
     add = parser.add_argument
     add(
@@ -25,107 +41,67 @@ def add_parser(subparsers):
         metavar="GEN.out",
         help="the output of fairseq-generate, or generate-test.txt of its --results-path",
     )
-    add("--hyp", type=Path, metavar="FILE", help="translations in a plain file, instead")
-    add(
-        "--ref",
-        type=Path,
-        metavar="FILE",
-        help="raw references; default: the T-lines of GEN.out, in which unknown words are lost",
-    )
-    add("--src", type=Path, metavar="FILE", help="raw sources; default: the S-lines of GEN.out")
-    add(
-        "--baseline",
-        type=Path,
-        metavar="FILE",
-        help="a second system to compare with: an output of fairseq-generate, or a plain file; "
-        "which of both, its content tells",
-    )
+    for option, text in FILES:
+        add(option, type=Path, metavar="FILE", help=text)
     add(
         "--target-lang",
         metavar="LANG",
-        help="for tokens and back; default: what GEN.out says, or the ending of --ref; for de, "
-        "BLEU with compounds split at hyphens is there as well",
+        help="language for tokenisation; default: that of GEN.out, or the suffix of --ref; de adds "
+        "BLEU with compounds split at hyphens",
     )
     add("--lowercase", action="store_true", help="lower-case translations and references")
     add(
         "--tokenized",
         action="store_true",
-        help="plain files hold Moses tokens, as outputs of fairseq-generate do unless their "
-        "content tells otherwise",
+        help="all files hold Moses tokens; by default, outputs of fairseq-generate do unless their "
+        "content tells otherwise, and plain files do not",
     )
-    add(
-        "--raw",
-        action="store_true",
-        help="outputs of fairseq-generate hold no Moses tokens, as plain files do not",
-    )
+    add("--raw", action="store_true", help="no file holds Moses tokens")
     add(
         "--buckets",
         default="5",
         metavar="N",
-        help="BLEU by source length: in so many buckets of about equal population, or up to these "
-        "lengths in words, as 10,20,30; default: 5",
+        help="source lengths for BLEU by length: a number of buckets of about equal population, or "
+        "the longest length of each in words, as in 10,20,30; default: 5",
     )
     add(
         "--bootstrap-samples",
         type=int,
         default=1000,
         metavar="N",
-        help="resampled test sets for p-values and 95 %% intervals; 0: none; default: 1000, seeded "
-        "by SACREBLEU_SEED",
+        help="resampled test sets for p-values and 95 %% intervals; 0 for none; default: 1000, "
+        "seeded by SACREBLEU_SEED",
     )
     add(
         "--skip",
         nargs="+",
         default=[],
-        choices=METRICS,
+        choices=OPTIONAL_METRICS,
         metavar="METRIC",
-        help=f"leave out some of {', '.join(METRICS)}",
+        help=f"leave out some of {', '.join(OPTIONAL_METRICS)}",
     )
-    add("--bertscore-model", metavar="MODEL", help="folder, or name of one in the local cache")
-    add("--comet-model", metavar="MODEL", help="checkpoint, or name of one in the local cache")
-    add(
-        "--history",
-        type=Path,
-        metavar="FILE",
-        help="what fairseq-generate wrote with --history-file: the page colours tokens by it",
-    )
-    add("--html", type=Path, metavar="FILE", help="also write a page with plots, all in one file")
+    add("--bertscore-model", metavar="MODEL", help="a folder, or a name in the local cache")
+    add("--comet-model", metavar="MODEL", help="a checkpoint, or a name in the local cache")
     add(
         "--no-sentences",
         action="store_true",
-        help="leave the corpus's text out of the page, which can then be passed on where that may "
-        "not",
+        help="leave corpus text out of the report, for corpora that must not be passed on",
     )
     add("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
-def run(args):
-    """Print the scores, and write the page."""
+def run(args: argparse.Namespace) -> int:
+    """Print the scores as a table or as JSON."""
     check(args)
     from tqdm import tqdm
 
-    from difformer_plugin.evaluation import inputs
     from difformer_plugin.evaluation.comparison import parse_buckets
-    from difformer_plugin.evaluation.results import evaluate
+    from difformer_plugin.evaluation.results import Settings
+    from difformer_plugin.evaluation.run import Files, evaluate_files
+    from difformer_plugin.evaluation.table import render
 
-    logging.getLogger().setLevel(logging.WARNING)  # libraries tell of each of their stages
-    args.buckets = parse_buckets(args.buckets)
-    tokenised = True if args.tokenized else False if args.raw else None
-    test_set, systems = inputs.load(
-        args.log or args.hyp,
-        args.ref,
-        args.src,
-        args.baseline,
-        args.target_lang,
-        args.lowercase,
-        tokenised,
-    )
-    history = None
-    if args.history:
-        from difformer_plugin.evaluation.history import read_history
-
-        history = read_history(args.history, systems[0])
+    logging.getLogger().setLevel(logging.WARNING)  # the metrics' packages log a lot
 
     def progress(tasks):
         with tqdm(tasks, "score", leave=False, disable=None) as bar:
@@ -133,22 +109,30 @@ def run(args):
                 bar.set_postfix_str(label)
                 yield label, task
 
-    result = evaluate(test_set, systems, args, progress)
-    if args.html:
-        from difformer_plugin.evaluation.report import write_report
-
-        write_report(args.html, result, test_set, systems, history, not args.no_sentences)
+    result = evaluate_files(
+        Files(args.log or args.hyp, args.baseline, args.ref, args.src, args.history, args.html),
+        Settings(
+            parse_buckets(args.buckets),
+            args.bootstrap_samples,
+            args.skip,
+            args.lowercase,
+            args.bertscore_model,
+            args.comet_model,
+        ),
+        args.target_lang,
+        True if args.tokenized else False if args.raw else None,
+        not args.no_sentences,
+        progress,
+    )
     if args.json:
         print(json.dumps(result, indent=1))
     else:
-        from difformer_plugin.evaluation.table import render
-
-        print(render(result) + (f"\n\npage        {args.html}" if args.html else ""))
+        print(render(result) + (f"\n\nreport      {args.html}" if args.html else ""))
     return 0
 
 
-def check(args):
-    """Raise a UserError for options that say nothing together."""
+def check(args: argparse.Namespace) -> None:
+    """Raise a UserError for options that do not make sense together."""
     if (args.log is None) == (args.hyp is None):
         raise UserError("give the output of fairseq-generate, or a plain file with --hyp and --ref")
     if args.tokenized and args.raw:
@@ -156,8 +140,8 @@ def check(args):
     if args.bootstrap_samples < 0:
         raise UserError(f"--bootstrap-samples must be at least 0, not {args.bootstrap_samples}")
     if args.history and not args.html:
-        raise UserError("--history colours the page: give --html as well")
+        raise UserError("--history colours the report: give --html as well")
     if args.no_sentences and not args.html:
-        raise UserError("--no-sentences is about the page: give --html as well")
+        raise UserError("--no-sentences concerns the report: give --html as well")
     if args.html and args.html.is_dir():
         raise UserError(f"--html {args.html} is a folder: name a file")

@@ -1,1 +1,1 @@
-"""How good is it? Metrics, analyses and plots."""
+"""How good are translations? Metrics, comparisons, plots and the HTML report."""

@@ -1,118 +1,115 @@
-"""What is compared: systems and references, from logs of fairseq-generate or from plain files."""
+"""Read systems and references from logs of fairseq-generate and from plain files."""
 
 import re
 from dataclasses import dataclass, field
-from functools import cache
+from os import PathLike
 from pathlib import Path
 
 from difformer_plugin.data.sources import read_lines
-from difformer_plugin.data.tokenisation import detokeniser, tokeniser
 from difformer_plugin.errors import UserError
-from difformer_plugin.evaluation.outputs import bare, check_complete, parse_outputs
+from difformer_plugin.evaluation.moses import MosesText
+from difformer_plugin.evaluation.outputs import (
+    Outputs,
+    check_complete,
+    matching_form,
+    parse_outputs,
+)
 
-UNKNOWN = "<<unk>>"  # how fairseq prints a reference's words that its dictionary lacks
-ALIKE = 0.5  # two logs whose references agree less often are of different test sets
+UNKNOWN = "<<unk>>"  # how fairseq prints a reference's words that are not in its dictionary
+MIN_AGREEMENT = 0.5  # if fewer references agree, two logs are taken to be of different test sets
 
 
 @dataclass
 class System:
     """The translations of one system, in the order of the test set.
 
-    `texts` are detokenised and `tokens` are Moses tokens, of the best candidates; `samples` holds
-    all candidates in tokens, the best first; `steps` the tokens of each step of the best, or None.
+    Attributes:
+        name: as shown in tables and plots.
+        texts: best candidates, detokenised.
+        tokens: best candidates, in Moses tokens.
+        samples: all candidates of each sentence in Moses tokens, best first.
+        steps: the output after each decoding step of the best candidate of each sentence, in Moses
+            tokens; None if the steps were not recorded.
     """
 
     name: str
-    texts: list
-    tokens: list
-    samples: list
-    steps: list | None = None
+    texts: list[str]
+    tokens: list[str]
+    samples: list[list[str]]
+    steps: list[list[str]] | None = None
 
 
 @dataclass
 class TestSet:
-    """References and sources; `notes` says in words how they were come by.
+    """References and sources of a test set.
 
-    `sources` is None where there are none, and `raw_sources` is False where they are in tokens.
+    Attributes:
+        language: the target language, or None if no conversion needed it.
+        references: detokenised.
+        reference_tokens: in Moses tokens.
+        sources: None if there are none.
+        raw_sources: whether the sources are plain text rather than Moses tokens.
+        notes: sentences for the user about where the texts came from.
     """
 
-    __test__ = False  # it is no test, whatever its name makes pytest think
+    __test__ = False  # keeps pytest from collecting it as a test class
 
     language: str | None
-    references: list
-    reference_tokens: list
-    sources: list | None
+    references: list[str]
+    reference_tokens: list[str]
+    sources: list[str] | None
     raw_sources: bool = True
-    notes: list = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-class Words:
-    """Moses tokens to text and back; languages are asked for only where they matter."""
-
-    def __init__(self, language, lowercase, split_hyphens=True):
-        self.language, self.lowercase, self.split_hyphens = language, lowercase, split_hyphens
-        self.split = cache(self._split)  # steps and candidates are mostly equal
-        self.join = cache(self._join)
-        self._tools = {}
-
-    def _tool(self, make, *options):
-        if self.language is None:
-            raise UserError("tell the language of the translations, as in --target-lang de")
-        if make not in self._tools:
-            self._tools[make] = make(self.language, *options)
-        return self._tools[make]
-
-    def _split(self, text):
-        return self._tool(tokeniser, self.split_hyphens)(text)
-
-    def _join(self, tokens):
-        return self._tool(detokeniser)(tokens)
-
-    def both(self, text, tokenised):
-        """(text, tokens) of a sentence that is in tokens, or is not."""
-        text = text.lower() if self.lowercase else text
-        return (self.join(text), text) if tokenised else (text, self.split(text))
-
-
-def load(path, ref=None, src=None, baseline=None, language=None, lowercase=False, tokenised=None):
-    """Read systems and references.
+def load(
+    path: str | PathLike,
+    ref: str | PathLike | None = None,
+    src: str | PathLike | None = None,
+    baseline: str | PathLike | None = None,
+    language: str | None = None,
+    lowercase: bool = False,
+    tokenised: bool | None = None,
+) -> tuple[TestSet, list[System]]:
+    """Read one system or two, with their references.
 
     Args:
-        path, baseline: logs of fairseq-generate or plain files; the second may be None.
-        ref, src: plain files, or None where a log has them.
-        language: the target's, of which a region is left out, or None to take it from the log or
-            from the reference's ending.
-        lowercase: lower-case everything.
-        tokenised: whether logs and plain files hold Moses tokens; None: as the content of logs
-            tells, and plain files do not.
-    Returns:
-        (TestSet, the list of Systems)
+        path: a log of fairseq-generate, or a plain file of translations.
+        ref: raw references; None to take those of the log.
+        src: raw sources; None to take those of the log, if there are any.
+        baseline: a second system, in either form.
+        language: the target language, whose region is ignored; None to take it from the log or
+            from the suffix of `ref`.
+        lowercase: lower-case all texts.
+        tokenised: whether logs and plain files hold Moses tokens; None to detect it in logs, and
+            to assume that plain files do not.
     Raises:
-        UserError: a file is empty, in another encoding, or does not fit the others.
+        UserError: a file is empty, has another encoding, or does not belong to the others.
     """
     files = [_read(file) for file in (path, baseline) if file is not None]
     language = language or _language([outputs for _, outputs in files], ref)
     language = language and re.split("[-_]", language)[0].lower()  # de_DE and de-DE are de
     logs = [outputs for _, outputs in files if outputs is not None]
     split_hyphens = all(log.splits_hyphens for log in logs if log.in_tokens)
-    words = Words(language, lowercase, split_hyphens)
+    moses = MosesText(language, lowercase, split_hyphens)
     log = files[0][1]
-    test_set = _test_set(path, log, ref, src, words, tokenised)
-    count = len(test_set.references)
+    test_set = _test_set(path, log, ref, src, moses, tokenised)
+    num_sentences = len(test_set.references)
     names = _names([file for file in (path, baseline) if file is not None])
     systems = []
     for name, file, (lines, outputs) in zip(names, (path, baseline), files):
         if outputs is None:
-            _same_count(file, lines, ref or path, count)
-            systems.append(_plain_system(name, lines, words, bool(tokenised)))
+            _check_num_lines(file, lines, ref or path, num_sentences)
+            systems.append(_plain_system(name, lines, moses, bool(tokenised)))
         else:
-            check_complete(outputs, count, file)
+            check_complete(outputs, num_sentences, file)
             in_tokens = outputs.in_tokens if tokenised is None else tokenised
             if tokenised is None and not in_tokens:
                 test_set.notes.append(
-                    f"translations of {file} taken for raw text; --tokenized says otherwise"
+                    f"translations of {file} treated as raw text; give --tokenized if they are "
+                    "Moses tokens"
                 )
-            systems.append(_logged_system(name, outputs, count, words, in_tokens))
+            systems.append(_logged_system(name, outputs, num_sentences, moses, in_tokens))
     for file, (_, outputs) in zip((path, baseline), files):
         if outputs is not None:
             _check_same_references(file, outputs, test_set)
@@ -120,7 +117,7 @@ def load(path, ref=None, src=None, baseline=None, language=None, lowercase=False
 
 
 def _read(path):
-    """(lines, None) of a plain file, or (None, Outputs) of what fairseq-generate printed."""
+    """(lines, None) of a plain file, or (None, Outputs) of a log of fairseq-generate."""
     lines = list(read_lines(path))
     if not lines:
         raise UserError(f"{path}: the file is empty; it needs one sentence a line")
@@ -129,60 +126,61 @@ def _read(path):
         return None, outputs
     if outputs.ended or outputs.sources or outputs.languages:
         raise UserError(
-            f"{path}: fairseq-generate has printed no translations: run it without --quiet, and "
-            "give what it writes to its standard output"
+            f"{path}: fairseq-generate printed no translations: run it without --quiet, and give "
+            "its standard output"
         )
     return lines, None
 
 
 def _language(logs, ref):
-    """The target language, as a log or the name of the reference tells it, or None."""
+    """The target language according to a log or to the suffix of the references, or None."""
     for outputs in logs:
         if outputs is not None and len(outputs.languages) > 1:
             return outputs.languages[1]
-    ending = re.fullmatch(
+    suffix = re.fullmatch(
         r"\.([a-z]{2}(?:[-_][A-Z]{2})?)", Path(str(ref).removesuffix(".gz")).suffix
     )
-    return ending[1] if ref and ending else None
+    return suffix[1] if ref and suffix else None
 
 
 def _names(paths):
-    """Short names of the files, if these tell them apart."""
+    """File names without folders, if these differ; otherwise the full paths."""
     short = [Path(path).name for path in paths]
     return short if len(set(short)) == len(short) else [str(path) for path in paths]
 
 
-def _same_count(path, lines, other, count):
-    if len(lines) != count:
+def _check_num_lines(path, lines, other, num_sentences):
+    if len(lines) != num_sentences:
         raise UserError(
-            f"{path} has {len(lines)} lines and {other} has {count} sentences; they must be of the "
-            "same test set, line by line"
+            f"{path} has {len(lines)} lines and {other} has {num_sentences} sentences; they must "
+            "be of the same test set, line by line"
         )
 
 
-def _plain_system(name, lines, words, tokenised):
-    pairs = [words.both(line, tokenised) for line in lines]
+def _plain_system(name, lines, moses, tokenised):
+    pairs = [moses.both_forms(line, tokenised) for line in lines]
     tokens = [tokens for _, tokens in pairs]
     return System(name, [text for text, _ in pairs], tokens, [[line] for line in tokens])
 
 
-def _logged_system(name, outputs, count, words, tokenised):
+def _logged_system(name, outputs, num_sentences, moses, tokenised):
     def tokens(text):
-        return words.both(text, tokenised)[1]
+        return moses.both_forms(text, tokenised)[1]
 
-    samples = [[tokens(text) for text in outputs.candidates[i]] for i in range(count)]
+    numbers = range(num_sentences)
+    samples = [[tokens(text) for text in outputs.candidates[i]] for i in numbers]
     if outputs.was_detokenised:
-        texts = [words.both(outputs.detokenised[i][0], False)[0] for i in range(count)]
+        texts = [moses.both_forms(outputs.detokenised[i][0], False)[0] for i in numbers]
     else:
-        texts = [words.both(outputs.candidates[i][0], tokenised)[0] for i in range(count)]
+        texts = [moses.both_forms(outputs.candidates[i][0], tokenised)[0] for i in numbers]
     steps = None
-    if all(i in outputs.steps for i in range(count)):
-        steps = [[tokens(text) for text in outputs.steps[i]] for i in range(count)]
+    if all(i in outputs.steps for i in numbers):
+        steps = [[tokens(text) for text in outputs.steps[i]] for i in numbers]
     return System(name, texts, [candidates[0] for candidates in samples], samples, steps)
 
 
-def _test_set(path, log, ref, src, words, tokenised):
-    """References and sources from plain files, or from the lines of a log."""
+def _test_set(path, log, ref, src, moses, tokenised):
+    """The TestSet from plain files or, where they are not given, from the lines of a log."""
     notes = []
     if ref is not None:
         lines = list(read_lines(ref))
@@ -194,32 +192,34 @@ def _test_set(path, log, ref, src, words, tokenised):
         raise UserError(f"{path} is a plain file: give its references with --ref")
     else:
         lines, in_tokens = _logged_references(path, log, tokenised, notes)
-    pairs = [words.both(line, in_tokens) for line in lines]
+    pairs = [moses.both_forms(line, in_tokens) for line in lines]
     done = "detokenised" if in_tokens else "tokenised"
-    whole = "" if in_tokens or words.split_hyphens else ", hyphens left as in the translations"
-    notes.append(f"references {done} by sacremoses ({words.language}){whole}")
+    hyphens = (
+        "" if in_tokens or moses.split_hyphens else ", hyphens not split, as in the translations"
+    )
+    notes.append(f"references {done} by sacremoses ({moses.language}){hyphens}")
     sources, raw = _sources(path, log, src, len(pairs), tokenised)
     if src is not None:
         notes.append(f"sources: {src}")
     elif sources is None:
-        notes.append("no sources: --src gives BLEU by their length")
+        notes.append("no sources: give --src for BLEU by source length")
     texts, tokens = map(list, zip(*pairs))
-    return TestSet(words.language, texts, tokens, sources, raw, notes)
+    return TestSet(moses.language, texts, tokens, sources, raw, notes)
 
 
-def _sources(path, log, src, count, tokenised):
+def _sources(path, log, src, num_sentences, tokenised):
     """The sources or None, and whether they are raw text."""
     if src is not None:
         sources = list(read_lines(src))
-        _same_count(src, sources, path, count)
+        _check_num_lines(src, sources, path, num_sentences)
         return sources, not tokenised
-    sources = [log.sources.get(i) for i in range(count)] if log else [None]
+    sources = [log.sources.get(i) for i in range(num_sentences)] if log else [None]
     raw = log is not None and not _in_tokens(log, tokenised)
     return (None, raw) if None in sources else (sources, raw)
 
 
-def _in_tokens(log, tokenised):
-    """Whether a log's S- and T-lines are in tokens; those of H-lines fairseq leaves as they are."""
+def _in_tokens(log: Outputs, tokenised: bool | None) -> bool:
+    """Whether the S- and T-lines of a log are in tokens; fairseq detokenises them like D-lines."""
     return not log.was_detokenised and (log.in_tokens if tokenised is None else tokenised)
 
 
@@ -227,43 +227,43 @@ def _logged_references(path, log, tokenised, notes):
     """The T-lines in order, and whether they are in tokens."""
     if not log.references:
         raise UserError(f"{path} has no T-lines: give the references with --ref")
-    count = max(max(log.references), max(log.candidates)) + 1
-    check_complete(log, count, path)
-    if len(log.references) != count:
+    num_sentences = max(max(log.references), max(log.candidates)) + 1
+    check_complete(log, num_sentences, path)
+    if len(log.references) != num_sentences:
         raise UserError(
-            f"{path}: only {len(log.references)} of {count} sentences have a T-line: give the "
-            "references with --ref"
+            f"{path}: only {len(log.references)} of {num_sentences} sentences have a T-line: give "
+            "the references with --ref"
         )
-    lines = [log.references[i] for i in range(count)]
+    lines = [log.references[i] for i in range(num_sentences)]
     notes.append(f"references: the T-lines of {path}")
     if unknown := sum(line.count(UNKNOWN) for line in lines):
         notes.append(
-            f"the T-lines have {unknown} words that the dictionary lacks, which count as wrong: "
-            "--ref with the raw references is better"
+            f"the T-lines have {unknown} words that are not in the dictionary, which count as "
+            "errors: raw references, given with --ref, are better"
         )
     if not log.ended:
         notes.append(
-            f"{path} lacks the last line of a whole run of fairseq-generate: sentences at the end "
-            "may be missing"
+            f"{path} lacks the last line of a complete run of fairseq-generate: sentences at the "
+            "end may be missing"
         )
     return lines, _in_tokens(log, tokenised)
 
 
 def _check_same_references(path, outputs, test_set):
-    """Refuse a log of another test set, which its own references give away.
+    """Refuse a log whose own references show that it is of another test set.
 
-    Those with unknown words say nothing: they differ from the raw ones, and from those of a
-    system with another dictionary.
+    References with unknown words are ignored: they differ from the raw references, and from those
+    of a system with another dictionary.
     """
     known = list(zip(test_set.references, test_set.reference_tokens))
     pairs = [
-        (bare(own), map(bare, known[number]))
+        (matching_form(own), map(matching_form, known[number]))
         for number, own in outputs.references.items()
         if not any(UNKNOWN in text for text in (own, *known[number]))
     ]
-    alike = sum(own in both for own, both in pairs)
-    if alike < ALIKE * len(pairs):
+    num_equal = sum(own in both for own, both in pairs)
+    if num_equal < MIN_AGREEMENT * len(pairs):
         raise UserError(
-            f"{path}: the references of {len(pairs) - alike} of {len(pairs)} sentences (its "
-            "T-lines) are others than those that it is compared with: give files of one test set"
+            f"{path}: the references of {len(pairs) - num_equal} of {len(pairs)} sentences (its "
+            "T-lines) differ from those that it is compared with: give files of one test set"
         )

@@ -1,18 +1,31 @@
-"""BLEU as multi-bleu counts it and sacreBLEU, chrF and TER, with the paired bootstrap."""
+"""BLEU, chrF and TER by sacreBLEU, with confidence intervals and paired significance tests."""
 
 import math
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from difformer_plugin.errors import UserError
+from difformer_plugin.evaluation.inputs import System, TestSet
 
-COMPOUND = re.compile(r"(\S)-(\S)")
+if TYPE_CHECKING:
+    from sacrebleu.metrics import BLEU
+
+HYPHENATED = re.compile(r"(\S)-(\S)")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of sacrebleu and what it is applied to: Moses tokens, or detokenised text."""
+    """A metric of sacreBLEU and the form of the sentences that it is applied to.
+
+    Attributes:
+        key: its name in JSON and on the command line.
+        label: its name in tables.
+        scorer: the metric object of sacreBLEU.
+        on_tokens: apply it to Moses tokens instead of detokenised text.
+        split_compounds: split the tokens at hyphens first.
+    """
 
     key: str
     label: str
@@ -20,39 +33,40 @@ class Metric:
     on_tokens: bool = False
     split_compounds: bool = False
 
-    def view(self, texts, tokens):
-        """The sentences as this metric wants them."""
+    def view(self, texts: Sequence[str], tokens: Sequence[str]) -> Sequence[str]:
+        """The sentences in the form that the metric is applied to."""
         if self.split_compounds:
             return [split_compounds(line) for line in tokens]
         return tokens if self.on_tokens else texts
 
 
-def split_compounds(tokens):
-    """Tokens with compounds split at hyphens: rock-hard -> rock ##AT##-##AT## hard.
+def split_compounds(tokens: str) -> str:
+    """Split compounds at hyphens: rock-hard -> rock ##AT##-##AT## hard.
 
-    It is the substitution s{(\\S)-(\\S)}{$1 ##AT##-##AT## $2}g with which scores on WMT14
-    English-German are computed, to the letter: the middle of a-b-c is one letter that two hyphens
-    would have to share, so only the first is split; and the token @-@ of a tokeniser that has
-    split at hyphens itself becomes three.
+    This is exactly the substitution s{(\\S)-(\\S)}{$1 ##AT##-##AT## $2}g that is customary for
+    scores on WMT14 English-German. In a-b-c it splits the first hyphen only, because the match has
+    consumed b; and it splits the token @-@ of a tokeniser that splits hyphens itself.
     """
-    return COMPOUND.sub(r"\1 ##AT##-##AT## \2", tokens)
+    return HYPHENATED.sub(r"\1 ##AT##-##AT## \2", tokens)
 
 
-def metrics(language, skip=(), lowercase=False):
+def metrics(
+    language: str | None, skip: Collection[str] = (), lowercase: bool = False
+) -> list[Metric]:
     """The metrics for a target language, in the order of the table.
 
     Args:
-        language: German has compounds split in one more row, and sacreBLEU splits Chinese,
-            Japanese and Korean in its own ways.
-        skip: keys to leave out.
+        language: German gets another row with compounds split; for Chinese, Japanese and Korean,
+            sacreBLEU uses its tokeniser of that language.
+        skip: keys of metrics to leave out.
         lowercase: ignore case.
     Raises:
-        UserError: as of `sacre_bleu`.
+        UserError: see `sacre_bleu`.
     """
     from sacrebleu.metrics import BLEU, CHRF, TER
 
     def multi_bleu():
-        """No smoothing, and words between spaces, as multi-bleu.perl."""
+        """BLEU as multi-bleu.perl computes it: tokens between spaces, no smoothing."""
         return BLEU(lowercase, force=True, tokenize="none", smooth_method="none")
 
     found = [Metric("bleu_tokenised", "BLEU, tokenised", multi_bleu(), on_tokens=True)]
@@ -68,11 +82,13 @@ def metrics(language, skip=(), lowercase=False):
     return [metric for metric in found if metric.key not in skip]
 
 
-def sacre_bleu(language, **options):
-    """sacrebleu's BLEU with the tokeniser that it has for a target language.
+def sacre_bleu(language: str | None, **options: Any) -> "BLEU":
+    """sacreBLEU's BLEU with its default tokeniser for a target language.
 
+    Args:
+        options: more arguments of `sacrebleu.metrics.BLEU`.
     Raises:
-        UserError: the tokeniser is a package that is not there.
+        UserError: the tokeniser needs a package that is not installed.
     """
     from sacrebleu.metrics import BLEU
 
@@ -85,19 +101,21 @@ def sacre_bleu(language, **options):
         ) from error
 
 
-def score(metric, test_set, systems, bootstrap_samples):
-    """Score systems by a metric and compare two by paired bootstrap resampling.
+def score(
+    metric: Metric, test_set: TestSet, systems: Sequence[System], bootstrap_samples: int
+) -> dict:
+    """Score systems, and compare two of them by paired bootstrap resampling.
 
-    Koehn (2004), Statistical Significance Tests for Machine Translation Evaluation, as sacrebleu
-    has it: p is the probability that resampled test sets give a difference so great although the
-    systems are equally good.
+    The test is that of Koehn (2004), "Statistical Significance Tests for Machine Translation
+    Evaluation", as implemented in sacreBLEU. The p-value is the probability of a difference at
+    least as large in resampled test sets if both systems were equally good.
 
     Args:
-        systems: one System, or the system and its baseline.
-        bootstrap_samples: resampled test sets; 0 for none.
+        systems: one system, or the system and its baseline.
+        bootstrap_samples: number of resampled test sets; 0 for no resampling.
     Returns:
-        a dict of `key`, `label`, `signature`, `scores` (a list) and, if resampled, `intervals`
-        (95 %: a list of (low, high)) and, of two systems, `p_value`.
+        a dictionary: `key`, `label`, `signature`, `scores` (a list) and, with resampling,
+        `intervals` (a list of 95 % intervals, (low, high)) and, for two systems, `p_value`.
     """
     views = [metric.view(system.texts, system.tokens) for system in systems]
     references = [metric.view(test_set.references, test_set.reference_tokens)]
@@ -105,7 +123,7 @@ def score(metric, test_set, systems, bootstrap_samples):
     if bootstrap_samples:
         from sacrebleu.significance import PairedTest
 
-        named = [(str(i), view) for i, view in enumerate(reversed(views))]  # the baseline first
+        named = [(str(i), view) for i, view in enumerate(reversed(views))]  # baseline first
         test = PairedTest(named, {"": metric.scorer}, references, "bs", bootstrap_samples)
         signatures, results = test()
         ((name, signature),) = signatures.items()
@@ -118,7 +136,7 @@ def score(metric, test_set, systems, bootstrap_samples):
             "signature": signature.format(),
         }
         if len(found) > 1:
-            # sacrebleu counts differences greater than that observed: of equal outputs, none
+            # sacreBLEU counts differences above the observed one; equal outputs have none
             row["p_value"] = 1.0 if views[0] == views[1] else float(found[0].p_value)
     else:
         row["scores"] = [metric.scorer.corpus_score(view, references).score for view in views]
@@ -126,14 +144,24 @@ def score(metric, test_set, systems, bootstrap_samples):
     return row
 
 
-def corpus_bleu(hypotheses, references):
-    """BLEU as multi-bleu counts it, of lists of sentences in tokens."""
+def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Tokenised BLEU as multi-bleu.perl computes it, 0 to 100, of sentences in tokens."""
     (metric,) = (metric for metric in metrics(None) if metric.key == "bleu_tokenised")
     return metric.scorer.corpus_score(hypotheses, [references]).score
 
 
-def sentence_bleus(hypotheses, references, language=None, tokenised=False):
-    """sacreBLEU of each sentence, 0 to 100, without the n-grams that it is too short for."""
+def sentence_bleus(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    language: str | None = None,
+    tokenised: bool = False,
+) -> list[float]:
+    """sacreBLEU of each sentence, 0 to 100, without n-gram orders longer than the sentence.
+
+    Args:
+        language: of the sentences, which selects the tokeniser.
+        tokenised: the sentences are in tokens already.
+    """
     tokens = {"tokenize": "none"} if tokenised else {}
     bleu = sacre_bleu(language, effective_order=True, **tokens)
     return [
@@ -142,6 +170,6 @@ def sentence_bleus(hypotheses, references, language=None, tokenised=False):
     ]
 
 
-def finite(number):
-    """A number, or None where JSON has none: NaN and the infinities."""
+def finite_or_none(number: float) -> float | None:
+    """The number, or None for NaN and infinities, which JSON cannot represent."""
     return number if math.isfinite(number) else None

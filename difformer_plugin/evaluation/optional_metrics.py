@@ -1,35 +1,45 @@
-"""ROUGE, BERTScore and COMET, where their packages and models are there; nothing is downloaded."""
+"""ROUGE, BERTScore and COMET, if their packages and models are installed.
+
+Nothing is downloaded: models are looked up in the local cache only.
+"""
 
 import importlib.metadata
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+from difformer_plugin.evaluation.inputs import System, TestSet
 
 COMET_MODEL = "Unbabel/wmt22-comet-da"
 
 
-class NotThere(Exception):
-    """A metric that cannot be computed here; the text says why and what to do."""
+class Unavailable(Exception):
+    """A metric cannot be computed here; the message says why and what to do."""
 
 
 def _require(module, package):
+    """The version of a package, or Unavailable if it is not installed."""
     if importlib.util.find_spec(module) is None:
-        raise NotThere(f"not computed: pip install {package}")
+        raise Unavailable(f"not computed: pip install {package}")
     return importlib.metadata.version(package)
 
 
-def rouge(test_set, systems):
+def rouge(test_set: TestSet, systems: Sequence[System]) -> list[dict]:
     """ROUGE-1, ROUGE-2 and ROUGE-L (Lin, 2004): mean F1 over sentences, 0 to 100.
 
-    The package's own tokens are made of a-z and 0-9. For other languages than English they
-    would break words at letters such as ä, and lower-cased Moses tokens are taken instead.
+    The package's own tokeniser keeps only a-z and 0-9, so it would split words at letters such as
+    ä. It is used for English alone; other languages are scored on lower-cased Moses tokens.
+
+    Raises:
+        Unavailable: the package is not installed.
     """
     version = _require("rouge_score", "rouge-score")
     from rouge_score.rouge_scorer import RougeScorer
 
     english = test_set.language == "en"
     kinds = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
-    scorer = RougeScorer(list(kinds), tokenizer=None if english else _LowerCasedWords())
+    scorer = RougeScorer(list(kinds), tokenizer=None if english else _LowerCasedTokens())
     found = {kind: [] for kind in kinds}
     for system in systems:
         pairs = zip(
@@ -46,18 +56,23 @@ def rouge(test_set, systems):
     ]
 
 
-class _LowerCasedWords:
-    """What rouge_score wants of a tokeniser, for text that is in tokens."""
+class _LowerCasedTokens:
+    """A tokeniser in rouge_score's interface, for text that is tokenised already."""
 
     def tokenize(self, text):
         return text.lower().split()
 
 
-def bert_score(test_set, systems, model=None):
+def bert_score(
+    test_set: TestSet, systems: Sequence[System], model: str | None = None
+) -> list[dict]:
     """BERTScore (Zhang et al., 2020): mean F1 over sentences, 0 to 100.
 
     Args:
-        model: name or folder of a model in the local cache; None: the package's for the language.
+        model: name or folder of a model in the local cache; None for the package's default for
+            the language.
+    Raises:
+        Unavailable: the package or the model is not installed.
     """
     version = _require("bert_score", "bert-score")
     _stay_offline()
@@ -66,28 +81,30 @@ def bert_score(test_set, systems, model=None):
 
         model = model or package.utils.lang2model[test_set.language or "en"]
         layers = package.utils.model2layers.get(model)
-        if layers is None:  # a model that the package has no best layer for: take its last
+        if layers is None:  # the package knows no best layer for this model: use the last one
             from transformers import AutoConfig
 
             layers = AutoConfig.from_pretrained(model).num_hidden_layers
         scorer = package.BERTScorer(model_type=model, num_layers=layers)
     except Exception as error:
-        raise NotThere(_unusable(model, "--bertscore-model", error)) from error
+        raise Unavailable(_not_loaded(model, "--bertscore-model", error)) from error
     scores = [scorer.score(system.texts, test_set.references)[2] for system in systems]
     signature = f"bert-score {version}|F1|model:{model}|layer:{layers}|idf:no|rescaled:no"
     scores = [100 * float(f1.mean()) for f1 in scores]
     return [{"key": "bertscore", "label": "BERTScore", "scores": scores, "signature": signature}]
 
 
-def comet(test_set, systems, model=None):
+def comet(test_set: TestSet, systems: Sequence[System], model: str | None = None) -> list[dict]:
     """COMET (Rei et al., 2020): the mean over sentences, times 100.
 
     Args:
-        model: name of a model in the local cache, or its checkpoint; None: COMET_MODEL.
+        model: name of a model in the local cache, or path of its checkpoint; None for COMET_MODEL.
+    Raises:
+        Unavailable: the package or the model is not installed, or there are no raw sources.
     """
     version = _require("comet", "unbabel-comet")
     if test_set.sources is None or not test_set.raw_sources:
-        raise NotThere("not computed: it reads the raw sources: give them with --src")
+        raise Unavailable("not computed: it needs the raw sources: give them with --src")
     _stay_offline()
     model = model or COMET_MODEL
     path = Path(model)
@@ -101,7 +118,7 @@ def comet(test_set, systems, model=None):
             path = Path(snapshot_download(model, local_files_only=True), "checkpoints/model.ckpt")
         scorer = package.load_from_checkpoint(str(path))
     except Exception as error:
-        raise NotThere(_unusable(model, "--comet-model", error)) from error
+        raise Unavailable(_not_loaded(model, "--comet-model", error)) from error
     scores = []
     for system in systems:
         triples = zip(test_set.sources, system.texts, test_set.references)
@@ -113,14 +130,14 @@ def comet(test_set, systems, model=None):
 
 
 def _stay_offline():
-    """Keep these packages from downloading, and from unpickling more than weights."""
+    """Keep the packages from downloading, and from unpickling anything but weights."""
     os.environ.update(
         HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"
     )
 
 
-def _unusable(model, option, error):
-    """What to tell of a model that is not there, or that its package cannot load."""
+def _not_loaded(model, option, error):
+    """The message for a model that is missing or that its package cannot load."""
     reason = str(error).partition("\n")[0][:120] or type(error).__name__
     return (
         f"not computed: {model or 'the package'} could not be loaded ({reason}); nothing is "

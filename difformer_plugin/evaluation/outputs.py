@@ -1,23 +1,29 @@
-"""What fairseq-generate printed: sources, references, candidates and steps, by sentence."""
+"""Parse the output of fairseq-generate: sources, references, candidates and decoding steps."""
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import unescape
 from itertools import groupby
+from os import PathLike
+from typing import Any
 
 from difformer_plugin.data.tokenisation import remove_bpe
 from difformer_plugin.errors import UserError
 
-LINE = re.compile(r"^([STHDE])-(\d+)(?:_(\d+))?\t(.*)$")  # P lines (scores) are not needed
+LINE = re.compile(r"^([STHDE])-(\d+)(?:_(\d+))?\t(.*)$")  # P-lines (scores) are not needed
 LANGUAGE = re.compile(r"\[([\w-]+)\] dictionary: ")  # logged for the source, then for the target
 END = re.compile(r"^Generate .* with beam=")  # printed last, where there are references
-FRAME = ("<s>", "</s>")
-# A tokeniser leaves none of , ; ! ? on a word, and a full stop at the end of few lines ("etc.").
-GLUED = re.compile(r"\w\w(?:[,;!?](?:\s|$)|\.$)")
-APART = re.compile(r"(?:^|\s)[.,](?:\s|$)")  # in French plain text has spaces before the others
-GLUED_SHARE = 0.1  # of the lines, at least, in plain text
-HYPHEN, INNER_HYPHEN = "@-@", re.compile(r"\w-\w")
-SENTENCEPIECE = "\u2581"
+BOUNDARIES = ("<s>", "</s>")
+# Tokenised text has no word with , ; ! ? attached, and few lines that end in an attached full stop
+# ("etc.").
+ATTACHED = re.compile(r"\w\w(?:[,;!?](?:\s|$)|\.$)")
+# Only these two marks: French plain text has spaces before the others.
+SEPARATE = re.compile(r"(?:^|\s)[.,](?:\s|$)")
+MIN_ATTACHED_SHARE = 0.1  # share of lines with attached punctuation above which text is plain
+HYPHEN = "@-@"
+INNER_HYPHEN = re.compile(r"\w-\w")
+SENTENCEPIECE = "\u2581"  # begins a word
 REMEDY = (
     "fairseq leaves out batches of odd sizes: run fairseq-generate again with "
     "--required-batch-size-multiple 1, and give files of one test set"
@@ -26,52 +32,64 @@ REMEDY = (
 
 @dataclass
 class Outputs:
-    """The lines of fairseq-generate, each a dict by sentence number; subwords are joined."""
+    """A log of fairseq-generate, by sentence number, with subwords joined to words.
 
-    sources: dict = field(default_factory=dict)
-    references: dict = field(default_factory=dict)
-    candidates: dict = field(default_factory=dict)  # H-lines: a list, the best first
-    detokenised: dict = field(default_factory=dict)  # D-lines: a list, the best first
-    steps: dict = field(default_factory=dict)  # E-lines of the best candidate, first step first
-    repeated: list = field(default_factory=list)  # sentences whose source was printed again
-    languages: list = field(default_factory=list)  # source and target, if the log names them
-    sentencepiece: bool = False  # whether the subwords were sentencepiece's
-    ended: bool = False  # whether the last line of a whole run is there
+    Attributes:
+        sources: S-lines.
+        references: T-lines.
+        candidates: H-lines of each sentence, best candidate first.
+        detokenised: D-lines of each sentence, best candidate first.
+        steps: E-lines of the best candidate, first step first.
+        repeated: numbers of sentences whose source was printed more than once.
+        languages: source and target language, if the log names them.
+        sentencepiece: whether the subwords were those of SentencePiece.
+        ended: whether the last line of a complete run is there.
+    """
+
+    sources: dict[int, str] = field(default_factory=dict)
+    references: dict[int, str] = field(default_factory=dict)
+    candidates: dict[int, list[str]] = field(default_factory=dict)
+    detokenised: dict[int, list[str]] = field(default_factory=dict)
+    steps: dict[int, list[str]] = field(default_factory=dict)
+    repeated: list[int] = field(default_factory=list)
+    languages: list[str] = field(default_factory=list)
+    sentencepiece: bool = False
+    ended: bool = False
 
     @property
-    def best(self):
+    def best(self) -> dict[int, str]:
         """The best candidate of each sentence."""
         return {number: candidates[0] for number, candidates in self.candidates.items()}
 
     @property
-    def was_detokenised(self):
-        """Whether fairseq was told a tokeniser: S-, T- and D-lines are then plain text."""
+    def was_detokenised(self) -> bool:
+        """Whether fairseq ran with --tokenizer, which makes S-, T- and D-lines plain text."""
         return any(t != self.candidates.get(number) for number, t in self.detokenised.items())
 
     @property
-    def in_tokens(self):
-        """Whether H-lines look tokenised: they are neither in sentencepiece nor plain text.
+    def in_tokens(self) -> bool:
+        """Whether H-lines look like Moses tokens, rather than SentencePiece or plain text.
 
-        Where fairseq has joined the sentencepiece itself, only the punctuation shows it.
+        If fairseq has joined SentencePiece subwords itself, only the punctuation tells.
         """
-        lines = list(map(unescape, self._lines()))  # tokens such as l&apos; end in no semicolon
-        glued = sum(GLUED.search(line) is not None for line in lines)
-        apart = sum(APART.search(line) is not None for line in lines)
-        return not self.sentencepiece and glued <= max(apart, GLUED_SHARE * len(lines))
+        lines = list(map(unescape, self._lines()))  # so that l&apos; has no semicolon
+        attached = sum(ATTACHED.search(line) is not None for line in lines)
+        separate = sum(SEPARATE.search(line) is not None for line in lines)
+        return not self.sentencepiece and attached <= max(separate, MIN_ATTACHED_SHARE * len(lines))
 
     @property
-    def splits_hyphens(self):
-        """Whether tokens are split at hyphens, a-b to a @-@ b; so they are if none tells."""
+    def splits_hyphens(self) -> bool:
+        """Whether tokens are split at hyphens (a-b to a @-@ b); true if no hyphen tells."""
         words = [word for line in self._lines() for word in line.split()]
         return HYPHEN in words or not any(INNER_HYPHEN.search(word) for word in words)
 
     def _lines(self):
-        """The best translations, and the references unless they are plain text."""
+        """The best candidates, and the references unless they are plain text."""
         return [*self.best.values(), *(() if self.was_detokenised else self.references.values())]
 
 
-def parse_outputs(lines):
-    """Read the S-, T-, H-, D- and E-lines of fairseq-generate; other lines (logs) pass by."""
+def parse_outputs(lines: Iterable[str]) -> Outputs:
+    """Parse the S-, T-, H-, D- and E-lines of fairseq-generate, ignoring all other lines."""
     outputs, steps = Outputs(), {}
     for line in lines:
         line = line.rstrip("\n")
@@ -82,7 +100,7 @@ def parse_outputs(lines):
             continue
         kind, number, step, text = match[1], int(match[2]), match[3], match[4]
         if kind == "E" and step is not None:
-            # the best candidate is printed first, then its steps; those of the others pass by
+            # the best candidate and its steps are printed first; skip the steps of the others
             if len(outputs.candidates.get(number, ())) < 2:
                 steps.setdefault(number, {})[int(step)] = text
         elif kind == "S":
@@ -102,55 +120,57 @@ def parse_outputs(lines):
 
 
 def _join_subwords(outputs):
-    """Join what is in subwords: E-lines always are, the others unless fairseq joined them."""
+    """Join subwords to words: E-lines always need it, other lines unless fairseq joined them."""
     for name in ("sources", "references", "candidates", "detokenised", "steps"):
         texts = getattr(outputs, name)
-        pieces = any(SENTENCEPIECE in str(text) for text in texts.values())
-        outputs.sentencepiece = outputs.sentencepiece or pieces
+        sentencepiece = any(SENTENCEPIECE in str(text) for text in texts.values())
+        outputs.sentencepiece = outputs.sentencepiece or sentencepiece
         for number, text in texts.items():
-            joined = [_words(part, pieces) for part in ([text] if isinstance(text, str) else text)]
-            texts[number] = joined[0] if isinstance(text, str) else joined
+            if isinstance(text, str):
+                texts[number] = _words(text, sentencepiece)
+            else:
+                texts[number] = [_words(part, sentencepiece) for part in text]
 
 
-def _words(text, pieces):
-    words = [word for word in text.split() if word not in FRAME]
-    if pieces:
+def _words(text, sentencepiece):
+    words = [word for word in text.split() if word not in BOUNDARIES]
+    if sentencepiece:
         return " ".join("".join(words).replace(SENTENCEPIECE, " ").split())
     return remove_bpe(" ".join(words))
 
 
-def bare(text):
-    """Text without case, spaces, and the escapes and marks of Moses tokens."""
+def matching_form(text: str) -> str:
+    """The text without case, spaces, and Moses escapes and marks, to compare across formats."""
     return "".join(unescape(text).replace(HYPHEN, "-").casefold().split())
 
 
-def check_complete(outputs, count, path):
-    """Raise a UserError unless sentences 0 to `count` - 1 are there, each of them once."""
+def check_complete(outputs: Outputs, num_sentences: int, path: str | PathLike) -> None:
+    """Raise a UserError unless each of the sentences 0 to num_sentences - 1 is there once."""
     if outputs.repeated:
         raise UserError(
             f"{path}: sentence {min(outputs.repeated)} (counted from 0) is there twice: give the "
-            "output of one run of fairseq-generate"
+            "output of a single run of fairseq-generate"
         )
-    missing = [number for number in range(count) if number not in outputs.candidates]
+    missing = [number for number in range(num_sentences) if number not in outputs.candidates]
     if missing:
         raise UserError(
-            f"{path}: {len(missing)} of {count} sentences are missing, the first of them "
+            f"{path}: {len(missing)} of {num_sentences} sentences are missing, the first of them "
             f"{missing[0]} (counted from 0): {REMEDY}"
         )
-    if len(outputs.candidates) > count:
+    if len(outputs.candidates) > num_sentences:
         raise UserError(
-            f"{path} holds {len(outputs.candidates)} sentences where there are {count} "
+            f"{path} has {len(outputs.candidates)} sentences, but there are {num_sentences} "
             "references: give the references of the same test set"
         )
 
 
-def sentences_by_changes(steps):
-    """Numbers of the sentences whose output changed between first and last step.
+def sentences_by_changes(steps: Mapping[int, Sequence[Any]]) -> list[int]:
+    """Rank sentences by how often their output changed from one step to the next.
 
     Args:
-        steps: sentence number -> texts, first step first.
+        steps: sentence number -> outputs, first step first.
     Returns:
-        numbers, those with the most changes first.
+        the numbers of the sentences whose last output differs from their first, most changes first.
     """
     changes = {
         number: len(list(groupby(texts)))

@@ -1,35 +1,44 @@
-"""Plots, as files and inside pages."""
+"""Plots with matplotlib: image files, and SVG elements for HTML pages."""
 
 import io
 import re
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.files import atomic_path
 
 FORMATS = (".png", ".svg", ".pdf")
-INK = "#010203"  # text and lines of a plot inside a page; replaced by the colour of its text
-LEGEND = 40  # letters that fit side by side above a plot
-COLOURS = ("#2a78d6", "#d9731a")  # told apart on white and on black, in any eye
+INK = "#010203"  # placeholder colour of text and lines, replaced by the page's text colour
+LEGEND_WIDTH = 40  # characters that fit side by side above a plot
+# Distinguishable on light and dark backgrounds and with colour-vision deficiencies.
+COLOURS = ("#2a78d6", "#d9731a")
+
+Panel = Mapping[str, Any]
 
 
-def check_plot_path(path):
-    """The name must tell the format, and must not be a folder's."""
+def check_plot_path(path: str | PathLike) -> None:
+    """Raise a UserError if the suffix names no known format or the path is a folder."""
     if Path(path).suffix.lower() not in FORMATS:
         raise UserError(f"--plot {path}: end the name in {', '.join(FORMATS)}")
     if Path(path).is_dir():
         raise UserError(f"--plot {path} is a folder: name a file")
 
 
-def save_panels(path, panels):
-    """Write panels of lines, side by side, to an image file.
+def save_panels(path: str | PathLike, panels: Sequence[Panel]) -> None:
+    """Write panels of line plots, side by side, to an image file.
 
     Args:
-        path: its ending names the format.
-        panels: dicts with `title`, `x_label`, `y_label` and `lines`: label -> (x, y), each a
-            sequence of numbers. Optional: `dots`: the same, of points that no line joins;
-            `y_limits`: (lowest, highest), instead of 0 and what there is; `x_scale`: "log".
+        path: its suffix, one of FORMATS, selects the format.
+        panels: dictionaries with `title`, `x_label`, `y_label` and `lines` (label -> (x, y), two
+            sequences of numbers). Optional: `dots` (the same as `lines`, drawn as unconnected
+            points), `y_limits` ((lowest, highest); default: from 0 to the data's maximum) and
+            `x_scale` (such as "log").
+    Raises:
+        UserError: see `check_plot_path`.
     """
     from matplotlib.figure import Figure
 
@@ -50,14 +59,14 @@ def save_panels(path, panels):
         figure.savefig(temporary, dpi=150)
 
 
-def inline_svg(panel):
-    """A plot as an <svg> element for a page, in the page's own colours and as wide as its place.
+def inline_svg(panel: Panel) -> str:
+    """A plot as an <svg> element that takes the colours and the width of its place in a page.
 
     Args:
-        panel: a dict with `title` (for those who cannot see it), `x_label`, `y_label`, and
-            `series`: a list of (label, x, y). Optional: `kind`, one of "line" (default), "bar" and
-            "dot"; `ticks`: (positions, labels) of x; `fit`: (x, y) of a line through dots;
-            `sizes`: of the dots; `zero`: mark y = 0.
+        panel: a dictionary with `title` (the text alternative), `x_label`, `y_label` and `series`
+            (a list of (label, x, y)). Optional: `kind` ("line", the default, "bar" or "dot"),
+            `ticks` ((positions, labels) of the x axis), `fit` ((x, y) of a fitted line), `sizes`
+            (of the dots) and `zero` (draw a line at y = 0).
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -65,7 +74,7 @@ def inline_svg(panel):
     style = {
         "svg.fonttype": "none",
         "svg.hashsalt": panel["title"],
-        "text.parse_math": False,  # a system's name may hold a $
+        "text.parse_math": False,  # a system's name may contain a $
         "font.family": "sans-serif",
         "font.size": 11,
         **dict.fromkeys(
@@ -81,7 +90,7 @@ def inline_svg(panel):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
     opening, rest = svg[svg.index("<svg") :].replace(INK, "currentColor").split(">", 1)
-    opening = re.sub(r'\s(width|height)="[^"]*"', "", opening)  # viewBox keeps their ratio
+    opening = re.sub(r'\s(width|height)="[^"]*"', "", opening)  # the viewBox keeps the aspect ratio
     return f'{opening} role="img" aria-label={quoteattr(panel["title"])}>{rest}'
 
 
@@ -114,18 +123,19 @@ def _draw(axes, panel):
     axes.grid(axis="y", alpha=0.25, color=INK)
     axes.set_axisbelow(True)
     if count > 1 or "fit" in panel:
-        beside = sum(len(label) for label, *_ in panel["series"]) < LEGEND
-        # above the axes, where no curve is
+        side_by_side = sum(len(label) for label, *_ in panel["series"]) < LEGEND_WIDTH
+        # above the axes, where it covers no curve
         axes.legend(
             loc="lower left",
             bbox_to_anchor=(0, 1),
-            ncols=2 if beside else 1,
+            ncols=2 if side_by_side else 1,
             frameon=False,
             borderaxespad=0.2,
         )
 
 
 def _legend_label(name):
-    """A name that fits above a plot; matplotlib would hide one that begins with an underscore."""
-    short = name if len(name) <= LEGEND else f"{name[: LEGEND // 2 - 1]}…{name[-LEGEND // 2 :]}"
+    """A name shortened to fit above a plot; matplotlib hides names that begin with _."""
+    half = LEGEND_WIDTH // 2
+    short = name if len(name) <= LEGEND_WIDTH else f"{name[: half - 1]}…{name[-half:]}"
     return f"\u200b{short}" if short.startswith("_") else short

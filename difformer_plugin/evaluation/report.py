@@ -1,26 +1,36 @@
-"""The page of `difformer evaluate --html`: tables, plots and sentences in one file."""
+"""The HTML report of `difformer evaluate`: tables, plots and sentences in one file."""
 
+from collections.abc import Sequence
 from html import unescape
+from os import PathLike
 
-from difformer_plugin.evaluation.history import mean_probability, pieces
+from difformer_plugin.evaluation.history import History, display_pieces, mean_probability
+from difformer_plugin.evaluation.inputs import System, TestSet
 from difformer_plugin.evaluation.outputs import sentences_by_changes
 from difformer_plugin.evaluation.plots import inline_svg
 from difformer_plugin.evaluation.table import slope_test, span_of
 from difformer_plugin.storage.files import atomic_text
 
-EMERGING = 6  # sentences shown step by step
-EXAMPLES = 8  # best and worst sentences
-FARTHEST = 10  # length errors beyond this many tokens share a bar
-SHADES = 5  # of confidence
+NUM_STEPWISE = 6  # sentences shown step by step
+NUM_EXAMPLES = 8  # sentences in each group of examples
+MAX_LENGTH_ERROR = 10  # in tokens; larger errors share the outermost bar
+NUM_SHADES = 5  # of the probability of a token
 
 
-def write_report(path, result, test_set, systems, history=None, sentences=True):
-    """Write the page; the file appears when it is whole.
+def write_report(
+    path: str | PathLike,
+    result: dict,
+    test_set: TestSet,
+    systems: Sequence[System],
+    history: History | None = None,
+    sentences: bool = True,
+) -> None:
+    """Write the report atomically.
 
     Args:
-        result: of `results.evaluate`.
-        history: of `history.read_history`, or None.
-        sentences: show some; without, the page holds no text of the corpus.
+        result: see `results.evaluate`.
+        history: see `history.read_history`.
+        sentences: include example sentences; without them, the page contains no corpus text.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -43,18 +53,18 @@ def write_report(path, result, test_set, systems, history=None, sentences=True):
         span_of=span_of,
         slope_test=slope_test,
         sentences=sentences,
-        emerging=_emerging(test_set, systems[0], history) if sentences else [],
+        stepwise=_stepwise(test_set, systems[0], history) if sentences else [],
         has_history=history is not None,
         has_steps=systems[0].steps is not None,
         examples=_examples(result, test_set, systems) if sentences else {},
-        shades=SHADES,
+        shades=NUM_SHADES,
     )
     with atomic_text(path) as handle:
         handle.write(page)
 
 
 def _panels(result, history):
-    """(title, note, panel) of each plot that there is something to show in."""
+    """(title, note, panel) of each plot for which there is data."""
     names = result["systems"]
     if buckets := result["bleu_by_length"]:
         places = list(range(len(buckets)))
@@ -62,7 +72,7 @@ def _panels(result, history):
             "BLEU by source length",
             "Tokenised BLEU of the sentences in each bucket.",
             {
-                "x_label": "words of the source",
+                "x_label": "source words",
                 "y_label": "BLEU",
                 "series": [
                     (name, places, [bucket["bleu"][i] for bucket in buckets])
@@ -75,8 +85,8 @@ def _panels(result, history):
     if curves:
         yield (
             "BLEU by decoding step",
-            "Tokenised BLEU of what fairseq-generate kept of each step: ẑ_0 with --retain-z-0-hat "
-            "(Fig. 4 of the Difformer paper), z_t without.",
+            "Tokenised BLEU of the output recorded at each step: ẑ_0 with --retain-z-0-hat (Fig. 4 "
+            "of the Difformer paper), z_t without it.",
             {
                 "x_label": "step",
                 "y_label": "BLEU",
@@ -100,27 +110,27 @@ def _panels(result, history):
 
 
 def _length_panel(names, errors):
-    """A histogram in percent, its tails gathered at the outermost bars."""
+    """A histogram in percent, whose outermost bars include all larger errors."""
     found = [error for own in errors for error in own["counts"]]
-    farthest = min(FARTHEST, max(max(map(abs, found)), 1))
-    places = list(range(-farthest, farthest + 1))
+    largest = min(MAX_LENGTH_ERROR, max(max(map(abs, found)), 1))
+    places = list(range(-largest, largest + 1))
     series = []
     for name, own in zip(names, errors):
         total = sum(own["counts"].values())
         shares = dict.fromkeys(places, 0.0)
         for error, count in own["counts"].items():
-            shares[max(-farthest, min(farthest, error))] += 100 * count / total
+            shares[max(-largest, min(largest, error))] += 100 * count / total
         series.append((name, places, [shares[place] for place in places]))
     labels = [f"{place:+d}" if place else "0" for place in places]
-    if max(map(abs, found)) > farthest:
+    if max(map(abs, found)) > largest:
         labels[0], labels[-1] = f"≤{labels[0]}", f"≥{labels[-1]}"
-    step = 1 if farthest <= 5 else 2 if farthest % 2 == 0 else farthest
+    step = 1 if largest <= 5 else 2 if largest % 2 == 0 else largest
     return (
         "Length errors",
         "Tokens of the translation minus tokens of the reference.",
         {
             "kind": "bar",
-            "x_label": "tokens too many (too few where below 0)",
+            "x_label": "excess tokens (negative: too short)",
             "y_label": "% of sentences",
             "series": series,
             "ticks": (places[::step], labels[::step]),
@@ -133,12 +143,12 @@ def _regression_panel(fit):
     ends = [lengths[0], lengths[-1]]
     return (
         "Relative difference by source length",
-        "Sentence BLEU, (a − b) / max(a, b), with a the system and b the baseline. A dot is the "
-        "mean over the sentences of a length, and the larger the more there are; the line is "
-        "fitted to all sentences.",
+        "(a − b) / max(a, b), where a and b are the sentence BLEU of the system and of the "
+        "baseline. Each dot is the mean over sentences of one length, and its area grows with "
+        "their number; the line is fitted to all sentences.",
         {
             "kind": "dot",
-            "x_label": "words of the source",
+            "x_label": "source words",
             "y_label": "relative difference",
             "series": [("mean", lengths, means)],
             "sizes": [10 + 90 * count / max(counts) for count in counts],
@@ -148,12 +158,12 @@ def _regression_panel(fit):
     )
 
 
-def _emerging(test_set, system, history):
-    """Sentences that change from step to step, for the page."""
+def _stepwise(test_set, system, history):
+    """The sentences that change most often from step to step, with all their steps."""
     if system.steps is None and history is None:
         return []
     if history is not None:
-        steps = {number: [pieces(step) for step in own] for number, own in history.items()}
+        steps = {number: [display_pieces(step) for step in own] for number, own in history.items()}
         texts = {
             number: [[text for text, *_ in step] for step in own] for number, own in steps.items()
         }
@@ -171,7 +181,7 @@ def _emerging(test_set, system, history):
             "steps": [
                 [
                     {
-                        "text": unescape(text),  # Moses tokens write ' as &apos;
+                        "text": unescape(text),  # Moses tokens have &apos; for '
                         "space": space,
                         "probability": probability,
                         "shade": None if probability is None else _shade(probability),
@@ -181,17 +191,17 @@ def _emerging(test_set, system, history):
                 for step in steps[number]
             ],
         }
-        for number in sentences_by_changes(texts)[:EMERGING]
+        for number in sentences_by_changes(texts)[:NUM_STEPWISE]
     ]
 
 
 def _shade(probability):
-    """0 for the least confident of SHADES classes of equal width."""
-    return min(int(probability * SHADES), SHADES - 1)
+    """The class of a probability, from 0 (lowest) to NUM_SHADES - 1, all of equal width."""
+    return min(int(probability * NUM_SHADES), NUM_SHADES - 1)
 
 
 def _examples(result, test_set, systems):
-    """Groups of sentences: the worst of one system; of two, those that differ the most."""
+    """Groups of examples: the worst sentences of one system, or the largest differences of two."""
     scores = result["sentence_bleu"]
     order = range(len(scores[0]))
     if len(systems) == 1:
@@ -210,7 +220,7 @@ def _examples(result, test_set, systems):
                 "reference": test_set.references[i],
                 "texts": [(system.texts[i], own[i]) for system, own in zip(systems, scores)],
             }
-            for i in numbers[:EXAMPLES]
+            for i in numbers[:NUM_EXAMPLES]
         ]
         for title, numbers in groups.items()
         if numbers

@@ -1,27 +1,49 @@
-"""All that `difformer evaluate` computes, as one dictionary that JSON can hold."""
+"""Everything that `difformer evaluate` computes, as one dictionary that JSON can represent."""
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from difformer_plugin.evaluation import comparison, optional_metrics
 from difformer_plugin.evaluation.diversity import diversity
+from difformer_plugin.evaluation.inputs import System, TestSet
 from difformer_plugin.evaluation.metrics import metrics, score
 
-OPTIONAL = {
-    "rouge": ("ROUGE", optional_metrics.rouge, ()),
-    "bertscore": ("BERTScore", optional_metrics.bert_score, ("bertscore_model",)),
-    "comet": ("COMET", optional_metrics.comet, ("comet_model",)),
-}
+Task = tuple[str, Callable[[], None]]  # its label, and the function that does it
 
 
-def evaluate(test_set, systems, settings, progress=iter):
-    """Score systems and compare them.
+@dataclass(frozen=True)
+class Settings:
+    """What is computed.
+
+    Attributes:
+        buckets: see `comparison.length_buckets`.
+        bootstrap_samples: resampled test sets for p-values and intervals; 0 for none.
+        skip: keys of metrics to leave out.
+        lowercase: ignore case in sacreBLEU's metrics.
+        bertscore_model: see `optional_metrics.bert_score`.
+        comet_model: see `optional_metrics.comet`.
+    """
+
+    buckets: int | Sequence[int] = 5
+    bootstrap_samples: int = 1000
+    skip: Sequence[str] = ()
+    lowercase: bool = False
+    bertscore_model: str | None = None
+    comet_model: str | None = None
+
+
+def evaluate(
+    test_set: TestSet,
+    systems: Sequence[System],
+    settings: Settings,
+    progress: Callable[[list[Task]], Iterable[Task]] = iter,
+) -> dict[str, Any]:
+    """Score one system, or a system and its baseline, and compare them.
 
     Args:
-        test_set: TestSet.
-        systems: one System, or the system and its baseline.
-        settings: has `skip` (keys of metrics), `lowercase`, `bootstrap_samples`, `buckets`,
-            `bertscore_model` and `comet_model`.
-        progress: wraps the list of what is to be scored, (label, function) pairs, and yields them.
+        progress: wraps the list of scoring tasks, for a progress bar.
     """
     result = {
         "systems": [system.name for system in systems],
@@ -33,16 +55,22 @@ def evaluate(test_set, systems, settings, progress=iter):
         "diversity": [],
     }
     references = test_set.reference_tokens
+    optional = {
+        "rouge": ("ROUGE", optional_metrics.rouge),
+        "bertscore": (
+            "BERTScore",
+            partial(optional_metrics.bert_score, model=settings.bertscore_model),
+        ),
+        "comet": ("COMET", partial(optional_metrics.comet, model=settings.comet_model)),
+    }
 
     def add_metric(metric):
         result["metrics"].append(score(metric, test_set, systems, settings.bootstrap_samples))
 
-    def add_optional(key):
-        label, compute, options = OPTIONAL[key]
+    def add_optional(label, compute):
         try:
-            models = [getattr(settings, option) for option in options]
-            result["metrics"] += compute(test_set, systems, *models)
-        except optional_metrics.NotThere as reason:
+            result["metrics"] += compute(test_set, systems)
+        except optional_metrics.Unavailable as reason:
             result["missing"].append({"label": label, "reason": str(reason)})
 
     def add_diversity(system):
@@ -51,8 +79,8 @@ def evaluate(test_set, systems, settings, progress=iter):
     found = metrics(test_set.language, settings.skip, settings.lowercase)
     tasks = [(metric.label, partial(add_metric, metric)) for metric in found]
     tasks += [
-        (label, partial(add_optional, key))
-        for key, (label, *_) in OPTIONAL.items()
+        (label, partial(add_optional, label, compute))
+        for key, (label, compute) in optional.items()
         if key not in settings.skip
     ]
     tasks += [(f"diversity of {system.name}", partial(add_diversity, system)) for system in systems]

@@ -1,13 +1,16 @@
-"""The results of `difformer evaluate` as text for a terminal."""
+"""The results of `difformer evaluate` as text tables."""
 
-WIDTH = 30  # of the first column
-SIGNIFICANT = 0.05  # a slope whose p is not below it is not spoken of
+from collections.abc import Mapping
+from typing import Any
+
+WIDTH = 30  # of the first column, in characters
+SIGNIFICANCE_LEVEL = 0.05
 
 
-def render(result):
-    """The results as tables; see `results.evaluate` for what is in them."""
+def render(result: Mapping[str, Any]) -> str:
+    """All results of `results.evaluate` as tables."""
     names = ("system", "baseline")
-    lines = [f"{who:<12}{name}" for who, name in zip(names, result["systems"])]
+    lines = [f"{role:<12}{name}" for role, name in zip(names, result["systems"])]
     lines.append(f"{'sentences':<12}{result['sentences']}")
     lines += [f"{'note':<12}{note}" for note in result["notes"]]
     lines += ["", *_metrics(result), *_diversity(result)]
@@ -49,12 +52,12 @@ def _metrics(result):
 
 
 def _diversity(result):
-    """div-4, self-BLEU and the oracle, in the columns of the systems that have several samples."""
+    """div-4, self-BLEU and the oracle's BLEU; a dash for a system with one sample a source."""
     found = result["diversity"]
     if not any(found):
         return
     yield ""
-    yield _header("several samples a source", result)
+    yield _header("several samples per source", result)
     rows = [
         ("samples", "samples", "{:10d}"),
         ("div-4 (0 to 1)", "div_4", "{:10.3f}"),
@@ -73,27 +76,27 @@ def _lengths(result):
         yield f"  {span:<{WIDTH - 2}}{_columns(bucket['bleu'])}{bucket['sentences']:12d}"
     if fit := result["regression"]:
         yield ""
-        yield "relative difference of sentence BLEU, (a - b) / max(a, b), on source words"
-        yield f"  slope {fit['slope']:+.5f} a word, intercept {fit['intercept']:+.4f}"
+        yield "relative difference of sentence BLEU, (a - b) / max(a, b), by source words"
+        yield f"  slope {fit['slope']:+.5f} per word, intercept {fit['intercept']:+.4f}"
         yield f"  {slope_test(fit)}"
 
 
-def span_of(bucket):
-    """`6-9`, or `6` where all sources are of one length."""
+def span_of(bucket: Mapping[str, Any]) -> str:
+    """The lengths of a bucket: `6-9`, or `6` if they are all equal."""
     low, high = bucket["shortest"], bucket["longest"]
     return str(low) if low == high else f"{low}-{high}"
 
 
-def slope_test(fit):
-    """The t-test in words, and what its sign means."""
+def slope_test(fit: Mapping[str, Any]) -> str:
+    """The result of the t-test of a slope, in words; see `comparison.regression`."""
     if fit["t"] is None:
-        return "the line fits without error: there is no t-test of its slope"
+        return "the line fits exactly, so its slope cannot be tested"
     test = f"t = {fit['t']:.2f}, {fit['degrees_of_freedom']} degrees of freedom, "
     test += f"p = {fit['p_value']:.2g}"
-    if fit["p_value"] >= SIGNIFICANT:
-        return f"{test}: no slope that differs from 0"
+    if fit["p_value"] >= SIGNIFICANCE_LEVEL:
+        return f"{test}: the slope does not differ significantly from 0"
     better = "system" if fit["slope"] > 0 else "baseline"
-    return f"{test}; the slope favours the {better} on longer sources"
+    return f"{test}: the {better} does relatively better on longer sources"
 
 
 def _length_errors(result):

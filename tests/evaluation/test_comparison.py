@@ -26,27 +26,27 @@ def test_buckets_hold_every_sentence_once(lengths, buckets):
         assert high < low  # sentences of one length stay together
 
 
-def test_buckets_are_of_equal_population_or_as_told(lengths):
+def test_buckets_have_equal_population_or_the_given_edges(lengths):
     sizes = [len(inside) for _, _, inside in comparison.length_buckets(lengths, 4)]
     most = max(lengths.count(length) for length in lengths)
     assert len(sizes) == 4 and all(abs(size - 50) <= most for size in sizes)
-    told = comparison.length_buckets(lengths, [10, 20])
-    assert [high for _, high, _ in told] == [10, 20, max(lengths)]
+    given = comparison.length_buckets(lengths, [10, 20])
+    assert [high for _, high, _ in given] == [10, 20, max(lengths)]
     assert comparison.length_buckets([7, 7, 7], 5) == [(7, 7, [0, 1, 2])]
 
 
 @pytest.mark.parametrize("text", ["0", "x", "5,x", "20,10", "10,10", "-3", ""])
-def test_buckets_that_are_none(text):
+def test_malformed_buckets_are_refused(text):
     with pytest.raises(UserError, match="--buckets"):
         comparison.parse_buckets(text)
 
 
-def test_buckets_are_read():
+def test_parse_buckets():
     assert comparison.parse_buckets("5") == 5
     assert comparison.parse_buckets("10,20,30") == [10, 20, 30]
 
 
-def test_bleu_by_length_scores_each_bucket_by_itself():
+def test_bleu_by_length_scores_each_bucket_separately():
     tokens, references = ["a b c d", "e f g h i", "x"], ["a b c d", "e f g h j", "e f"]
     systems = [System("a", [], tokens, []), System("b", [], references, [])]
     first, second = comparison.bleu_by_length([2, 9, 2], systems, references, [5])
@@ -62,7 +62,7 @@ def test_relative_difference():
     assert comparison.relative_difference(0, 0) == 0
 
 
-def test_the_slope_and_its_t_test_are_the_closed_form(lengths):
+def test_slope_and_t_test_match_the_closed_form(lengths):
     noise = np.random.default_rng(1).normal(size=200)
     y = -0.2 + 0.01 * np.array(lengths) + 0.3 * noise
     fit = comparison.regression(lengths, y.tolist())
@@ -75,18 +75,18 @@ def test_the_slope_and_its_t_test_are_the_closed_form(lengths):
     assert fit["slope"] == pytest.approx(beta[1]) and fit["intercept"] == pytest.approx(beta[0])
     assert fit["t"] == pytest.approx(t) and fit["degrees_of_freedom"] == 198
     assert fit["p_value"] == pytest.approx(2 * stats.t.sf(abs(t), 198))
-    # it is the test of Pearson's correlation too
+    # equivalent to the test of Pearson's correlation
     assert fit["p_value"] == pytest.approx(stats.pearsonr(lengths, y).pvalue)
     swapped = comparison.regression(lengths, (-y).tolist())
     assert swapped["t"] == pytest.approx(-fit["t"])
 
 
-def test_the_dots_are_means_by_length():
+def test_regression_reports_means_by_length():
     fit = comparison.regression([2, 5, 2, 9], [0.5, -1.0, 0.1, 0.3])
     assert fit["mean_by_length"] == [(2, pytest.approx(0.3), 2), (5, -1.0, 1), (9, 0.3, 1)]
 
 
-def test_where_there_is_nothing_to_regress():
+def test_regression_of_too_few_sentences_or_equal_lengths():
     assert comparison.regression([4, 4, 4], [0.1, 0.2, 0.3]) is None
     assert comparison.regression([4, 5], [0.1, 0.2]) is None
     equal = comparison.regression([3, 4, 5], [0.0, 0.0, 0.0])

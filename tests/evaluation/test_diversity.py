@@ -1,9 +1,9 @@
-"""div-4, self-BLEU and the best of several samples, against counts by hand."""
+"""div-4, self-BLEU and the oracle against hand counts."""
 
 import pytest
 import sacrebleu
 
-from difformer_plugin.evaluation.diversity import div_4, diversity, oracle, self_bleu
+from difformer_plugin.evaluation.diversity import div_4, diversity, oracle_choice, self_bleu
 from difformer_plugin.evaluation.inputs import System
 from difformer_plugin.evaluation.metrics import corpus_bleu
 
@@ -30,14 +30,14 @@ def test_self_bleu_is_the_mean_over_pairs_of_both_orders():
     assert self_bleu(["a b c d"]) is None
 
 
-def test_the_oracle_takes_the_best_wherever_it_stands():
+def test_the_oracle_takes_the_best_at_any_position():
     samples = [["x y z w v", "a b c d e"], ["f g h i j", "f g h i"]]
     references = ["a b c d e", "f g h i j"]
-    assert oracle(samples, references) == references
-    assert oracle([["", "a"]], ["a"]) == ["a"]
+    assert oracle_choice(samples, references) == references
+    assert oracle_choice([["", "a"]], ["a"]) == ["a"]
 
 
-def test_means_over_the_sources():
+def test_diversity_is_averaged_over_sources_with_several_samples():
     samples = [["a b c d", "a b c d"], ["a b c d", "e f g h"], ["a b c d"]]
     references = ["a b c d", "e f g h", "a b c d"]
     system = System("s", [], [own[0] for own in samples], samples)

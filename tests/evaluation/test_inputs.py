@@ -8,7 +8,7 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.inputs import load
 
 RAW = ["It's a well-known dog.", "He sleeps."]
-MOSES = ["It &apos;s a well @-@ known dog .", "He sleeps ."]  # as fairseq's tokeniser has it
+MOSES = ["It &apos;s a well @-@ known dog .", "He sleeps ."]  # by fairseq's tokeniser
 SOURCES = ["Ein Hund .", "Er schläft ."]
 
 
@@ -41,7 +41,7 @@ def test_a_log_in_tokens(write):
     assert any("detokenised by sacremoses (en)" in note for note in test_set.notes)
 
 
-def test_a_log_that_fairseq_has_detokenised(write):
+def test_a_log_detokenised_by_fairseq(write):
     path = write("gen.out", log(MOSES, RAW, detokenised=RAW))
     test_set, (system,) = load(path, language="en")
     assert system.tokens == test_set.reference_tokens == MOSES
@@ -57,12 +57,13 @@ def test_a_log_in_sentencepiece_is_raw_text(write):
     assert (same.texts, same.tokens, plain.references) == (RAW, MOSES, RAW)
 
 
-def test_a_log_whose_sentencepiece_fairseq_has_joined_is_raw_text(write):
+def test_a_log_with_sentencepiece_joined_by_fairseq_is_raw_text(write):
     path = write("gen.out", [line for line in log(RAW, RAW) if line[0] != "E"])
     test_set, (system,) = load(path, ref=write("ref", RAW), language="en")
     assert (system.texts, system.tokens, test_set.reference_tokens) == (RAW, MOSES, MOSES)
-    assert f"translations of {path} taken for raw text; --tokenized says otherwise" in (
-        test_set.notes
+    assert (
+        f"translations of {path} treated as raw text; give --tokenized if they are Moses tokens"
+        in (test_set.notes)
     )
     logged, (same,) = load(path, language="en")
     assert (same.tokens, logged.references, logged.reference_tokens) == (MOSES, RAW, MOSES)
@@ -80,17 +81,17 @@ def test_raw_references_and_a_plain_baseline(write):
     assert systems[1].tokens == MOSES[::-1] and systems[1].steps is None
     assert [system.name for system in systems] == ["gen.out", "other"]
     unknown, _ = load(path, language="en")
-    assert any("2 words that the dictionary lacks" in note for note in unknown.notes)
+    assert any("2 words that are not in the dictionary" in note for note in unknown.notes)
 
 
-def test_raw_references_are_split_at_hyphens_where_the_translations_are(write):
-    """As in IWSLT14, where fairseq's script leaves hyphens alone: the same words are the same."""
+def test_raw_references_are_split_at_hyphens_if_the_translations_are(write):
+    """fairseq's script for IWSLT14 does not split hyphens; the references must follow it."""
     whole = [line.replace(" @-@ ", "-") for line in MOSES]
     raw = write("raw.en", RAW)
     for lines in (MOSES, whole):
         test_set, (system,) = load(write("gen.out", log(lines, lines)), ref=raw, language="en")
         assert test_set.reference_tokens == system.tokens == lines
-        noted = any("hyphens left as in the translations" in note for note in test_set.notes)
+        noted = any("hyphens not split, as in the translations" in note for note in test_set.notes)
         assert noted == (lines == whole)
 
 
@@ -124,7 +125,7 @@ def test_the_language_comes_from_the_reference(write):
 
 
 @pytest.mark.parametrize("code", ["fr_FR", "fr-CA", "FR", "fr"])
-def test_a_region_is_no_language_of_its_own(write, code):
+def test_the_region_of_a_language_is_ignored(write, code):
     lines = log(["l&apos; eau"] * 2, MOSES)
     named = [f"INFO | [{lang}] dictionary: 8 types" for lang in ("de-AT", code)]
     for test_set, (system,) in (
@@ -136,7 +137,7 @@ def test_a_region_is_no_language_of_its_own(write, code):
 
 def test_a_run_that_was_cut_short_is_noted(write):
     test_set, _ = load(write("gen.out", log(MOSES, MOSES)[:-1]), language="en")
-    assert any("lacks the last line of a whole run" in note for note in test_set.notes)
+    assert any("lacks the last line of a complete run" in note for note in test_set.notes)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_a_run_that_was_cut_short_is_noted(write):
         (
             {"path": log(MOSES, MOSES), "baseline": log(MOSES, ["Other .", "Ones ."])},
             {},
-            "baseline: the references of 2 of 2 sentences .* are others",
+            "baseline: the references of 2 of 2 sentences .* differ",
         ),
         (
             {"path": log(MOSES, ["Other .", "Ones ."]), "ref": RAW},
@@ -175,19 +176,19 @@ def test_a_run_that_was_cut_short_is_noted(write):
         ),
     ],
 )
-def test_what_does_not_fit(write, files, options, said):
+def test_files_that_do_not_belong_together_are_refused(write, files, options, said):
     paths = {name: write(name, lines) for name, lines in files.items()}
     with pytest.raises(UserError, match=said):
         load(**paths, **({"language": "en"} | options))
 
 
-def test_the_same_references_in_another_form_are_the_same(write):
+def test_references_are_recognised_in_another_form(write):
     detokenised = write("b", log(MOSES, RAW, detokenised=RAW))
     _, systems = load(write("a", log(MOSES, MOSES)), baseline=detokenised, language="en")
     assert systems[0].texts == systems[1].texts
 
 
-def test_references_with_unknown_words_are_no_others(write):
+def test_references_with_unknown_words_are_not_compared(write):
     lost = write("b", log(MOSES, ["It <<unk>> .", "<<unk>> ."]))
     whole = write("a", log(MOSES, MOSES))
     for one, other in ((whole, lost), (lost, whole)):
@@ -195,14 +196,14 @@ def test_references_with_unknown_words_are_no_others(write):
         assert [system.name for system in systems] == [one.name, other.name]
 
 
-def test_tokens_without_split_compounds_are_the_same_references(write):
+def test_references_are_recognised_with_hyphens_not_split(write):
     whole = [line.replace(" @-@ ", "-") for line in MOSES]
     path = write("gen.out", log(whole, whole))
     for ref in (RAW, [line.upper() for line in RAW]):
         assert load(path, ref=write("ref", ref), language="en")[0].references == ref
 
 
-def test_files_of_one_name_are_told_apart(write, tmp_path):
+def test_files_of_the_same_name_are_shown_with_their_folders(write, tmp_path):
     (tmp_path / "other").mkdir()
     a, b = write("gen.out", log(MOSES, MOSES)), write("other/gen.out", log(MOSES, MOSES))
     _, systems = load(a, baseline=b, language="en")

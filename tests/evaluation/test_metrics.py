@@ -1,4 +1,4 @@
-"""Scores against counts written from the definition, and against other implementations."""
+"""Scores against their definitions and against other implementations."""
 
 import math
 import random
@@ -29,13 +29,13 @@ REFERENCES = [
     "a well-known state-of-the-art model of diffusion works well",
     "every day he reads a book in the big garden",
 ]
-# of mosesdecoder's multi-bleu.perl, with one digit more than it prints, and of the same after
+# Scores of mosesdecoder's multi-bleu.perl, with two more digits than it prints, as is and after
 # perl -ple 's{(\S)-(\S)}{$1 ##AT##-##AT## $2}g'
 MULTI_BLEU, MULTI_BLEU_COMPOUNDS = 68.6689, 77.9811
 
 
 def brute_force_bleu(hypotheses, references):
-    """BLEU of Papineni et al. (2002), from its definition."""
+    """BLEU by the definition of Papineni et al. (2002)."""
     log_precision = 0
     for n in range(1, 5):
         matched = total = 0
@@ -55,7 +55,7 @@ def brute_force_bleu(hypotheses, references):
 
 
 def fairseq_score(hypotheses, references):
-    """BLEU of fairseq's own scorer, which `fairseq-score` prints."""
+    """BLEU of fairseq's scorer, as printed by `fairseq-score`."""
     dictionary = Dictionary()
     scorer = fairseq_bleu.Scorer(
         fairseq_bleu.BleuConfig(pad=dictionary.pad(), eos=dictionary.eos(), unk=dictionary.unk())
@@ -67,7 +67,7 @@ def fairseq_score(hypotheses, references):
 
 
 def random_pairs(seed, count):
-    """Sentences of few words, so that n-grams match by chance, some of them empty or short."""
+    """Random sentences over six words, so that n-grams match by chance; some are empty."""
     draw = random.Random(seed)
     references = [draw.choices("abcdef", k=draw.randint(1, 14)) for _ in range(count)]
     hypotheses = [
@@ -80,17 +80,17 @@ def random_pairs(seed, count):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_tokenised_bleu_is_that_of_the_definition(seed):
+def test_tokenised_bleu_matches_the_definition(seed):
     pairs = random_pairs(seed, 30)
     expected = brute_force_bleu(*pairs)
     assert 0 < expected < 100
     assert corpus_bleu(*pairs) == pytest.approx(expected, abs=1e-9)
 
 
-def test_tokenised_bleu_is_that_of_multi_bleu_and_of_fairseq():
+def test_tokenised_bleu_matches_multi_bleu_and_fairseq():
     assert corpus_bleu(HYPOTHESES, REFERENCES) == pytest.approx(MULTI_BLEU, abs=1e-4)
     assert fairseq_score(HYPOTHESES, REFERENCES) == pytest.approx(MULTI_BLEU, abs=1e-4)
-    # no 4-gram is right: without smoothing this is 0
+    # no 4-gram matches: 0 without smoothing
     assert corpus_bleu(["a b c x"], ["a b c d"]) == 0
 
 
@@ -99,18 +99,18 @@ def test_tokenised_bleu_is_that_of_multi_bleu_and_of_fairseq():
     [
         ("well-known", "well ##AT##-##AT## known"),
         ("ab-cd-ef", "ab ##AT##-##AT## cd ##AT##-##AT## ef"),
-        ("a-b-c", "a ##AT##-##AT## b-c"),  # b has served the first hyphen
+        ("a-b-c", "a ##AT##-##AT## b-c"),  # the first match has consumed b
         ("1990-2000 - now", "1990 ##AT##-##AT## 2000 - now"),
         ("-x x- --", "-x x- --"),
         ("x---y", "x ##AT##-##AT## --y"),
         ("a @-@ b", "a @ ##AT##-##AT## @ b"),
     ],
 )
-def test_compounds_are_split_as_the_substitution_of_perl_does(text, split):
+def test_compounds_are_split_like_the_perl_substitution(text, split):
     assert split_compounds(text) == split
 
 
-def test_german_has_a_row_for_compounds():
+def test_german_gets_a_row_with_compounds_split():
     labels = {lang: [metric.key for metric in metrics(lang)] for lang in ("de", "en")}
     assert set(labels["de"]) - set(labels["en"]) == {"bleu_compounds"}
     (compounds,) = (metric for metric in metrics("de") if metric.split_compounds)
@@ -120,7 +120,7 @@ def test_german_has_a_row_for_compounds():
     assert "tok:none|smooth:none" in row["signature"]
 
 
-def test_scores_on_text_are_those_of_sacrebleu():
+def test_scores_on_text_match_sacrebleu():
     system, test_set = System("s", HYPOTHESES, [], []), TestSet("en", REFERENCES, [], None)
     rows = {m.key: score(m, test_set, [system], 0) for m in metrics("en") if not m.on_tokens}
     expected = {
@@ -154,13 +154,13 @@ def test_chinese_is_split_into_characters():
 
 
 @pytest.mark.parametrize("language", ["ja", "ko"])
-def test_a_tokeniser_that_is_not_there(language, monkeypatch):
+def test_a_missing_tokeniser_is_named(language, monkeypatch):
     monkeypatch.setattr(f"sacrebleu.tokenizers.tokenizer_{language}_mecab.MeCab", None)
     with pytest.raises(UserError, match=rf"pip install 'sacrebleu\[{language}\]'"):
         metrics(language)
 
 
-def test_bootstrap_tells_a_better_system_from_an_equal_one():
+def test_bootstrap_distinguishes_a_better_system_from_an_equal_one():
     worse, references = random_pairs(1, 60)
     better = [r if i % 2 else h for i, (h, r) in enumerate(zip(worse, references))]
     metric, test_set = metrics("en")[0], TestSet("en", [], references, None)
@@ -178,7 +178,7 @@ def test_bootstrap_tells_a_better_system_from_an_equal_one():
     assert compare(better, worse) == row
 
 
-def test_bootstrap_interval_covers_as_many_samples_as_it_says():
+def test_bootstrap_interval_covers_95_percent_of_resamples():
     hypotheses, references = random_pairs(2, 40)
     metric, test_set = metrics("en")[0], TestSet("en", [], references, None)
     row = score(metric, test_set, [System("a", [], hypotheses, [])], 1000)
@@ -193,8 +193,8 @@ def test_bootstrap_interval_covers_as_many_samples_as_it_says():
     assert inside == pytest.approx(0.95, abs=0.03)
 
 
-def test_sentence_bleu_leaves_out_orders_that_a_sentence_is_too_short_for():
+def test_sentence_bleu_ignores_orders_longer_than_the_sentence():
     assert sentence_bleus(["a b"], ["a b"], tokenised=True) == [pytest.approx(100)]
-    # 2 of 3 unigrams, 1 of 2 bigrams, and of trigrams none of 1, smoothed to 1/2 of one
+    # 2 of 3 unigrams, 1 of 2 bigrams, and 0 of 1 trigram, smoothed to 1/2
     expected = 100 * (2 / 3 * 1 / 2 * 1 / 2) ** (1 / 3)
     assert sentence_bleus(["a b x"], ["a b c"], tokenised=True) == [pytest.approx(expected)]

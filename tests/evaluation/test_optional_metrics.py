@@ -1,4 +1,4 @@
-"""ROUGE against counts by hand; BERTScore and COMET where their packages are not, or are faked."""
+"""ROUGE against hand counts; BERTScore and COMET with missing and with fake packages."""
 
 import importlib.metadata
 import importlib.util
@@ -71,18 +71,18 @@ def test_rouge_keeps_letters_beyond_a_to_z():
         (optional_metrics.comet, "unbabel-comet"),
     ],
 )
-def test_a_package_that_is_not_there(monkeypatch, compute, package):
+def test_a_missing_package_is_named(monkeypatch, compute, package):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(optional_metrics.NotThere, match=f"pip install {package}$"):
+    with pytest.raises(optional_metrics.Unavailable, match=f"pip install {package}$"):
         compute(TEST_SET, SYSTEMS)
 
 
 @pytest.fixture
 def fake(monkeypatch):
-    """Puts modules in the place of packages, and checks that nothing may be downloaded."""
+    """A function that replaces packages by fake modules."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
-    # what is set in the process's environment is taken back
+    # a copy, so that changes to the environment are undone
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
     def fake(**modules):
@@ -97,13 +97,13 @@ class FakeMean(list):
         return sum(self) / len(self)
 
 
-def offline():
+def assert_offline():
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["TRANSFORMERS_OFFLINE"] == "1"
     assert os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
 
 
 def bert_scorer(model_type, num_layers):
-    offline()
+    assert_offline()
     assert (model_type, num_layers) == ("bert-x", 7)
     return SimpleNamespace(
         score=lambda texts, references: (
@@ -114,21 +114,21 @@ def bert_scorer(model_type, num_layers):
     )
 
 
-def test_bert_score_is_the_mean_of_f1(fake):
+def test_bert_score_is_the_mean_f1(fake):
     utils = SimpleNamespace(lang2model={"en": "bert-x"}, model2layers={"bert-x": 7})
     fake(bert_score=SimpleNamespace(utils=utils, BERTScorer=bert_scorer))
     (row,) = optional_metrics.bert_score(TEST_SET, SYSTEMS)
     assert row["scores"] == [50, 100] and "model:bert-x|layer:7" in row["signature"]
 
 
-def test_a_model_that_is_not_there(fake):
+def test_a_missing_model_is_named(fake):
     def scorer(**options):
         raise OSError("cannot find bert-x\nin the cache")
 
     utils = SimpleNamespace(lang2model={"en": "bert-x"}, model2layers={"bert-x": 7})
     fake(bert_score=SimpleNamespace(utils=utils, BERTScorer=scorer))
     said = r"bert-x could not be loaded \(cannot find bert-x\).*hf download.*--bertscore-model"
-    with pytest.raises(optional_metrics.NotThere, match=said) as error:
+    with pytest.raises(optional_metrics.Unavailable, match=said) as error:
         optional_metrics.bert_score(TEST_SET, SYSTEMS)
     assert "\n" not in str(error.value)
 
@@ -138,7 +138,7 @@ def test_comet_reads_sources_and_a_local_checkpoint(fake, tmp_path):
     checkpoint.touch()
 
     def predict(data, gpus, progress_bar):
-        offline()
+        assert_offline()
         assert [row["src"] for row in data] == TEST_SET.sources
         good = sum(row["mt"] == row["ref"] for row in data)
         return SimpleNamespace(system_score=good / len(data))
@@ -159,8 +159,8 @@ def test_comet_reads_sources_and_a_local_checkpoint(fake, tmp_path):
     )
     (row,) = optional_metrics.comet(TEST_SET, SYSTEMS, str(checkpoint))
     assert row["scores"] == [0, 100] and loaded == [str(checkpoint)]
-    with pytest.raises(optional_metrics.NotThere, match="wmt22-comet-da is not in the cache"):
+    with pytest.raises(optional_metrics.Unavailable, match="wmt22-comet-da is not in the cache"):
         optional_metrics.comet(TEST_SET, SYSTEMS)
     tokens = TestSet("en", REFERENCES, REFERENCES, ["x", "y"], raw_sources=False)
-    with pytest.raises(optional_metrics.NotThere, match="--src"):
+    with pytest.raises(optional_metrics.Unavailable, match="--src"):
         optional_metrics.comet(tokens, SYSTEMS)

@@ -1,4 +1,4 @@
-"""Reading what fairseq-generate prints."""
+"""Parsing the output of fairseq-generate."""
 
 import pytest
 
@@ -24,7 +24,7 @@ H-1\t-0.5\tA man sle@@ eps .
 D-1\t-0.5\tA man sle@@ eps .
 E-1_0\t<s> of of </s>
 E-1_1\t<s> A man sle@@ eps . </s>
-E-1_2\t<s> A step that the best has not </s>
+E-1_2\t<s> A step beyond those of the best </s>
 S-0\tDas ist gut .
 T-0\tThat is good .
 H-0\t-0.5\tThat is good .
@@ -44,7 +44,7 @@ def test_candidates_steps_and_languages():
         1: ["A woman sleeps .", "A man sleeps ."],
     }
     assert outputs.best == {0: "That is good .", 1: "A woman sleeps ."}
-    # of the best candidate, not of the second one, whose steps follow under the same numbers
+    # of the best candidate; the steps of the second follow under the same numbers
     assert outputs.steps == {1: ["the the sleeps .", "A woman sleeps ."]}
     assert outputs.languages == ["de", "en"]
     assert outputs.ended and not outputs.was_detokenised and not outputs.sentencepiece
@@ -73,13 +73,13 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("language", PLAIN)
-def test_punctuation_tells_tokens_from_plain_text(language):
+def test_punctuation_distinguishes_tokens_from_plain_text(language):
     def in_tokens(lines):
         return parse_outputs(f"H-{i}\t-1\t{line}" for i, line in enumerate(lines)).in_tokens
 
     tokens = list(map(tokeniser(language), PLAIN[language]))
     assert in_tokens(tokens) and not in_tokens(PLAIN[language])
-    # without any punctuation but that of abbreviations
+    # no punctuation except in abbreviations
     assert in_tokens(["l&apos; eau", "qu&apos; il dort"])
     assert in_tokens(["Mr. Smith sleeps", "the U.S. are big", "no. 3", "a", "b"])
 
@@ -89,14 +89,14 @@ def test_punctuation_tells_tokens_from_plain_text(language):
     [
         ("H-0\t-1\ta\nH-2\t-1\tb\n", 4, r"gen: 2 of 4 .* first of them 1 .*size-multiple 1"),
         ("S-0\tx\nH-0\t-1\ta\nS-0\tx\nH-0\t-1\ta\n", 1, "sentence 0 .* there twice"),
-        ("H-0\t-1\ta\nH-1\t-1\tb\n", 1, "holds 2 sentences where there are 1 references"),
+        ("H-0\t-1\ta\nH-1\t-1\tb\n", 1, "has 2 sentences, but there are 1 references"),
     ],
 )
-def test_a_sentence_that_is_missing_or_too_many(log, count, said):
+def test_missing_and_surplus_sentences_are_refused(log, count, said):
     with pytest.raises(UserError, match=said):
         check_complete(parse_outputs(log.splitlines()), count, "gen")
 
 
 def test_sentences_by_changes():
     steps = {0: ["a", "a"], 1: ["a", "b", "b"], 2: ["a", "b", "c"], 3: ["a", "b", "a"]}
-    assert sentences_by_changes(steps) == [2, 1]  # 3 ends as it began
+    assert sentences_by_changes(steps) == [2, 1]  # the last output of 3 equals its first

@@ -1,23 +1,21 @@
-"""The page: what is in it, that nothing in it comes from elsewhere, and how a browser shows it."""
+"""The HTML report: its content, that it loads nothing from elsewhere, and its look in a browser."""
 
 import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import pytest
 
 from difformer_plugin.evaluation import report, table
 from difformer_plugin.evaluation.comparison import regression
 from difformer_plugin.evaluation.inputs import System, TestSet
-from difformer_plugin.evaluation.results import evaluate
+from difformer_plugin.evaluation.results import Settings, evaluate
 
 EVIL = "<script>alert(1)</script> & \"quoted\" 'text' {{ 7 * 7 }}"
-SETTINGS = SimpleNamespace(
-    skip=["rouge", "comet", "bertscore"], lowercase=False, bootstrap_samples=20, buckets=3
-)
+SETTINGS = Settings(buckets=3, bootstrap_samples=20, skip=["rouge", "comet", "bertscore"])
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -31,7 +29,7 @@ def system(name, texts, samples=1, steps=True):
 
 
 @pytest.fixture(scope="module")
-def worked():
+def example():
     """A test set, two systems, their result, and the history of the first."""
     test_set = TestSet("de", REFERENCES, REFERENCES, SOURCES, True, [f"a note {EVIL}"])
     texts = [text[:-1] + "y" for text in REFERENCES[:-1]] + [EVIL]
@@ -47,15 +45,15 @@ def worked():
 
 
 @pytest.fixture(scope="module")
-def page(worked, tmp_path_factory):
-    test_set, systems, result, history = worked
+def page(example, tmp_path_factory):
+    test_set, systems, result, history = example
     path = tmp_path_factory.mktemp("report") / "report.html"
     report.write_report(path, result, test_set, systems, history)
     return path
 
 
 class Elements(HTMLParser):
-    """Names and attributes of all elements, and the text outside style and script."""
+    """Names and attributes of all elements, and the text outside <style> and <script>."""
 
     def __init__(self, page):
         super().__init__()
@@ -73,7 +71,7 @@ class Elements(HTMLParser):
         return [attrs for tag, attrs in self.found if tag == name]
 
 
-def test_the_page_is_whole_and_asks_for_nothing(page):
+def test_the_page_loads_nothing_from_elsewhere(page):
     elements = Elements(page.read_text("utf-8"))
     assert len(elements.named("svg")) == 5  # by length, by step, confidence, errors, regression
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in elements.named("svg"))
@@ -83,20 +81,22 @@ def test_the_page_is_whole_and_asks_for_nothing(page):
             assert attrs.get(name, "#").startswith("#"), attrs
     text = page.read_text("utf-8")
     outside = re.findall(r"https?://[^\s\"'<)]+", text)
-    assert all("w3.org" in url for url in outside)  # names of namespaces
+    assert all("w3.org" in url for url in outside)  # XML namespaces
     assert "@import" not in text and not re.search(r"url\((?!#)", text)
 
 
-def test_what_users_wrote_is_text(page):
+def test_user_text_is_escaped(page):
     elements = Elements(page.read_text("utf-8"))
     assert len(elements.named("script")) == 1
     assert EVIL in elements.text and "49" not in elements.text.split("Plots")[0]
     assert f"a note {EVIL}" in elements.text and "$a_b$" in elements.text
-    assert elements.text.count("_hidden") > 4  # in the legends too, where matplotlib drops it
+    assert (
+        elements.text.count("_hidden") > 4
+    )  # in legends too, although matplotlib hides such labels
 
 
-def test_the_numbers_are_those_of_the_result(page, worked):
-    _, _, result, _ = worked
+def test_page_and_table_show_the_numbers_of_the_result(page, example):
+    _, _, result, _ = example
     text = Elements(page.read_text("utf-8")).text
     for row in result["metrics"]:
         assert row["label"] in text and row["signature"] in text
@@ -110,13 +110,13 @@ def test_the_numbers_are_those_of_the_result(page, worked):
             rf"{re.escape(row['label'])} +{row['scores'][0]:.2f} +{row['scores'][1]:.2f} ", terminal
         )
     assert (
-        "several samples a source" in terminal and "BLEU, tok., by step of the system" in terminal
+        "several samples per source" in terminal and "BLEU, tok., by step of the system" in terminal
     )
     assert json.loads(json.dumps(result, allow_nan=False))["sentences"] == len(REFERENCES)
 
 
-def test_what_takes_long_is_in_the_progress(worked):
-    test_set, systems, result, _ = worked
+def test_scoring_runs_inside_the_progress_bar(example):
+    test_set, systems, result, _ = example
     during = []
 
     def progress(tasks):
@@ -129,8 +129,8 @@ def test_what_takes_long_is_in_the_progress(worked):
     assert during == labels + [f"diversity of {system.name}" for system in systems]
 
 
-def test_the_diversity_is_of_the_system_that_has_several_samples(worked, tmp_path):
-    test_set, systems, result, _ = worked
+def test_diversity_is_shown_only_for_systems_with_several_samples(example, tmp_path):
+    test_set, systems, result, _ = example
     swapped = {**result, "systems": ["one", "several"], "diversity": result["diversity"][::-1]}
     assert swapped["diversity"][0] is None
     report.write_report(tmp_path / "a.html", swapped, test_set, systems)
@@ -142,13 +142,13 @@ def test_the_diversity_is_of_the_system_that_has_several_samples(worked, tmp_pat
 @pytest.mark.parametrize(
     "differences, said",
     [
-        ([0.1, 0.21, 0.29, 0.4], "favours the system on longer"),
-        ([0.4, 0.29, 0.21, 0.1], "favours the baseline on longer"),
-        ([0.1, -0.3, 0.4, 0.0], "no slope that differs from 0"),
-        ([0.1, 0.1, 0.1, 0.1], "fits without error"),
+        ([0.1, 0.21, 0.29, 0.4], "the system does relatively better on longer"),
+        ([0.4, 0.29, 0.21, 0.1], "the baseline does relatively better on longer"),
+        ([0.1, -0.3, 0.4, 0.0], "does not differ significantly from 0"),
+        ([0.1, 0.1, 0.1, 0.1], "fits exactly"),
     ],
 )
-def test_a_slope_is_told_where_it_differs_from_0(differences, said):
+def test_only_a_significant_slope_is_interpreted(differences, said):
     assert said in table.slope_test(regression([2, 3, 4, 5], differences))
 
 
@@ -163,38 +163,37 @@ def test_shades_follow_the_probability(page):
     assert all(name == f"t c{int(5 * probability)}" for probability, name in spans)
 
 
-def test_without_steps_or_history_the_page_says_how_to_get_them(worked, tmp_path):
-    test_set, systems, result, _ = worked
+def test_without_steps_or_history_the_page_says_how_to_get_them(example, tmp_path):
+    test_set, systems, result, _ = example
     report.write_report(tmp_path / "a.html", result, test_set, systems)
     assert "--history-file FILE" in Elements((tmp_path / "a.html").read_text("utf-8")).text
     bare = TestSet("en", REFERENCES, REFERENCES, None)
     alone = [system("s", REFERENCES, steps=False)]
-    settings = SimpleNamespace(**{**vars(SETTINGS), "bootstrap_samples": 0})
-    found = evaluate(bare, alone, settings)
+    found = evaluate(bare, alone, replace(SETTINGS, bootstrap_samples=0))
     report.write_report(tmp_path / "b.html", found, bare, alone)
     text = Elements((tmp_path / "b.html").read_text("utf-8")).text
     assert "--retain-iter-history --retain-z-0-hat" in text and "baseline" not in text
     assert "several samples" not in table.render(found)
 
 
-def test_without_sentences_the_page_has_no_text_of_the_corpus(worked, tmp_path):
+def test_without_sentences_the_page_contains_no_corpus_text(example, tmp_path):
     sources, references, outputs = (
         [f"{word}{i}" for i in range(len(REFERENCES))] for word in ("SOURCE", "REF", "OUTPUT")
     )
     test_set = TestSet("en", references, references, sources)
     systems = [system("one", outputs), system("two", outputs)]
     path = tmp_path / "page.html"
-    report.write_report(path, worked[2], test_set, systems)
+    report.write_report(path, example[2], test_set, systems)
     page = path.read_text("utf-8")
     assert all(word in page for word in ("SOURCE", "REF", "OUTPUT", "Examples", "step by step"))
-    report.write_report(path, worked[2], test_set, systems, sentences=False)
+    report.write_report(path, example[2], test_set, systems, sentences=False)
     bare = path.read_text("utf-8")
     assert not any(word in bare for word in ("SOURCE", "REF", "OUTPUT", "Examples", "step by step"))
     assert bare.count("<svg") == page.count("<svg") == 4
 
 
-def test_a_page_that_fails_leaves_the_old_one(page, worked, tmp_path):
-    test_set, systems, result, _ = worked
+def test_a_failed_write_keeps_the_old_page(page, example, tmp_path):
+    test_set, systems, result, _ = example
     path = tmp_path / "report.html"
     path.write_text("old")
     with pytest.raises(KeyError):
@@ -204,7 +203,7 @@ def test_a_page_that_fails_leaves_the_old_one(page, worked, tmp_path):
 
 PROBE = """
 <script>
-const boxes = [...document.querySelectorAll(".emergence")];
+const boxes = [...document.querySelectorAll(".stepwise")];
 const shown = box => [...box.querySelectorAll("li")].filter(li => li.offsetHeight > 0).length;
 const before = boxes.map(shown);
 const slider = boxes[0].querySelector("input[type=range]");
@@ -235,7 +234,7 @@ document.body.append(out);
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on the PATH")
 @pytest.mark.parametrize("width", [1200, 375])
 def test_a_browser_shows_it(page, width, tmp_path):
-    """Plots have a size, nothing sticks out, the slider steps, and there is no error."""
+    """Plots have a size, nothing overflows, the slider works, and there is no error."""
     inner = page.read_text("utf-8").replace("</body>", PROBE)
     inner = inner.replace("<head>", "<head><script>window.alert = () => { alerts = 1 };</script>")
     (tmp_path / "inner.html").write_text(inner, "utf-8")
@@ -261,7 +260,7 @@ def test_a_browser_shows_it(page, width, tmp_path):
     assert probed, process.stdout[-500:] + process.stderr[-2000:]
     found = json.loads(probed[1].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
     assert set(found["before"]) == {1} and found["after"] == 3
-    assert found["text"].endswith("z's")  # the first step, and not the last
+    assert found["text"].endswith("z's")  # the first step, not the last
     assert all(1.2 < ratio < 2 for ratio in found["ratios"])
     assert all(0.4 * min(width, 600) < w <= width for w in found["widths"])
     assert found["overflow"] <= 0 and found["outside"] == 0 and found["letters"] > 50

@@ -1,4 +1,4 @@
-"""The file of --history-file, read."""
+"""Reading the file of --history-file."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 
 from difformer_plugin.errors import UserError
-from difformer_plugin.evaluation.history import mean_probability, pieces, read_history
+from difformer_plugin.evaluation.history import display_pieces, mean_probability, read_history
 from difformer_plugin.evaluation.inputs import System
 
 SYSTEM = System("gen.out", ["", ""], [], [], [["a b", "a cat &apos;s"], ["x", "y"]])
@@ -36,7 +36,7 @@ def write(tmp_path):
     return write
 
 
-def test_steps_come_in_order(write):
+def test_steps_are_sorted(write):
     history = read_history(write(LINES), SYSTEM)
     assert history[0] == [
         [("a", 0.1), ("b", 0.3)],
@@ -52,29 +52,29 @@ def test_steps_come_in_order(write):
 @pytest.mark.parametrize(
     "lines, said",
     [
-        ([*LINES, "{"], "line 5: no step of a history"),
-        ([*LINES, "[]"], "line 5: no step"),
-        (["3"], "line 1: no step"),
-        ([entry(0, 0, ["a"], [0.5, 0.5])], "line 1: no step"),
-        ([entry(0, 0, ["a"], ["x"])], "line 1: no step"),
-        ([*LINES, entry(0, 0, ["a"], [None])], "line 5: null is no probability.*without --fp16"),
-        ([entry(0, 0, ["a"], [math.nan])], "line 1: NaN is no probability"),
-        ([entry(0, 0, ["a", "b"], [1, 1.5])], "line 1: 1.5 is no probability"),
-        ([entry(0, 0, ["a"], [-0.1])], "line 1: -0.1 is no probability"),
+        ([*LINES, "{"], "line 5: not a line of a history file"),
+        ([*LINES, "[]"], "line 5: not a line"),
+        (["3"], "line 1: not a line"),
+        ([entry(0, 0, ["a"], [0.5, 0.5])], "line 1: not a line"),
+        ([entry(0, 0, ["a"], ["x"])], "line 1: not a line"),
+        ([*LINES, entry(0, 0, ["a"], [None])], "line 5: null is not a probability.*without --fp16"),
+        ([entry(0, 0, ["a"], [math.nan])], "line 1: NaN is not a probability"),
+        ([entry(0, 0, ["a", "b"], [1, 1.5])], "line 1: 1.5 is not a probability"),
+        ([entry(0, 0, ["a"], [-0.1])], "line 1: -0.1 is not a probability"),
         (LINES[2:], "1 of 2 sentences are missing, the first of them 1"),
         (LINES[1:], "sentence 1 lacks some of 2 steps"),
-        ([*LINES, entry(2, 0, [], [])], "holds 3 sentences, and gen.out 2"),
+        ([*LINES, entry(2, 0, [], [])], "has 3 sentences, but gen.out has 2"),
         ([*LINES[:2], entry(0, 0, ["a"], [1]), entry(0, 1, ["b"], [1])], "of the same run"),
         ([*LINES, *(entry(i, 2, ["y"], [1]) for i in (0, 1))], "of the same run"),
     ],
 )
-def test_a_file_that_is_no_history_or_another(write, lines, said):
+def test_malformed_and_foreign_history_files_are_refused(write, lines, said):
     with pytest.raises(UserError, match=said):
         read_history(write(lines), SYSTEM)
 
 
-def test_pieces_of_words():
+def test_subword_marks_become_spaces():
     bpe = [("<s>", 1.0), ("ca@@", 0.5), ("t", 0.2), ("sits", 0.9), ("</s>", 1.0)]
-    assert pieces(bpe) == [("ca", 0.5, False), ("t", 0.2, False), ("sits", 0.9, True)]
+    assert display_pieces(bpe) == [("ca", 0.5, False), ("t", 0.2, False), ("sits", 0.9, True)]
     sentencepiece = [("▁ca", 0.5), ("t", 0.2), ("▁sits", 0.9)]
-    assert pieces(sentencepiece) == pieces(bpe)
+    assert display_pieces(sentencepiece) == display_pieces(bpe)

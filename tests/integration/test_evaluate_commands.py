@@ -1,4 +1,4 @@
-"""`difformer evaluate` on what fairseq-generate prints and writes."""
+"""`difformer evaluate` on the output and the history file of fairseq-generate."""
 
 import json
 import re
@@ -15,7 +15,7 @@ QUICK = ["--target-lang", "en", "--bootstrap-samples", 50, "--skip", "bertscore"
 
 @pytest.fixture(scope="module")
 def generated(corpus, model, tmp_path_factory):
-    """The output of fairseq-generate with --history-file, and that file."""
+    """A run of fairseq-generate with --history-file: its outcome, its output and the file."""
     folder = tmp_path_factory.mktemp("generated")
     outcome = succeed(
         folder,
@@ -27,7 +27,7 @@ def generated(corpus, model, tmp_path_factory):
 
 
 def best_lines(outcome, kind):
-    """Sentence number -> the first of its lines of a kind, which is that of the best candidate."""
+    """Sentence number -> its first line of a kind, which is that of the best candidate."""
     found = {}
     for number, text in outcome.lines(kind):
         found.setdefault(number, text)
@@ -54,7 +54,7 @@ def test_the_history_has_the_tokens_and_probabilities_that_fairseq_prints(genera
         assert words == [w for w in steps[entry["id"], entry["step"]].split() if w != "</s>"]
         if entry["step"] == STEPS - 1:
             assert [word for word in words if word != "<s>"] == texts[entry["id"]].split()
-            # P-lines are logarithms to the base 2 with four digits
+            # P-lines are base-2 logarithms with four digits
             expected = [2 ** float(score) for score in scores[entry["id"]].split()]
             assert probabilities == pytest.approx(expected, abs=1e-4)
 
@@ -64,7 +64,7 @@ def test_the_history_file_changes_no_translation(generated, corpus, model, tmp_p
     assert best_lines(plain, "H") == best_lines(generated[0], "H")
 
 
-def test_a_history_file_that_cannot_be(generated, corpus, model, tmp_path):
+def test_unusable_history_files_are_refused(generated, corpus, model, tmp_path):
     def fail(*options):
         return error_line(
             run(
@@ -90,7 +90,7 @@ def test_a_history_file_that_cannot_be(generated, corpus, model, tmp_path):
     assert not new.exists()
 
 
-def test_scores_of_a_log_are_those_of_its_lines(generated, corpus, tmp_path):
+def test_scores_of_a_log_match_its_lines(generated, corpus, tmp_path):
     outcome, path, history = generated
     found = succeed(
         tmp_path,
@@ -105,12 +105,12 @@ def test_scores_of_a_log_are_those_of_its_lines(generated, corpus, tmp_path):
     plain = BLEU(tokenize="none", smooth_method="none", force=True)
     assert scores["bleu_tokenised"] == pytest.approx(plain.corpus_score(texts[0], [texts[1]]).score)
     assert result["sentences"] == SENTENCES and len(result["bleu_by_step"][0]) == STEPS
-    # of z_0-hat, the last step is the output
+    # with --retain-z-0-hat, the last step is the output
     assert result["bleu_by_step"][0][-1] == pytest.approx(scores["bleu_tokenised"])
     assert result["diversity"][0]["samples"] == 2
     assert sum(bucket["sentences"] for bucket in result["bleu_by_length"]) == SENTENCES
     page = (tmp_path / "page.html").read_text("utf-8")
-    assert page.count('class="box emergence"') == 6
+    assert page.count('class="box stepwise"') == 6
     assert re.search(r'class="t c\d" title="[01]\.\d', page)
     without = [*("difformer", "evaluate", path, "--html", tmp_path / "bare.html", *QUICK)]
     succeed(tmp_path, *without, "--history", history, "--no-sentences")
@@ -134,12 +134,12 @@ def test_two_systems_and_raw_references(generated, corpus, tmp_path):
     expected = BLEU().corpus_score(texts, [lines(ref)]).score
     assert float(baseline) == pytest.approx(expected, abs=0.01)
     assert float(difference) == pytest.approx(float(system) - expected, abs=0.02)
-    assert p == f"{1 / 51:.3f}"  # the least that 50 samples can give
+    assert p == f"{1 / 51:.3f}"  # the smallest p-value of 50 samples
     assert "t = " in found.out and f"{SENTENCES - 2} degrees of freedom" in found.out
 
 
-def test_sentences_that_fairseq_has_lost_are_an_error(corpus, teacher, tmp_path):
-    """fairseq's own task leaves out the last batch of a size that is no multiple of 8."""
+def test_sentences_lost_by_fairseq_are_an_error(corpus, teacher, tmp_path):
+    """fairseq's own task drops the last batch if its size is not a multiple of 8."""
     outcome = succeed(
         tmp_path,
         *("fairseq-generate", corpus.joined, "--task", "translation", "--path", teacher, "--cpu"),
@@ -162,15 +162,15 @@ def test_sentences_that_fairseq_has_lost_are_an_error(corpus, teacher, tmp_path)
         (["GEN", "--hyp", "GEN"], "give the output of fairseq-generate, or a plain file"),
         (["GEN", "--tokenized", "--raw"], "exclude each other"),
         (["GEN", "--bootstrap-samples", -1], "--bootstrap-samples must be at least 0"),
-        (["GEN", "--history", "GEN"], "--history colours the page: give --html"),
-        (["GEN", "--no-sentences"], "--no-sentences is about the page: give --html"),
+        (["GEN", "--history", "GEN"], "--history colours the report: give --html"),
+        (["GEN", "--no-sentences"], "--no-sentences concerns the report: give --html"),
         (["GEN", "--html", "FOLDER"], "is a folder: name a file"),
         (["GEN", "--buckets", "9,6"], "--buckets '9,6'"),
-        (["GEN", "--history", "GEN", "--html", "NEW"], "line 1: no step of a history"),
+        (["GEN", "--history", "GEN", "--html", "NEW"], "line 1: not a line of a history file"),
         (["NEW"], "No such file"),
     ],
 )
-def test_options_that_say_nothing(generated, tmp_path, options, said):
+def test_contradictory_options_get_one_line(generated, tmp_path, options, said):
     places = {"GEN": generated[1], "FOLDER": tmp_path, "NEW": tmp_path / "new"}
     given = [places.get(option, option) for option in options]
     found = run(tmp_path, "difformer", "evaluate", *given, "--target-lang", "en")
@@ -178,7 +178,7 @@ def test_options_that_say_nothing(generated, tmp_path, options, said):
     assert found.out == "" and not (tmp_path / "new").exists()
 
 
-def test_metrics_are_left_out_and_several_samples_are_seen(generated, tmp_path):
+def test_skipped_metrics_and_several_samples(generated, tmp_path):
     found = succeed(
         tmp_path, "difformer", "evaluate", generated[1], "--json", *QUICK, "rouge", "ter", "chrf"
     )
