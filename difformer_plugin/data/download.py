@@ -10,7 +10,7 @@ from pathlib import Path
 
 from difformer_plugin.data.sources import Folder
 from difformer_plugin.errors import UserError
-from difformer_plugin.storage.files import lock
+from difformer_plugin.storage.locks import lock_for_process
 
 BLOCK = 1 << 18
 SECONDS = 60  # without a byte, before a connection is given up
@@ -63,7 +63,7 @@ def fetch(url, path, expected, progress=True):
     """
     part = Path(f"{path}.part")
     with open(part, "ab") as file:
-        lock(file, part)
+        lock_for_process(file, part)
         try:
             size = _continue(url, file, progress)
         except (OSError, http.client.HTTPException, ValueError) as error:

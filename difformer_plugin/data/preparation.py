@@ -28,7 +28,8 @@ from difformer_plugin.data.sources import (
 from difformer_plugin.data.tokenisation import learn_codes
 from difformer_plugin.data.transforms import SplitWords, Tokenise
 from difformer_plugin.errors import UserError
-from difformer_plugin.storage.files import atomic_text, locked
+from difformer_plugin.storage.files import atomic_text
+from difformer_plugin.storage.locks import locked_folder
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 TOLERANCE = 0.005  # by which sizes may differ from those that a recipe names
@@ -61,7 +62,7 @@ def prepare(recipe, raw, out, langs, workers=1, binarise=None, progress=True):
     work, known = out / UNFINISHED, True
     _check(out, work, key)
     try:
-        with locked(work):
+        with locked_folder(work):
             if not (out / DONE).exists():
                 known = False
                 _claim(work, key)

@@ -1,1 +1,1 @@
-"""How are files written so that nothing is lost? Atomic files and journals."""
+"""How are files written so that nothing is lost? Atomic files, locks and journals."""

@@ -1,17 +1,19 @@
-"""Writing files so that a reader sees all of one or nothing of it."""
+"""Atomic files: a reader sees the whole new file or none of it."""
 
 import contextlib
-import fcntl
+import hashlib
 import os
-
-from difformer_plugin.errors import UserError
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from typing import TextIO
 
 
 @contextlib.contextmanager
-def atomic_path(path):
-    """A temporary name beside `path` to write to; the file takes its own when the block succeeds.
+def atomic_path(path: str | PathLike) -> Iterator[str]:
+    """Yield a temporary path to write to, which is renamed to `path` when the block succeeds.
 
-    The name ends as `path` does, since libraries tell formats by it.
+    The temporary file is in the same folder and has the same suffix, from which libraries infer the
+    format. Missing folders are created.
     """
     folder, name = os.path.split(os.fspath(path))
     os.makedirs(folder or ".", exist_ok=True)
@@ -25,8 +27,8 @@ def atomic_path(path):
 
 
 @contextlib.contextmanager
-def atomic_text(path):
-    """Open `path` for writing UTF-8; the file takes its name only when the block succeeds."""
+def atomic_text(path: str | PathLike) -> Iterator[TextIO]:
+    """Open `path` for writing UTF-8; the file appears when the block succeeds."""
     with (
         atomic_path(path) as temporary,
         open(temporary, "w", encoding="utf-8", newline="\n") as handle,
@@ -34,28 +36,10 @@ def atomic_text(path):
         yield handle
 
 
-@contextlib.contextmanager
-def locked(folder):
-    """Keep other processes out of a folder in which this one works; created if need be.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "lock"), "w") as handle:
-        lock(handle, folder)
-        yield
-
-
-def lock(handle, name):
-    """Hold an open file until it is closed; the lock is this process's, not its children's.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        raise UserError(
-            f"{name} is in use by another process: wait for it, or choose another folder"
-        ) from None
+def digest_files(paths: Iterable[str | PathLike]) -> str:
+    """Hash of the contents of several files in the given order, 32 hexadecimal digits."""
+    digests = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with open(path, "rb") as file:
+            digests.update(hashlib.file_digest(file, "blake2b").digest())
+    return digests.hexdigest()

@@ -13,7 +13,7 @@ from difformer_plugin.data import recipe
 from difformer_plugin.data.download import download, fetch
 from difformer_plugin.data.recipe import Download
 from difformer_plugin.errors import UserError
-from difformer_plugin.storage.files import lock
+from difformer_plugin.storage.locks import lock_for_process
 
 CONTENT = bytes(range(256)) * 4000  # a million bytes
 
@@ -109,7 +109,7 @@ def test_a_page_is_no_archive(server, tmp_path):
 
 def hold_part(path, held, release):
     with open(path, "ab") as file:
-        lock(file, path)
+        lock_for_process(file, path)
         held.set()
         release.wait()
 

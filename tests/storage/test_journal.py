@@ -1,4 +1,4 @@
-"""The journal: whatever a kill leaves of the last line, what was appended before is all there."""
+"""Journal: whatever a kill leaves of the last line, all earlier records are kept."""
 
 import multiprocessing
 
@@ -13,6 +13,7 @@ RECORDS = [{"batch": 0, "text": "ä\n"}, {"batch": 1, "tokens": [1, 2, 3]}, {"ba
 
 @pytest.fixture
 def path(tmp_path):
+    """A journal with a header and three records."""
     path = tmp_path / "journal"
     with Journal(path) as journal:
         assert journal.header is None and journal.count == 0
@@ -27,12 +28,12 @@ def contents(path):
         return [journal.header, *journal.records()] if journal.header else []
 
 
-def whole_lines(data):
-    """How many lines end within these bytes."""
+def complete_lines(data):
+    """Number of lines that end within these bytes."""
     return data.count(b"\n")
 
 
-def test_what_is_written_is_read(path):
+def test_records_are_read_as_written(path):
     assert contents(path) == [HEADER, *RECORDS]
     with Journal(path) as journal:
         assert journal.count == len(RECORDS)
@@ -41,11 +42,11 @@ def test_what_is_written_is_read(path):
     assert contents(path) == [{"teacher": "other"}]
 
 
-def test_a_tail_torn_at_any_byte_is_cut_off(path):
+def test_a_line_torn_at_any_byte_is_cut_off(path):
     written = path.read_bytes()
     for size in range(len(written) + 1):
         path.write_bytes(written[:size])
-        kept = whole_lines(written[:size])
+        kept = complete_lines(written[:size])
         assert contents(path) == [HEADER, *RECORDS][:kept]
         with Journal(path) as journal:
             if journal.header is None:
@@ -54,16 +55,16 @@ def test_a_tail_torn_at_any_byte_is_cut_off(path):
         assert contents(path) == [HEADER, *RECORDS[: max(0, kept - 1)], {"batch": 9}]
 
 
-def test_a_changed_byte_ends_what_is_believed(path):
-    """No record is ever read as another than the one that was written."""
+def test_a_changed_byte_invalidates_its_line_and_all_after_it(path):
+    """A damaged record is never read as a different one."""
     written = path.read_bytes()
     for place in range(len(written)):
         path.write_bytes(written[:place] + bytes([written[place] ^ 1]) + written[place + 1 :])
-        assert contents(path) == [HEADER, *RECORDS][: whole_lines(written[:place])]
+        assert contents(path) == [HEADER, *RECORDS][: complete_lines(written[:place])]
 
 
-def test_a_tail_of_zeros_is_cut_off(path):
-    """What some file systems leave after a power failure."""
+def test_trailing_zeros_are_cut_off(path):
+    """Some file systems leave them after a power failure."""
     path.write_bytes(path.read_bytes() + bytes(4096))
     assert contents(path) == [HEADER, *RECORDS]
 
@@ -84,4 +85,10 @@ def test_another_process_is_refused_until_the_first_ends(path):
         Journal(path)
     process.kill()  # the lock does not outlive its process
     process.join()
+    assert contents(path) == [HEADER, *RECORDS]
+
+
+def test_the_same_process_cannot_open_it_twice(path):
+    with Journal(path), pytest.raises(UserError, match="in use"):
+        Journal(path)
     assert contents(path) == [HEADER, *RECORDS]
