@@ -19,6 +19,8 @@ def configurations():
     from difformer_plugin.decoding.options import DecodingOptions
     from difformer_plugin.families.embeddings.config import DifformerConfig
     from difformer_plugin.families.embeddings.objective import DifformerLossConfig
+    from difformer_plugin.families.insertion.config import InsertionDiffusionConfig
+    from difformer_plugin.families.insertion.objective import InsertionDiffusionLossConfig
     from difformer_plugin.families.tokens.config import DiscreteDiffusionConfig
     from difformer_plugin.families.tokens.objective import DiscreteDiffusionLossConfig
     from difformer_plugin.networks.config import NetworkConfig
@@ -29,6 +31,8 @@ def configurations():
         "difformer_loss": (DifformerLossConfig, None),
         "discrete_diffusion": (DiscreteDiffusionConfig, NetworkConfig),
         "discrete_diffusion_loss": (DiscreteDiffusionLossConfig, None),
+        "insertion_diffusion": (InsertionDiffusionConfig, NetworkConfig),
+        "insertion_diffusion_loss": (InsertionDiffusionLossConfig, None),
         "decoding": (DecodingOptions, None),
     }
 

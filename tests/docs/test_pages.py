@@ -167,6 +167,37 @@ def pkg_exists(name):
     return name in MODULES or name == "difformer_plugin"
 
 
+def test_the_code_of_extending_runs():
+    """All of its blocks in their order, and the laws that it states of them."""
+    code = "".join(code for kind, code in blocks(PAGES["docs/extending.md"]) if kind == "python")
+    done = subprocess.run([sys.executable, "-c", code + EXTENDING], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+EXTENDING = """
+import torch
+from difformer_plugin.diffusion.gaussian.process import GaussianProcess
+
+process = GaussianProcess.create("quadratic", 100).spaced(10)
+z_0, random = torch.randn(1, 50_000), torch.Generator().manual_seed(1)
+noise = lambda: torch.randn(z_0.shape, generator=random)
+for kept in (0.0, 0.5, 1.0):
+    now, then = process.alpha_bar[5], process.alpha_bar[4]
+    z_t = now**0.5 * z_0 + (1 - now) ** 0.5 * noise()
+    z_s = Renoise(process, kept_noise=kept).step(z_t, z_0, 5, noise)
+    residual = z_s - then**0.5 * z_0
+    assert abs(residual.var().item() / (1 - then) - 1) < 0.05
+"""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_is_named_exists(page):
+    names = re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|sh|md|yaml|toml|svg|cff))`", PAGES[page])
+    for name in names:
+        places = (REPOSITORY / name, REPOSITORY / "difformer_plugin" / name)
+        assert "NAME" in name or any(place.exists() for place in places), name
+
+
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 LINKED = {
     **PAGES,
