@@ -1,75 +1,98 @@
-"""Fast decoding: sources projected once, little padding, pieces that fit the caches, early leavers.
+"""Fast decoding: sources projected once, little padding, pieces that fit caches, early leavers.
 
-The output is that of `plain.decode`, up to the rounding of floating-point numbers.
+The output is that of `oracle.decode`, up to floating-point rounding.
 """
 
+from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
-from difformer_plugin.decoding.candidates import FRAME, Drawn
+from difformer_plugin.decoding.candidates import Drawn
+from difformer_plugin.decoding.combination import Combination
 from difformer_plugin.decoding.graphs import Recordings
 from difformer_plugin.decoding.loop import predictor, reverse_process
 from difformer_plugin.decoding.options import PRECISIONS
-from difformer_plugin.decoding.speedups import ENGINE
+from difformer_plugin.decoding.sampling import build_sampler
+from difformer_plugin.decoding.speedups import ENGINE, Speedups
 from difformer_plugin.diffusion.noise import SentenceNoise
+from difformer_plugin.diffusion.sampler import Sampler
+from difformer_plugin.families.contract import Family
+from difformer_plugin.networks.layers import Memory
 from difformer_plugin.networks.layout import Layout
-from difformer_plugin.reranking.ngram_bleu import mbr_scores_of_ids
 
 # Tokens decoded at a time. On a CPU, what is written to memory and not to the caches costs five
 # times as much for each token; a GPU wants as many as it can get.
 CHUNK = {"cpu": 2048, "cuda": 2**16}
-REPLAYING = {"cuda"}  # devices whose predictions are replayed
-WIDTH_MULTIPLE = 8  # of the rows there
+REPLAYING = {"cuda"}  # devices whose predictions are replayed from recorded graphs
+WIDTH_MULTIPLE = 8  # of the rows there, so that few shapes occur
+
+Rounded = tuple[torch.Tensor, torch.Tensor]  # tokens (L,) and their log-probabilities (L,)
+# Scores candidates of some sentences during a race: sentence numbers, candidates -> scores.
+RaceScores = Callable[[list[int], list[list[Rounded]]], list[list[float]]]
 
 
-def decode(model, options, memory, lengths, keys, history=False, means=ENGINE):
-    """Draw the candidates of a batch. Arguments and result are those of `plain.decode`.
+def decode(
+    model: Family,
+    options: Any,
+    memory: Memory,
+    lengths: torch.Tensor,
+    keys: torch.Tensor,
+    history: bool = False,
+    speedups: Speedups = ENGINE,
+    race_scores: RaceScores | None = None,
+) -> list[Drawn]:
+    """Draw the candidates of a batch. Arguments and result are those of `oracle.decode`.
 
     With --race-after, the candidates that were dropped are among the result, marked as such.
+
+    Args:
+        race_scores: scores the candidates of a race; needed with --race-after.
     """
     sentences, beam = lengths.shape
     lengths, device = lengths.tolist(), memory.mask.device
-    process = model.decoding_process(options)
+    sampler = build_sampler(model, options)
     noise = SentenceNoise(
         keys.repeat_interleave(beam),
         torch.arange(beam, device=device).repeat(sentences),
-        process.draw_noise,
+        sampler.draw_noise,
     )
-    size = CHUNK.get(device.type, CHUNK["cuda"]) if means.chunk else None
-    # what grows ends about as long as its source
-    ends = [[n] * beam for n in memory.lengths().tolist()] if process.grows else lengths
+    size = CHUNK.get(device.type, CHUNK["cuda"]) if speedups.chunk else None
+    # A target that grows ends about as long as its source.
+    ends = [[n] * beam for n in memory.lengths().tolist()] if sampler.grows else lengths
     chunks = []
     for chunk in _chunks(ends, size):
         numbers = [s * beam + i for s in chunk for i in range(beam)]
-        running = Running(
+        active = ActiveCandidates(
             model,
-            process,
+            sampler,
             options,
-            means,
+            speedups,
             memory.select(torch.tensor(chunk, device=device)),
             [length for s in chunk for length in lengths[s]],
             noise.select(torch.tensor(numbers, device=device)),
             history,
+            race_scores and (lambda candidates, chunk=chunk: race_scores(chunk, candidates)),
         )
-        running.run()
-        chunks.append((numbers, running))
-    # only now, so that a GPU goes on with the next chunk without waiting for the host
+        active.run()
+        chunks.append((numbers, active))
+    # Only now, so that a GPU goes on with the next chunk without waiting for the host.
     drawn = {
         numbers[i]: candidate
-        for numbers, running in chunks
-        for i, candidate in running.drawn().items()
+        for numbers, active in chunks
+        for i, candidate in active.drawn().items()
     }
     return [drawn[i] for i in range(sentences * beam)]
 
 
-def _chunks(lengths, size):
-    """Which sentences are decoded together, so that no more than `size` tokens are if possible."""
+def _chunks(lengths: list[list[int]], size: int | None) -> list[list[int]]:
+    """Which sentences are decoded together: if possible, no more than `size` tokens."""
     if size is None:
         return [list(range(len(lengths)))]
     totals = [sum(own) for own in lengths]
-    chunks, tokens = [], 0
+    chunks: list[list[int]] = []
+    tokens = 0
     for s in sorted(range(len(lengths)), key=lambda s: -totals[s]):
         if not chunks or tokens + totals[s] > size:
             chunks.append([])
@@ -79,166 +102,215 @@ def _chunks(lengths, size):
     return chunks
 
 
-class Running:
-    """The candidates of some sentences on their way through the reverse process.
+class Sources:
+    """What one prediction of a step reads of the sources of the active candidates.
+
+    Args:
+        memory: of the sources.
+        branch: which of the predictions of a step it is.
+        share: project keys and values once and not at each step.
+    """
+
+    def __init__(
+        self, model: Family, memory: Memory, dtype: torch.dtype | None, branch: int, share: bool
+    ):
+        self.model, self.memory, self.dtype, self.branch = model, memory, dtype, branch
+        self.projected = model.conditions(memory, dtype) if share else None
+        self.replayed: Any = None
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep the sources `rows` only."""
+        self.memory = self.memory.select(rows)
+        self.projected = self.projected and self.projected.select(rows)
+
+    def conditions(self) -> Any:
+        """The conditions of a prediction."""
+        return self.projected or self.model.conditions(self.memory, self.dtype)
+
+    def record(self, layout: Layout) -> None:
+        """Replay predictions of this layout, where there is a recording of its shape."""
+        self.replayed = None
+        if self.projected is not None and layout.device.type in REPLAYING:
+            recordings = self.model.derived.setdefault(("graphs", self.branch), Recordings())
+            self.replayed = recordings.find(self.model, layout, self.projected)
+
+    def predict(
+        self, z: Any, time: float, layout: Layout, previous: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The model's prediction (N, D)."""
+        if self.replayed is not None:
+            return self.replayed(z, time, previous)
+        return self.model.predict(z, time, layout, self.conditions(), previous)
+
+
+class ActiveCandidates:
+    """The candidates of some sentences while they are decoded.
 
     A candidate is known by its number among those it began with, a sentence's one after another,
     and a source by its row in the memory that it began with.
 
     Args:
-        process: the model's, for these options.
-        memory: Memory of the sentences.
-        lengths: list of ints, of the candidates; all sentences have equally many.
-        noise: SentenceNoise of the candidates.
+        memory: of the sentences.
+        lengths: of the candidates; all sentences have equally many.
+        noise: of the candidates.
+        race_scores: scores the candidates of each sentence.
     """
 
-    def __init__(self, model, process, options, means, memory, lengths, noise, history):
-        self.model, self.process, self.options, self.means = model, process, options, means
+    def __init__(
+        self,
+        model: Family,
+        sampler: Sampler,
+        options: Any,
+        speedups: Speedups,
+        memory: Memory,
+        lengths: list[int],
+        noise: SentenceNoise,
+        history: bool,
+        race_scores: Callable[[list[list[Rounded]]], list[list[float]]] | None,
+    ):
+        self.model, self.sampler, self.options = model, sampler, options
+        self.speedups, self.race_scores = speedups, race_scores
         self.lengths, self.all_noise = lengths, noise
-        self.device, self.dim = memory.mask.device, model.noise_shape(1)[-1]
-        self.dtype = PRECISIONS.get(options.decoding_precision)
+        self.device = memory.mask.device
+        dtype = PRECISIONS.get(options.decoding_precision)
         self.beam = len(lengths) // len(memory.mask)
-        sources = [i // self.beam for i in range(len(lengths))]
-        self.sources = sources if means.share else list(range(len(lengths)))
-        self.present = sorted(set(self.sources))
-        self.memory = memory.widened(self._width(memory.mask.shape[1]))
-        if not means.share:
-            self.memory = self.memory.select(torch.tensor(sources, device=self.device))
-        self.context = model.context(self.memory, self.dtype) if means.share else None
-        self.numbers = list(range(len(lengths)))  # of those that are still running
+        owners = [i // self.beam for i in range(len(lengths))]
+        self.owners = owners if speedups.share else list(range(len(lengths)))
+        self.present = sorted(set(self.owners))
+        memory = memory.widened(self._width(memory.mask.shape[1]))
+        if not speedups.share:
+            memory = memory.select(torch.tensor(owners, device=self.device))
+        self.combination = Combination(options)
+        self.sources = [
+            Sources(model, own, dtype, branch, speedups.share)
+            for branch, own in enumerate(self.combination.memories(model, memory))
+        ]
+        self.numbers = list(range(len(lengths)))  # of those that are still active
         self.taken = 0  # steps
-        self.tokens = self.unchanged = None  # after the last step, and for how many
-        self.history = [[] for _ in lengths] if history else None
-        self.done, self.dropped = {}, set()
-        self.padded = not means.pack or self.device.type != "cpu"
+        self.tokens = self.unchanged = None  # after the last step, and for how many steps
+        self.history: list[list[Rounded]] | None = [[] for _ in lengths] if history else None
+        self.done: dict[int, tuple] = {}
+        self.dropped: set[int] = set()
+        self.padded = not speedups.pack or self.device.type != "cpu"
         self._lay_out()
 
-    def run(self):
+    def run(self) -> None:
         """Draw all."""
         narrows = self.options.halt_after or self.options.race_after
         end = reverse_process(
-            self.process,
+            self.sampler,
             predictor(self.model, self.options, self._predict),
-            lambda step: self.noise.at(step, self.layout.rows, self.layout.positions, self.dim),
+            self._draw_noise,
             self.options.decoding_early_stopping,
             None if self.history is None else self._observe,
-            self._narrow if narrows else None,
+            self._drop_finished if narrows else None,
             lambda: self.layout,
-            self._arrange if self.process.grows else None,
+            self._arrange if self.sampler.grows else None,
         )
         if self.numbers:
-            taken = len(self.process) - self.options.decoding_early_stopping
-            self._finish(self._split(self.model.round(self._real(end))), taken)
-        self.memory = self.context = self.replayed = None  # which other chunks have room for
+            taken = len(self.sampler.times) - self.options.decoding_early_stopping
+            self._finish(self._split(self.model.round(self.layout.drop_padding(end))), taken)
+        self.sources = []  # so that other chunks have room
 
-    def _width(self, longest):
-        """What rows are padded to: where shapes are recorded, few shapes are wanted."""
+    def _width(self, longest: int) -> int:
+        """What rows are padded to: where shapes are recorded, few shapes should occur."""
         multiple = WIDTH_MULTIPLE if self.device.type in REPLAYING else 1
         return -(-longest // multiple) * multiple
 
-    def _predict(self, z, timestep, previous):
-        if self.replayed is not None:
-            return self.replayed(z, timestep, previous)
-        return self.model.predict(z, timestep, self.layout, self._context(), previous)
+    def _predict(self, z: Any, time: float, previous: torch.Tensor | None) -> torch.Tensor:
+        return self.combination.combine(
+            [own.predict(z, time, self.layout, previous) for own in self.sources]
+        )
 
-    def _context(self):
-        return self.context or self.model.context(self.memory, self.dtype)
+    def _draw_noise(self, step: int) -> torch.Tensor:
+        return self.noise.at(step, self.layout.rows, self.layout.positions, self.model.noise_dim)
 
-    def _lay_out(self):
-        """The layout, noise and sources of those that are still running."""
+    def _lay_out(self) -> None:
+        """Set the layout, noise and sources of those that are still active."""
         lengths = [self.lengths[i] for i in self.numbers]
-        here = [self.sources[i] for i in self.numbers]
-        if len(present := sorted(set(here))) < len(self.present):
+        owners = [self.owners[i] for i in self.numbers]
+        if len(present := sorted(set(owners))) < len(self.present):
             rows = torch.tensor([self.present.index(s) for s in present], device=self.device)
-            self.memory = self.memory.select(rows)
-            self.context = self.context and self.context.select(rows)
+            for own in self.sources:
+                own.select(rows)
             self.present = present
         place = {source: i for i, source in enumerate(present)}
-        here = [place[source] for source in here]
+        owners = [place[source] for source in owners]
         if not self.padded:
-            self.layout = Layout(lengths, here, self.device)
+            self.layout = Layout(lengths, owners, self.device)
         else:
-            # of the longest that there was, so that tokens keep their places
+            # As wide as the longest that there was, so that tokens keep their places.
             width = self._width(max(self.lengths))
             real = torch.arange(width) < torch.tensor(lengths)[:, None]
-            self.layout = Layout([width] * len(lengths), here, self.device, real.to(self.device))
+            self.layout = Layout([width] * len(lengths), owners, self.device, real.to(self.device))
         self.noise = self.all_noise.select(torch.tensor(self.numbers, device=self.device))
-        self.replayed = None
-        if self.means.share and self.device.type in REPLAYING:
-            recordings = self.model.derived.setdefault("recordings", Recordings())
-            self.replayed = recordings.find(self.model, self.layout, self.context)
+        for own in self.sources:
+            own.record(self.layout)
 
-    def _arrange(self, z):
-        """A state that has grown, laid out anew."""
+    def _arrange(self, z: Any) -> Any:
+        """Re-pack candidates after their lengths changed."""
         self.lengths = z.lengths.tolist()
         self._lay_out()
         return z.placed(self.layout)
 
-    def _real(self, x):
-        """What there is of the tokens that are no padding."""
-        return x if self.layout.real is None else x[self.layout.real]
-
-    def _split(self, rounded):
-        """A pair of tensors (N,) as pairs of those that are running: one for each number."""
+    def _split(self, rounded: Rounded) -> dict[int, Rounded]:
+        """A pair of tensors (N,) as one pair for each active candidate, by number."""
         lengths = [self.lengths[i] for i in self.numbers]
         return dict(zip(self.numbers, zip(*(x.split(lengths) for x in rounded))))
 
-    def _guess(self, z, prediction):
-        return self._split(self.model.guess(self._real(z), self._real(prediction)))
+    def _guess(self, z: Any, prediction: torch.Tensor) -> dict[int, Rounded]:
+        drop_padding = self.layout.drop_padding
+        return self._split(self.model.guess(drop_padding(z), drop_padding(prediction)))
 
-    def _observe(self, k, z, prediction):
+    def _observe(self, k: int, z: Any, prediction: torch.Tensor) -> None:
         shown = (
             self._guess(z, prediction)
             if self.options.retain_z_0_hat
-            else self._split(self.model.round(self._real(z)))
+            else self._split(self.model.round(self.layout.drop_padding(z)))
         )
         for number, rounded in shown.items():
             self.history[number].append(rounded)
 
-    def _finish(self, rounded, taken):
+    def _finish(self, rounded: dict[int, Rounded], taken: int) -> None:
         self.done |= {i: (*pair, taken) for i, pair in rounded.items()}
 
-    def _narrow(self, k, z, prediction):
-        """Finish those that have come to rest, leave those that have lost: what goes on."""
+    def _drop_finished(self, k: int, z: Any, prediction: torch.Tensor) -> torch.Tensor | None:
+        """Finish candidates that have converged or lost the race: an index of tokens that go on."""
         self.taken += 1
-        resting = self._at_rest(z, prediction) if self.options.halt_after else set()
+        converged = self._converged(z, prediction) if self.options.halt_after else set()
         racing = self.taken == self.options.race_after
-        if not resting and not racing:
+        if not converged and not racing:
             return None
         rounded = self._guess(z, prediction)
-        self._finish({i: rounded.pop(i) for i in resting}, self.taken)
+        self._finish({i: rounded.pop(i) for i in converged}, self.taken)
         if racing:
-            # those that have finished cost nothing more and stay what they are
+            # Those that have finished cost nothing more, and stay what they are.
             self.dropped = set(rounded) - self._winners(rounded)
             self._finish({i: rounded.pop(i) for i in self.dropped}, self.taken)
         stays = torch.tensor([i in rounded for i in self.numbers], device=self.device)
-        going_on = stays[self.layout.rows]
+        keep = stays[self.layout.rows]
         self.numbers = list(rounded)
         if self.options.halt_after:
-            self.tokens, self.unchanged = self.tokens[going_on], self.unchanged[stays]
+            self.tokens, self.unchanged = self.tokens[keep], self.unchanged[stays]
         if self.numbers:
             self._lay_out()
-        return going_on
+        return keep
 
-    def _winners(self, running):
-        """Numbers of the --race-keep best of each sentence, those that have finished included."""
-        candidates = [running.get(i) or self.done[i][:2] for i in range(len(self.lengths))]
-        if self.options.bleu_mbr:
-            words = [tokens[1:-1] for tokens, _ in candidates]  # BOS and EOS would match always
-            scores = mbr_scores_of_ids(
-                pad_sequence(words, batch_first=True),
-                torch.tensor(self.lengths, device=self.device) - FRAME,
-                torch.arange(len(candidates), device=self.device) // self.beam,
-            )
-        else:
-            scores = torch.stack([log_probs.mean() for _, log_probs in candidates])
-        order = scores.view(-1, self.beam).argsort(dim=1, descending=True, stable=True)
-        best = order[:, : self.options.race_keep].tolist()
-        return {s * self.beam + i for s, own in enumerate(best) for i in own}
+    def _winners(self, active: dict[int, Rounded]) -> set[int]:
+        """Numbers of the --race-keep best of each sentence, finished ones included."""
+        candidates = [active.get(i) or self.done[i][:2] for i in range(len(self.lengths))]
+        starts = range(0, len(candidates), self.beam)
+        scores = self.race_scores([candidates[s : s + self.beam] for s in starts])
+        winners = set()
+        for start, own in zip(starts, scores):
+            # A stable sort: ties keep their order.
+            best = sorted(range(self.beam), key=lambda i: -own[i])[: self.options.race_keep]
+            winners |= {start + i for i in best}
+        return winners
 
-    def _at_rest(self, z, prediction):
-        """Numbers of those whose tokens have been the same for --halt-after steps."""
-        tokens = self.model.likeliest(z, prediction, self._context())
+    def _converged(self, z: Any, prediction: torch.Tensor) -> set[int]:
+        """Numbers of those whose tokens have not changed for --halt-after steps."""
+        tokens = self.model.likeliest(z, prediction, self.sources[0].conditions())
         if self.tokens is None:
             self.unchanged = torch.zeros(len(self.numbers), dtype=torch.long, device=self.device)
         else:
@@ -249,11 +321,11 @@ class Running:
             changed[self.layout.rows[differs]] = True
             self.unchanged = (self.unchanged + 1).masked_fill(changed, 0)
         self.tokens = tokens
-        rested = (self.unchanged >= self.options.halt_after).tolist()
-        return {i for i, rests in zip(self.numbers, rested) if rests}
+        converged = (self.unchanged >= self.options.halt_after).tolist()
+        return {i for i, yes in zip(self.numbers, converged) if yes}
 
-    def drawn(self):
-        """All candidates on the host: a dictionary from numbers to Drawn."""
+    def drawn(self) -> dict[int, Drawn]:
+        """All candidates on the host, by number."""
         final = _on_host([self.done[i][:2] for i in sorted(self.done)])
         steps = [len(own) for own in self.history or []]
         past = iter(_on_host([pair for own in self.history or [] for pair in own]))
@@ -264,7 +336,7 @@ class Running:
         }
 
 
-def _on_host(pairs):
+def _on_host(pairs: list[Rounded]) -> list[Rounded]:
     """Pairs of tensors (L,), moved in two transfers."""
     if not pairs:
         return []

@@ -1,67 +1,84 @@
-"""The iterative generator that fairseq calls: candidates, reverse process, rounding, choice."""
+"""The iterative generator that fairseq calls: candidates, reverse process, rounding, reranking."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
-from fairseq.data.data_utils import post_process
+from fairseq.data import Dictionary
 
-from difformer_plugin.decoding import engine
-from difformer_plugin.decoding import oracle as plain
-from difformer_plugin.decoding.candidates import FRAME, forced_lengths, length_beam
+from difformer_plugin.decoding import engine, oracle
+from difformer_plugin.decoding.candidates import FRAME, Drawn, forced_lengths, length_beam
 from difformer_plugin.decoding.history import HistoryFile
 from difformer_plugin.decoding.options import check_options
-from difformer_plugin.decoding.speedups import ENGINE, PLAIN
+from difformer_plugin.decoding.sampling import check_decoding
+from difformer_plugin.decoding.speedups import ENGINE, PLAIN, Speedups
 from difformer_plugin.diffusion.noise import sentence_keys
 from difformer_plugin.errors import UserError
-from difformer_plugin.reranking.choice import bleu_scores
-from difformer_plugin.reranking.ngram_bleu import mbr_scores
-from difformer_plugin.reranking.teacher_scores import candidate_log_probs
+from difformer_plugin.families.contract import Family, is_diffusion_model
+from difformer_plugin.networks.layers import Memory
+from difformer_plugin.reranking.mbr import looped_scores
+from difformer_plugin.reranking.options import build_reranker
+from difformer_plugin.reranking.own import OwnProbability
+from difformer_plugin.reranking.reranker import Batch, Candidate, Scores
 
 
 class DiffusionGenerator:
-    """2D parallel decoding (Sec. 3.3) with any diffusion model of this plug-in.
-
-    The model is asked for its `encoder`, `length_predictor` and what `DiffusionModel` names for
-    decoding; nothing here knows its family.
+    """2D parallel decoding (Sec. 3.3) with a diffusion model of any family.
 
     Args:
-        dictionary: the target dictionary.
+        dictionary: of the target.
         options: DecodingOptions.
         seed: of the noise.
         retain_history: keep the tokens of every step and their log-probabilities.
-        means: by which decoding is made fast; `PLAIN` for none.
+        speedups: those that are on; with `PLAIN` the oracle decodes.
     """
 
-    def __init__(self, dictionary, options, seed, retain_history=False, means=ENGINE):
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        options: Any,
+        seed: int,
+        retain_history: bool = False,
+        speedups: Speedups = ENGINE,
+    ):
         check_options(options)
-        self.means = means
+        self.speedups = speedups
         self.dictionary, self.options, self.seed = dictionary, options, seed
         self.retain_history = retain_history
         if options.history_file and not retain_history:
             raise UserError("--history-file needs --retain-iter-history")
         self.history_file = options.history_file and HistoryFile(options.history_file, dictionary)
         self.eos = dictionary.eos()  # fairseq leaves this symbol out of what it prints
+        self.reranker = build_reranker(options, dictionary)
+        if not speedups.count:
+            self.reranker.text_scores = looped_scores
 
-    def check_models(self, models):
-        """One model, or with --ppl-mbr a second one to choose among its candidates."""
-        if not hasattr(models[0], "decoding_process"):
+    def check_models(self, models: Sequence[Any]) -> None:
+        """Check the models of --path: one, and a teacher where the reranker needs it.
+
+        Raises:
+            UserError: they are not of these kinds, or cannot be decoded with these options.
+        """
+        if not is_diffusion_model(models[0]):
             raise UserError(
                 f"the first model of --path is a {type(models[0]).__name__}, not a diffusion "
                 "model: put the diffusion model first and a teacher second"
             )
-        if self.options.ppl_mbr and len(models) < 2:
+        needs_teacher = self.reranker.needs_teacher
+        if needs_teacher and len(models) < 2:
             raise UserError("--ppl-mbr needs a teacher: --path difformer.pt:teacher.pt")
-        if self.options.ppl_mbr and hasattr(models[1], "decoding_process"):
+        if needs_teacher and is_diffusion_model(models[1]):
             raise UserError(
                 "the teacher, the second model of --path, must be autoregressive, "
                 f"not a {type(models[1]).__name__}"
             )
-        if len(models) > 1 + self.options.ppl_mbr:
+        if len(models) > 1 + needs_teacher:
             raise UserError(
                 f"--path names {len(models)} models: give one, or a second one as the teacher of "
                 "--ppl-mbr (ensembles are not supported)"
             )
-        models[0].check_decoding(self.options)
+        check_decoding(models[0], self.options)
         longest = models[0].max_positions()[1]
         if self.options.force_length is not None and self.options.force_length + FRAME > longest:
             raise UserError(
@@ -70,11 +87,17 @@ class DiffusionGenerator:
             )
 
     @torch.no_grad()
-    def generate(self, models, sample, prefix_tokens=None, **unused):
+    def generate(
+        self,
+        models: Sequence[Any],
+        sample: dict[str, Any],
+        prefix_tokens: Any = None,
+        **unused: Any,
+    ) -> list[list[dict[str, Any]]]:
         """Translate a batch.
 
         Args:
-            models: the diffusion model and, with --ppl-mbr, the teacher.
+            models: the diffusion model and, if the reranker needs it, a teacher.
             sample: fairseq's; its sources carry BOS and EOS.
         Returns:
             for each sentence its candidates, the best first, as the dictionaries that fairseq
@@ -91,7 +114,11 @@ class DiffusionGenerator:
 
         lengths = lengths.repeat_interleave(options.noise_beam_size, dim=1)
         keys = sentence_keys(src_tokens, self.dictionary.pad(), self.seed)
-        decode = plain.decode if self.means == PLAIN else partial(engine.decode, means=self.means)
+        if self.speedups == PLAIN:
+            decode = oracle.decode
+        else:
+            race_scores = partial(self._race_scores, models, src_tokens, memory)
+            decode = partial(engine.decode, speedups=self.speedups, race_scores=race_scores)
         drawn = decode(model, options, memory, lengths, keys, self.retain_history)
         beam = lengths.shape[1]
         sentences = [drawn[i : i + beam] for i in range(0, len(drawn), beam)]
@@ -100,14 +127,15 @@ class DiffusionGenerator:
             sentences[s] = [
                 c._replace(tokens=frame, log_probs=c.log_probs[:FRAME]) for c in sentences[s]
             ]
-        hypotheses = self._choose(models, src_tokens, sentences)
+        hypotheses = self._choose(models, src_tokens, memory, sentences)
         if self.history_file:
             self.history_file.write(sample, hypotheses)
         return hypotheses
 
-    def _lengths(self, model, memory):
+    def _lengths(self, model: Family, memory: Memory) -> torch.Tensor:
+        """The lengths to try, int64 (B, b1)."""
         longest = model.max_positions()[1]
-        if model.length_predictor is None:  # lengths grow from an empty frame
+        if not model.predicts_length:  # it grows from an empty frame
             return torch.full_like(memory.lengths(), FRAME)[:, None]
         if self.options.forces_length:
             return forced_lengths(memory.lengths(), self.options, longest)
@@ -119,46 +147,43 @@ class DiffusionGenerator:
             self.options.length_beam_window,
         )
 
-    def _choose(self, models, src_tokens, sentences):
+    def _race_scores(
+        self,
+        models: Sequence[Any],
+        src_tokens: torch.Tensor,
+        memory: Memory,
+        sentences: list[int],
+        candidates: list[list[tuple[torch.Tensor, torch.Tensor]]],
+    ) -> Scores:
+        """Scores of the candidates of some sentences in the middle of decoding."""
+        rows = torch.tensor(sentences, device=src_tokens.device)
+        active = [[Candidate(*c) for c in own] for own in candidates]
+        batch = Batch(models, src_tokens[rows], memory.select(rows), active)
+        return self.reranker.race_scores(batch)
+
+    def _choose(
+        self,
+        models: Sequence[Any],
+        src_tokens: torch.Tensor,
+        memory: Memory,
+        sentences: list[list[Drawn]],
+    ) -> list[list[dict[str, Any]]]:
         """Hypotheses of each sentence, those that were dropped left out, the best first."""
+        kept = [[c for c in candidates if not c.dropped] for candidates in sentences]
+        dropped = [[c for c in candidates if c.dropped] for candidates in sentences]
+        batch = Batch(models, src_tokens, memory, kept, dropped)
+        # A candidate alone needs no reranker; its score is its own probability.
+        alone = len(sentences[0]) == 1
+        reranker = OwnProbability(self.options, self.dictionary) if alone else self.reranker
         chosen = []
-        for candidates, scores in zip(sentences, self._scores(models, src_tokens, sentences)):
-            scored = zip((c for c in candidates if not c.dropped), scores)
-            # a stable order: of equal scores the first, which has the likeliest length
-            ranked = sorted(scored, key=lambda pair: -pair[1])
+        for candidates, scores in zip(kept, reranker.scores(batch)):
+            # A stable sort: ties keep their order, the likeliest length first.
+            ranked = sorted(zip(candidates, scores), key=lambda pair: -pair[1])
             chosen.append([hypothesis(candidate, score) for candidate, score in ranked])
         return chosen
 
-    def _scores(self, models, src_tokens, sentences):
-        """By the chosen measure, for each sentence a list of those that were not dropped."""
-        kept = [[c for c in candidates if not c.dropped] for candidates in sentences]
-        beam = len(sentences[0])
-        if beam > 1 and self.options.bleu_mbr:
-            return self._mbr(kept, [[c for c in own if c.dropped] for own in sentences])
-        if beam > 1 and self.options.ppl_mbr:
-            tokens = [[c.tokens for c in candidates] for candidates in kept]
-            return candidate_log_probs(models[1], src_tokens, tokens, self.dictionary)
-        return [[c.log_probs.mean().item() for c in candidates] for candidates in kept]
 
-    def _mbr(self, kept, dropped):
-        """Mean BLEU of each candidate against the others, the dropped ones included."""
-        texts, evidence = (
-            [[self._words(c.tokens) for c in candidates] for candidates in sentences]
-            for sentences in (kept, dropped)
-        )
-        if self.means.count:
-            return mbr_scores(texts, evidence=evidence)
-        return [bleu_scores(own + others)[: len(own)] for own, others in zip(texts, evidence)]
-
-    def _words(self, tokens):
-        # a list, since a tensor is slow to iterate over
-        words = self.dictionary.string(
-            tokens.tolist(), extra_symbols_to_ignore={self.dictionary.bos()}
-        )
-        return post_process(words, self.options.mbr_remove_bpe)
-
-
-def hypothesis(candidate, score):
+def hypothesis(candidate: Drawn, score: float) -> dict[str, Any]:
     """A candidate as the dictionary that fairseq expects."""
     return {
         "steps": candidate.steps,

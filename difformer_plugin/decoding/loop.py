@@ -1,73 +1,78 @@
-"""The reverse process, one loop for every family of diffusion."""
+"""The reverse process: one loop for all families and samplers."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
+
+import torch
+
+from difformer_plugin.diffusion.sampler import Layout, Sampler
+
+Predict = Callable[[Any, float, torch.Tensor | None], torch.Tensor]
 
 
 def reverse_process(
-    process,
-    predict,
-    noise,
-    early_stopping=0,
-    observe=None,
-    narrow=None,
-    layout=lambda: None,
-    arrange=None,
-):
+    sampler: Sampler,
+    predict: Predict,
+    noise: Callable[[int], torch.Tensor],
+    early_stopping: int = 0,
+    observe: Callable[[int, Any, torch.Tensor], None] | None = None,
+    narrow: Callable[[int, Any, torch.Tensor], Any] | None = None,
+    layout: Callable[[], Layout | None] = lambda: None,
+    arrange: Callable[[Any], Any] | None = None,
+) -> Any:
     """Draw from the prior and step back to the uncorrupted target.
 
     Args:
-        process: its `prior(noise, layout)` gives the start; `step(z, prediction, k, noise, layout)`
-            draws the state before the k-th of its `len(process)` steps; `timesteps[k]` is that step
-            in training; `finish(z, prediction, k, draw, layout)` goes to the end in one step,
-            `draw()` being its noise. Where it `grows`, a step may change the number of tokens.
-        predict: function (z, timestep, previous prediction or None) -> prediction.
-        noise: function of the step, which is k, or len(process) for the prior.
-        early_stopping: leave out that many of the last steps.
+        predict: function (z, time in [0, 1], previous prediction or None) -> prediction.
+        noise: function of the step, which is k, or K for the prior.
+        early_stopping: E, leave out that many of the last steps.
         observe: called with (k, z, prediction) after each step, z being the state stepped to.
-        narrow: called with (k, z, prediction) after each step but the last; may return an index of
-            what goes on, which `predict` and `noise` then have to expect, or None for all.
-        layout: function without arguments: where the tokens lie by now.
-        arrange: for a process that grows, a function of the state stepped to -> the state as the
+        narrow: called with (k, z, prediction) after each step but the last. It may return an index
+            of the tokens that go on, which `predict` and `noise` then have to expect, or None.
+        layout: the layout of the tokens at present.
+        arrange: for a sampler that grows, a function of the state stepped to -> the state as the
             layout has it from now on. The next prediction then has no previous one.
     Returns:
         what `finish` made, or the empty state that `narrow` has left.
     """
-    z = process.prior(noise(len(process)), layout())
+    steps = len(sampler.times)
+    z = sampler.prior(partial(noise, steps), layout())
     prediction = None
-    for k in reversed(range(early_stopping, len(process))):
-        prediction = predict(z, process.timesteps[k].item(), prediction)
+    for k in reversed(range(early_stopping, steps)):
+        previous, prediction = prediction, predict(z, float(sampler.times[k]), prediction)
         last = k == early_stopping
         if not last or observe is not None:
-            before, z = z, process.step(z, prediction, k, noise(k), layout())
+            before = z
+            z = sampler.step(z, prediction, k, partial(noise, k), layout(), previous)
         if last:
             if observe is not None:
                 observe(k, z, prediction)
                 z = before
-            return process.finish(z, prediction, k, partial(noise, k), layout())
+            return sampler.finish(z, prediction, k, partial(noise, k), layout())
         if arrange is not None:
             z, prediction = arrange(z), None
         if observe is not None:
             observe(k, z, prediction)
-        if narrow is not None and (going_on := narrow(k, z, prediction)) is not None:
-            z, prediction = z[going_on], prediction[going_on]
+        if narrow is not None and (keep := narrow(k, z, prediction)) is not None:
+            z, prediction = z[keep], prediction[keep]
             if len(z) == 0:
                 return z
     return z
 
 
-def predictor(model, options, predict):
-    """The model's prediction as `reverse_process` calls it, with the options that alter it.
+def predictor(model: Any, options: Any, predict: Predict) -> Predict:
+    """A prediction with the options that alter it.
 
     Args:
-        model: its `clamp(prediction)` and `time_unit`.
-        options: DecodingOptions, of which --decoding-fixed-t and --clamping are read.
-        predict: function (z, timestep, previous) -> prediction, the model's.
+        model: its `refine(prediction, options)` is called.
+        options: DecodingOptions; --decoding-fixed-t is read here.
+        predict: the model's prediction.
     """
 
-    def altered(z, timestep, previous):
+    def altered(z: Any, time: float, previous: torch.Tensor | None) -> torch.Tensor:
         if options.decoding_fixed_t is not None:
-            timestep = options.decoding_fixed_t * model.time_unit
-        prediction = predict(z, timestep, previous)
-        return model.clamp(prediction) if options.clamping else prediction
+            time = options.decoding_fixed_t
+        return model.refine(predict(z, time, previous), options)
 
     return altered

@@ -1,29 +1,66 @@
 """The options of decoding, and their checks. Nothing here depends on the model's weights."""
 
-from dataclasses import dataclass, fields
-from typing import Optional
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any, Optional
 
 import torch
 from fairseq.dataclass import FairseqDataclass
 
+from difformer_plugin.diffusion.categorical import samplers as _token_samplers  # noqa: F401
+from difformer_plugin.diffusion.gaussian import samplers as _gaussian_samplers  # noqa: F401
 from difformer_plugin.diffusion.gaussian.rescaling import check_factor
-from difformer_plugin.diffusion.schedules import SCHEDULES, get_schedule
-from difformer_plugin.errors import UserError
+from difformer_plugin.diffusion.insertion import sampler as _insertion_sampler  # noqa: F401
+from difformer_plugin.diffusion.sampler import SAMPLERS, settings_of
+from difformer_plugin.diffusion.schedules import GAUSSIAN, get_schedule, schedule_names
+from difformer_plugin.errors import UserError, translated
 from difformer_plugin.networks.encoder import LENGTH_CLASSES
 from difformer_plugin.options import option
+from difformer_plugin.reranking.options import RerankingOptions, check_reranking
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Options that are read where the number of tokens does not change from step to step.
+FIXED_LENGTH_OPTIONS = frozenset(
+    {
+        "decoding_early_stopping",
+        "decoding_fixed_t",
+        "halt_after",
+        "race_after",
+        "race_keep",
+        "retain_z_0_hat",  # a step's predictions are of the tokens that it leaves
+    }
+)
+
+
+def _sampler_options() -> type:
+    """A dataclass of the settings of all samplers: `eta` becomes `decoding_eta`."""
+    found: dict[str, tuple[type, Any, str]] = {}
+    for kind in SAMPLERS:
+        for own in settings_of(kind):
+            spec = own.type, own.default, own.metadata["help"]
+            if found.setdefault(f"decoding_{own.name}", spec)[:2] != spec[:2]:
+                raise TypeError(f"two samplers have different settings {own.name}")
+    rows = [
+        (name, kind, field(default=default, metadata={"help": text}))
+        for name, (kind, default, text) in found.items()
+    ]
+    return make_dataclass("SamplerOptions", rows, bases=(FairseqDataclass,))
+
+
+SamplerOptions: Any = _sampler_options()
+SAMPLER_OPTIONS = frozenset(f.name for f in fields(SamplerOptions)) - {"_name"}
 
 
 @dataclass
-class DecodingOptions(FairseqDataclass):
+class DecodingOptions(SamplerOptions, RerankingOptions):
     decoding_steps: int = option(20, "K, the number of steps of the reverse process")
     decoding_early_stopping: int = option(0, "E, leave out the last E of these steps (Sec. 4.3)")
     decoding_fixed_t: Optional[float] = option(
         None, "tell the denoiser this time, in [0, 1), at every step (a probe, Fig. 2a)"
     )
     decoding_noise_schedule: Optional[str] = option(
-        None, f"noise schedule in decoding, if not that of training: {', '.join(SCHEDULES)}"
+        None,
+        "noise schedule in decoding, if not that of training: "
+        + ", ".join(schedule_names(GAUSSIAN)),
     )
     decoding_rescaling_factor: float = option(
         1.0, "F in decoding; the paper finds that it harms (App. C.7)"
@@ -32,17 +69,9 @@ class DecodingOptions(FairseqDataclass):
     clamping: bool = option(False, "replace z_0-hat by the nearest embeddings after every step")
     decoding_sampler: Optional[str] = option(
         None,
-        "how a discrete model draws: ancestral (steps of its process), confidence (absorbing: the "
-        "most confident words first), tweedie or tau_leaping (sedd); default: tweedie for sedd, "
-        "else ancestral",
-    )
-    decoding_temperature: float = option(
-        0.0, "temperature at which a discrete model draws words; 0: the likeliest"
-    )
-    decoding_remasking: bool = option(
-        False,
-        "with --decoding-sampler confidence, words may become masks again (with temperature 0: "
-        "mask-predict)",
+        "how each step draws: ancestral (a draw from the reverse process) or, of token models, "
+        "confidence (absorbing: the most confident tokens first), tweedie or tau_leaping (sedd); "
+        "default: the model's own, tweedie for sedd and ancestral for all others",
     )
     length_beam_size: int = option(1, "b1, the number of lengths tried for a sentence (Sec. 3.3)")
     length_beam_window: bool = option(
@@ -54,12 +83,6 @@ class DecodingOptions(FairseqDataclass):
     )
     force_length_ratio: Optional[float] = option(
         None, "translate to so many subwords for each of the source; needs --length-beam-size 1"
-    )
-    bleu_mbr: bool = option(
-        False, "choose the candidate with the highest mean sentence BLEU against the others"
-    )
-    ppl_mbr: bool = option(
-        False, "choose the candidate likeliest to a teacher (--path difformer.pt:teacher.pt)"
     )
     halt_after: int = option(
         0, "a candidate whose tokens have not changed for this many steps is done; 0: none is"
@@ -73,9 +96,6 @@ class DecodingOptions(FairseqDataclass):
         f"precision of the denoiser, if not the model's own: {', '.join(PRECISIONS)} (rounding "
         "stays in the model's)",
     )
-    mbr_remove_bpe: str = option(
-        "@@ ", "how --bleu-mbr joins subwords to words, as fairseq's --post-process"
-    )
     retain_z_0_hat: bool = option(
         False, "with --retain-iter-history, the history holds z_0-hat (Fig. 4) and not z_t"
     )
@@ -86,12 +106,12 @@ class DecodingOptions(FairseqDataclass):
     )
 
     @property
-    def forces_length(self):
+    def forces_length(self) -> bool:
         """Whether the length predictor is overruled."""
         return self.force_length is not None or self.force_length_ratio is not None
 
 
-def check_options(options):
+def check_options(options: Any) -> None:
     """Raise a UserError for options that contradict each other or that no decoding can have.
 
     That K is at most T is checked where the steps are spaced, since T belongs to the model.
@@ -112,9 +132,12 @@ def check_options(options):
         )
     if options.decoding_fixed_t is not None and not 0 <= options.decoding_fixed_t < 1:
         raise UserError(f"--decoding-fixed-t must be in [0, 1), not {options.decoding_fixed_t:g}")
-    if options.decoding_noise_schedule is not None:
-        get_schedule(options.decoding_noise_schedule)
-    check_factor(options.decoding_rescaling_factor, "--decoding-rescaling-factor")
+    with translated(
+        noise_schedule="--decoding-noise-schedule", rescaling_factor="--decoding-rescaling-factor"
+    ):
+        if options.decoding_noise_schedule is not None:
+            get_schedule(options.decoding_noise_schedule, GAUSSIAN)
+        check_factor(options.decoding_rescaling_factor)
     for name in ("length_beam_size", "noise_beam_size"):
         if getattr(options, name) < 1:
             raise UserError(
@@ -123,8 +146,7 @@ def check_options(options):
     if options.length_beam_size > LENGTH_CLASSES:
         raise UserError(f"--length-beam-size must be at most {LENGTH_CLASSES}, the known lengths")
     check_shortcuts(options)
-    if options.bleu_mbr and options.ppl_mbr:
-        raise UserError("--bleu-mbr and --ppl-mbr exclude each other: choose one")
+    check_reranking(options)
     if options.force_length is not None and options.force_length_ratio is not None:
         raise UserError("--force-length and --force-length-ratio exclude each other: choose one")
     if options.force_length is not None and options.force_length < 1:
@@ -135,7 +157,7 @@ def check_options(options):
         raise UserError("a forced length leaves no choice of lengths: set --length-beam-size 1")
 
 
-def check_shortcuts(options):
+def check_shortcuts(options: Any) -> None:
     """Raise a UserError for halting, racing or a precision that cannot be."""
     steps = options.decoding_steps - options.decoding_early_stopping
     if options.halt_after < 0:

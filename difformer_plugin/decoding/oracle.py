@@ -1,74 +1,94 @@
 """Decoding as simply as it can be written: what the engine is tested and measured against.
 
-Each candidate brings a copy of its source, padded to the longest of the batch, of which keys and
-values are projected anew at each step.
+Each candidate has a copy of its source, padded to the longest of the batch, whose keys and values
+are projected anew at each step.
 """
+
+from typing import Any
 
 import torch
 
 from difformer_plugin.decoding.candidates import Drawn
+from difformer_plugin.decoding.combination import Combination
 from difformer_plugin.decoding.loop import predictor, reverse_process
+from difformer_plugin.decoding.sampling import build_sampler
 from difformer_plugin.diffusion.noise import SentenceNoise
+from difformer_plugin.families.contract import Family
+from difformer_plugin.networks.layers import Memory
 from difformer_plugin.networks.layout import Layout
 
 
-def decode(model, options, memory, lengths, keys, history=False):
+def decode(
+    model: Family,
+    options: Any,
+    memory: Memory,
+    lengths: torch.Tensor,
+    keys: torch.Tensor,
+    history: bool = False,
+) -> list[Drawn]:
     """Draw the candidates of a batch.
 
     Args:
-        model: a diffusion model, as `DiffusionGenerator` describes it.
         options: DecodingOptions; halting, racing and another precision are the engine's alone.
-        memory: Memory of B sources.
+        memory: of B sources.
         lengths: int64 (B, b), the target length of each candidate.
         keys: int64 (B,), of the sentences' noise.
         history: keep the tokens of every step.
     Returns:
-        a list of B x b Drawn, a sentence's one after another.
+        B x b candidates, a sentence's one after another.
     """
     sentences, beam = lengths.shape
     rows = torch.arange(sentences, device=lengths.device).repeat_interleave(beam)
     numbers = torch.arange(beam, device=lengths.device).repeat(sentences)
-    process = model.decoding_process(options)
-    memory, noise = memory.select(rows), SentenceNoise(keys[rows], numbers, process.draw_noise)
+    sampler, combination = build_sampler(model, options), Combination(options)
+    memories = combination.memories(model, memory.select(rows))
+    noise = SentenceNoise(keys[rows], numbers, sampler.draw_noise)
     layout, steps = _padded(lengths.flatten()), []
 
-    def arrange(z):
+    def arrange(z: Any) -> Any:
         nonlocal layout
         layout = _padded(z.lengths)
         return z.placed(layout)
 
-    def predict(z, timestep, previous):
-        return model.predict(z, timestep, layout, model.context(memory), previous)
+    def predict(z: Any, time: float, previous: torch.Tensor | None) -> torch.Tensor:
+        return combination.combine(
+            [model.predict(z, time, layout, model.conditions(m), previous) for m in memories]
+        )
 
-    def observe(k, z, prediction):
-        z = z[layout.real]
-        # where the state has grown there is no prediction of its tokens
-        guesses = options.retain_z_0_hat
-        shown = model.guess(z, prediction[layout.real]) if guesses else model.round(z)
+    def observe(k: int, z: Any, prediction: torch.Tensor) -> None:
+        z = layout.drop_padding(z)
+        # Where the state has grown there is no prediction of its tokens.
+        shown = (
+            model.guess(z, layout.drop_padding(prediction))
+            if options.retain_z_0_hat
+            else model.round(z)
+        )
         steps.append(_split(shown, layout))
 
     end = reverse_process(
-        process,
+        sampler,
         predictor(model, options, predict),
-        lambda step: noise(step, model.noise_shape(layout.mask.shape[1])).flatten(0, 1),
+        lambda step: noise(step, (layout.mask.shape[1], model.noise_dim)).flatten(0, 1),
         options.decoding_early_stopping,
         observe if history else None,
         layout=lambda: layout,
-        arrange=arrange if process.grows else None,
+        arrange=arrange if sampler.grows else None,
     )
-    taken = len(process) - options.decoding_early_stopping
+    taken = len(sampler.times) - options.decoding_early_stopping
     return [
         Drawn(*rounded, taken, [step[i] for step in steps])
-        for i, rounded in enumerate(_split(model.round(end[layout.real]), layout))
+        for i, rounded in enumerate(_split(model.round(layout.drop_padding(end)), layout))
     ]
 
 
-def _padded(lengths):
+def _padded(lengths: torch.Tensor) -> Layout:
     """The layout of candidates of these lengths (n,), padded to the longest."""
     return Layout.dense(torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None])
 
 
-def _split(rounded, layout):
+def _split(
+    rounded: tuple[torch.Tensor, torch.Tensor], layout: Layout
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The tokens and log-probabilities (N,) of each candidate, on the host."""
     lengths = layout.mask.sum(1).tolist()
     tokens, scores = (x.cpu().split(lengths) for x in rounded)

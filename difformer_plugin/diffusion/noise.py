@@ -1,16 +1,17 @@
-"""Noise that depends on the sentence, the candidate and the step alone.
+"""Noise that depends only on the seed, the sentence, the candidate and the step.
 
-A sentence's noise must not depend on the batch that it happens to be in. So each (seed, sentence,
-candidate, step) has a SplitMix64 stream of its own (Steele et al., 2014), of which element n is a
-pure function of the stream's start and n: any part of it can be computed anywhere, in any order.
-Its bits choose two quantiles of the normal distribution, whose sum is scaled to unit variance. A
-look-up, an addition and a multiplication round alike on every device: the noise is the same to the
-last bit on CPU and GPU. Discrete diffusion takes uniform numbers from the same streams.
+A sentence's noise must not depend on the batch that it is in. So each (seed, sentence, candidate,
+step) has a SplitMix64 stream of its own (Steele et al., 2014). Element n of a stream is a function
+of the stream's start and n, so that any part of it can be computed in any order. Its bits choose
+two quantiles of the normal distribution, whose sum is scaled to unit variance. A look-up, an
+addition and a multiplication round alike on every device, so that the noise is the same to the last
+bit on CPU and GPU. Discrete diffusion takes uniform numbers from the same streams.
 """
 
 import copy
 import hashlib
 import statistics
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -22,13 +23,13 @@ _TABLE_BITS = 16
 
 
 def _signed(value):
-    """The 64-bit pattern of `value` as the two's-complement integer that int64 tensors hold."""
+    """The int64 with the 64-bit pattern of `value`."""
     value &= 2**64 - 1
     return value - 2**64 if value >= 2**63 else value
 
 
 def _shift_right(x, bits):
-    """Logical shift: torch's shift of int64 copies the sign."""
+    """Logical right shift, which fills with zeros; torch's shift of int64 copies the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -39,8 +40,8 @@ def _mix(z):
     return z ^ _shift_right(z, 31)
 
 
-def splitmix64(start, count):
-    """Outputs 0 .. count - 1 of the SplitMix64 streams that begin at `start`.
+def splitmix64(start: torch.Tensor, count: int) -> torch.Tensor:
+    """The first `count` outputs of the SplitMix64 streams that begin at `start`.
 
     Args:
         start: int64 tensor (...).
@@ -51,8 +52,8 @@ def splitmix64(start, count):
     return _mix(start[..., None] + n * _signed(_INCREMENT))
 
 
-def sentence_keys(src_tokens, pad, seed):
-    """One 64-bit key a sentence, from the seed and its tokens without padding.
+def sentence_keys(src_tokens: torch.Tensor, pad: int, seed: int) -> torch.Tensor:
+    """A 64-bit key for each sentence, from the seed and the tokens without padding.
 
     Args:
         src_tokens: int64 (B, S).
@@ -71,7 +72,7 @@ def sentence_keys(src_tokens, pad, seed):
 
 @cache
 def _quantiles(device):
-    """Midpoint quantiles of N(0, 1), rescaled so that a sum of two of them has unit variance."""
+    """Midpoint quantiles of N(0, 1), scaled so that a sum of two of them has unit variance."""
     count = 2**_TABLE_BITS
     inverse = statistics.NormalDist().inv_cdf
     half = [inverse((i + 0.5) / count) for i in range(count // 2)]
@@ -79,12 +80,12 @@ def _quantiles(device):
     return (table / (2 * table.square().mean()).sqrt()).float().to(device)
 
 
-def normal(streams, shape):
+def normal(streams: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     """Standard normal noise from streams.
 
     Args:
         streams: int64 (B,), the start of each row's stream.
-        shape: (L, D). Row b holds the first L x D values of its stream, so that a shorter sentence
+        shape: (L, D). A row holds the first L D values of its stream, so that a shorter sentence
             sees a prefix of the same noise.
     Returns:
         float32 (B, L, D).
@@ -96,13 +97,13 @@ def normal(streams, shape):
     return noise.view(-1, length, dim)
 
 
-def uniform(streams, count):
+def uniform(streams: torch.Tensor, count: int) -> torch.Tensor:
     """Uniform numbers in [0, 1), float32 (B, count), from streams (B,)."""
     return _shift_right(splitmix64(streams, count), 40).float() / 2**24
 
 
-def uniform_noise(streams, shape):
-    """As `normal`, of uniform numbers in [0, 1)."""
+def uniform_noise(streams: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """Uniform numbers in [0, 1) from streams; arguments and result as of `normal`."""
     length, dim = shape
     return uniform(streams, length * dim).view(-1, length, dim)
 
@@ -113,32 +114,41 @@ class SentenceNoise:
     Args:
         keys: int64 (N,), from `sentence_keys`, one for each candidate's sentence.
         candidates: int64 (N,), the candidate's index within its sentence.
-        draw: what makes numbers of streams: `normal` or `uniform_noise`.
+        draw: makes numbers from streams: `normal` or `uniform_noise`.
     """
 
-    def __init__(self, keys, candidates, draw=normal):
+    def __init__(
+        self,
+        keys: torch.Tensor,
+        candidates: torch.Tensor,
+        draw: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] = normal,
+    ):
         self.draw = draw
         self.streams = _mix(keys + _mix((candidates + 1) * _signed(_INCREMENT)))
 
-    def __call__(self, step, shape):
-        """float32 (N, L, D) for `shape` = (L, D). Steps are 0 .. K - 1, K is the prior."""
+    def __call__(self, step: int, shape: tuple[int, int]) -> torch.Tensor:
+        """The noise of a step, float32 (N, L, D) for `shape` = (L, D).
+
+        Steps are 0 .. K - 1; K stands for the prior.
+        """
         return self.draw(self._starts(step), shape)
 
-    def at(self, step, rows, positions, dim):
-        """The same noise at some tokens alone.
+    def at(self, step: int, rows: torch.Tensor, positions: torch.Tensor, dim: int) -> torch.Tensor:
+        """The same noise, only at some tokens.
 
         Args:
             rows: int64 (M,), the candidate of each token.
-            positions: int64 (M,), its place in the candidate.
+            positions: int64 (M,), its position in the candidate.
+            dim: D.
         Returns:
             float32 (M, D): element [m] is `self(step, (L, dim))[rows[m], positions[m]]`.
         """
-        # a stream is linear in its counter: it begins at a token where its start is so much ahead
+        # a stream is linear in its counter, so a token's part is a stream with a later start
         starts = self._starts(step)[rows] + positions * dim * _signed(_INCREMENT)
         return self.draw(starts, (1, dim))[:, 0]
 
-    def select(self, candidates):
-        """The noise of some candidates alone: indices or a boolean mask."""
+    def select(self, candidates: torch.Tensor) -> "SentenceNoise":
+        """The noise of some of the candidates, given by indices or a boolean mask."""
         chosen = copy.copy(self)
         chosen.streams = self.streams[candidates]
         return chosen

@@ -1,17 +1,19 @@
-"""What diffusion models of every family share: networks, self-conditioning, precision, loading."""
+"""What models of all families share: networks, self-conditioning, precision, and loading."""
 
 import copy
 import os
-from dataclasses import fields
+from typing import Any, ClassVar
 
 import torch
 from fairseq.data.data_utils import infer_language_pair
 from fairseq.models import BaseFairseqModel, register_model_architecture
+from torch import nn
 
 from difformer_plugin.checkpoints.fingerprint import KEY, check_dictionaries, fingerprint
 from difformer_plugin.errors import UserError
+from difformer_plugin.families.contract import FAMILIES
+from difformer_plugin.networks.layers import Conditions, Memory
 from difformer_plugin.networks.layout import Layout
-from difformer_plugin.networks.speedups import ENGINE
 
 SELF_COND_PROBABILITY = 0.5
 VALIDATION_SEED = 0
@@ -20,102 +22,165 @@ VALIDATION_SEED = 0
 class DiffusionModel(BaseFairseqModel):
     """An encoder, a denoiser that predicts the uncorrupted target, and a length predictor.
 
-    A family adds what is diffused: `forward`, for training; and for decoding `decoding_process`,
-    `predict`, `round`, `guess`, `likeliest`, `blank`, `noise_shape` and `time_unit`.
-
-    Attributes:
-        criterion: the name of the criterion that it is trained with.
+    A subclass is a family: `families.contract.Family` says what it has to add.
     """
 
-    means = ENGINE
-    criterion = None
+    title: ClassVar[str]
+    published_options: ClassVar[str] = ""
+    criterion: str
+    objective: ClassVar[type]
+    reads: ClassVar[frozenset[str]] = frozenset()
+    diffuses_embeddings: ClassVar[bool] = False
+    time_unit: float = 1.0  # what times in [0, 1] are multiplied by before the denoiser reads them
 
-    def __init__(self, cfg, encoder, denoiser, length_predictor, dictionaries):
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        FAMILIES.append(cls)
+
+    def __init__(
+        self,
+        cfg: Any,
+        encoder: nn.Module,
+        denoiser: nn.Module,
+        length_predictor: nn.Module | None,
+        dictionaries: tuple[Any, Any],
+    ):
         super().__init__()
         self.cfg = cfg
         self.encoder, self.denoiser = encoder, denoiser
         self.length_predictor = length_predictor
-        self.derived = {}  # what decoding has made of the weights: out of date when they change
+        # What decoding derives from the weights: denoisers in other precisions, and CUDA graphs.
+        # Cleared when the weights change.
+        self.derived: dict[Any, Any] = {}
         self.register_buffer(KEY, torch.tensor([fingerprint(d) for d in dictionaries]))
 
-    def prepare_training(self, task):
-        """Choose what is left to be chosen, before the first update; the task has the data."""
+    @property
+    def predicts_length(self) -> bool:
+        """Whether the length is predicted before anything is drawn."""
+        return self.length_predictor is not None
 
-    def check_decoding(self, options):
-        """Raise a UserError for DecodingOptions that this model cannot decode with."""
-        self.decoding_process(options)
+    def prepare_training(self, task: Any) -> None:
+        """Choose what is left to be chosen before the first update; the task has the data."""
 
-    def measures(self):
-        """What validation logs of the model itself: names -> floats."""
+    def measures(self) -> dict[str, float]:
+        """What validation logs of the model itself."""
         return {}
 
-    def denoise_conditioned(self, z_t, t, layout, memory, conditioned):
-        """Predictions (N, D) of training, those of the sentences `conditioned` from the previous.
+    # Training
+
+    def layout(self, mask: torch.Tensor) -> Layout:
+        """The Layout of training targets that are padded on the right, from their mask (B, L)."""
+        return Layout.packed(mask)
+
+    def denoise_conditioned(
+        self,
+        z_t: torch.Tensor,
+        t: torch.Tensor,
+        layout: Layout,
+        memory: Memory,
+        conditioned: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Predictions of training (N, D), some of them self-conditioned.
 
         Args:
-            z_t: (N, D), of the tokens of the Layout.
-            t: (B,); conditioned: bool (B,).
+            z_t: (N, D), of the tokens of the layout.
+            t: (B,).
+            conditioned: bool (B,), sentences whose prediction reads an earlier one.
         """
-        context = self.denoiser.context(memory)
+        conditions = self.denoiser.conditions(memory)
         previous = torch.zeros_like(z_t)
         if self.cfg.self_cond and conditioned.any():
             with torch.no_grad():
-                first = self._first_prediction(z_t, t, layout, memory, context, conditioned)
+                own_z_t = z_t[conditioned[layout.rows]]
+                first = self.denoiser.denoise(
+                    own_z_t,
+                    t[conditioned],
+                    self.layout(layout.mask[conditioned]),
+                    self.select_conditions(conditions, memory, conditioned),
+                    torch.zeros_like(own_z_t),
+                )
                 previous[conditioned[layout.rows]] = first.type_as(previous)  # halves by autocast
-            # autocast may keep the halves made without gradients, and use them in the next pass
+            # Autocast would keep the weights that it cast without gradients for the next pass.
             torch.clear_autocast_cache()
-        return self.denoiser.denoise(z_t, t, layout, context, previous)
+        return self.denoiser.denoise(z_t, t, layout, conditions, previous)
 
-    def _first_prediction(self, z_t, t, layout, memory, context, conditioned):
-        own = z_t[conditioned[layout.rows]]
-        context = (
-            context.select(conditioned)
-            if self.means.share
-            else self.denoiser.context(memory.select(conditioned))
-        )
-        layout = self.layout(layout.mask[conditioned])
-        return self.denoiser.denoise(own, t[conditioned], layout, context, torch.zeros_like(own))
+    def select_conditions(
+        self, conditions: Conditions, memory: Memory, sentences: torch.Tensor
+    ) -> Conditions:
+        """The conditions of some sentences, bool (B,), from those of all and their memory."""
+        return conditions.select(sentences)
 
-    def layout(self, mask):
-        """The Layout of training for targets padded on the right: mask (B, L)."""
-        return Layout.packed(mask) if self.means.pack else Layout.dense(mask)
+    # Decoding
 
-    def context(self, memory, dtype=None):
-        """What predictions read of a Memory, in the precision that they are to be made in.
+    def conditions(self, memory: Memory, dtype: torch.dtype | None = None) -> Conditions:
+        """What predictions read of the sources, in a precision (None: the model's own)."""
+        dtype = dtype or memory.states.dtype
+        return self.denoiser_in(dtype).conditions(memory.to(dtype))
 
-        Args:
-            dtype: a floating-point type; None for the model's own.
-        """
-        denoiser = self.denoiser_in(dtype or memory.states.dtype)
-        return denoiser.context(memory.to(dtype or memory.states.dtype))
-
-    def denoiser_in(self, dtype):
-        """The denoiser in another precision, made once and kept as long as no weight changes."""
+    def denoiser_in(self, dtype: torch.dtype) -> nn.Module:
+        """The denoiser in a precision; a copy is made once and kept until weights change."""
         if dtype == self.denoiser.output_projection.weight.dtype:
             return self.denoiser
         if dtype not in self.derived:
             self.derived[dtype] = copy.deepcopy(self.denoiser).to(dtype)
         return self.derived[dtype]
 
-    def train(self, mode=True):
-        """As any module's. Training changes the weights."""
+    def predict(
+        self,
+        z: Any,
+        time: float | torch.Tensor,
+        layout: Layout,
+        conditions: Conditions,
+        previous: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The prediction for each token, float32 (N, D), as of `Family.predict`."""
+        denoiser = self.denoiser_in(conditions.dtype)
+        z_t = self.embed_state(z, denoiser)
+        previous = torch.zeros_like(z_t) if previous is None else previous.to(z_t.dtype)
+        if not torch.is_tensor(time):
+            time = torch.full((1,), time, device=z_t.device, dtype=torch.float64)
+        t = (time * self.time_unit).float()
+        return denoiser.denoise(z_t, t, layout, conditions, previous).float()
+
+    def embed_state(self, z: Any, denoiser: nn.Module) -> torch.Tensor:
+        """A state as the denoiser reads it, (N, D) in the denoiser's precision."""
+        raise NotImplementedError
+
+    def refine(self, prediction: torch.Tensor, options: Any) -> torch.Tensor:
+        """A prediction (N, D) as the options of decoding want it altered: as it is."""
+        return prediction
+
+    # Weights
+
+    def train(self, mode: bool = True) -> "DiffusionModel":
+        """Switch between training and evaluation; training changes the weights."""
         self.derived.clear()
         return super().train(mode)
 
-    def _apply(self, *args, **kwargs):
+    def _apply(self, *args: Any, **kwargs: Any) -> "DiffusionModel":
         self.derived.clear()
         return super()._apply(*args, **kwargs)
 
-    def max_positions(self):
-        """The longest source and target, in tokens."""
+    def max_positions(self) -> tuple[int, int]:
+        """The longest source and target, in tokens, with their frame."""
         return self.cfg.max_source_positions, self.cfg.max_target_positions
 
-    def complete(self, state):
+    def complete(self, state: dict[str, Any]) -> dict[str, Any]:
         """A state dict of an older version, with what it lacks."""
         return state
 
-    def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
-        """Load weights, having checked that they belong to these dictionaries."""
+    def load_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        strict: bool = True,
+        model_cfg: Any = None,
+        args: Any = None,
+    ) -> Any:
+        """Load weights after checking that they belong to these dictionaries.
+
+        Raises:
+            UserError: they are of other dictionaries, or of another model.
+        """
         self.derived.clear()
         state_dict = self.complete(check_dictionaries(self, state_dict))
         try:
@@ -129,11 +194,19 @@ class DiffusionModel(BaseFairseqModel):
 
     @classmethod
     def from_pretrained(
-        cls, model_name_or_path, checkpoint_file="model.pt", data_name_or_path=".", **kwargs
-    ):
-        """fairseq's, with the data's languages, which its tokeniser would take for English.
+        cls,
+        model_name_or_path: str,
+        checkpoint_file: str = "model.pt",
+        data_name_or_path: str = ".",
+        **kwargs: Any,
+    ) -> Any:
+        """fairseq's hub interface, with the languages of the data.
+
+        fairseq's tokeniser would take every language for English.
 
         Args:
+            model_name_or_path: a folder; checkpoint_file: a file in it.
+            data_name_or_path: the data-bin, relative to the folder if it begins with a dot.
             kwargs: options of the task, the tokeniser and the subwords, `source_lang` and
                 `target_lang` included.
         """
@@ -148,36 +221,28 @@ class DiffusionModel(BaseFairseqModel):
         )
 
     @classmethod
-    def hub_models(cls):
-        """No checkpoints are published under a name: `from_pretrained` takes a folder."""
+    def hub_models(cls) -> dict[str, Any]:
+        """Empty: no checkpoints are published under a name; `from_pretrained` takes a folder."""
         return {}
 
 
-def refuse_options(options, names, model):
-    """Raise a UserError for options of decoding that mean nothing to a model.
-
-    Args:
-        options: DecodingOptions; names: of those that must have their defaults.
-        model: what has no use for them.
-    """
-    for f in fields(options):
-        if f.name in names and getattr(options, f.name) != f.default:
-            raise UserError(f"--{f.name.replace('_', '-')} means nothing to {model}: leave it out")
-
-
-def process_generator(device):
-    """Random numbers of this process's own; fairseq seeds all processes of a training alike."""
+def rank_generator(device: torch.device) -> torch.Generator:
+    """A random generator of this process's own; fairseq seeds all ranks of a training alike."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank = torch.distributed.get_rank() if distributed else 0
     return torch.Generator(device).manual_seed(int(torch.randint(2**62, ())) + rank)
 
 
-def register_architectures(model, architectures):
-    """Register named sizes of a model: name -> options that it sets where the user does not."""
+def register_architectures(model: str, architectures: dict[str, dict[str, Any]]) -> None:
+    """Register named sizes of a model.
+
+    Args:
+        architectures: by name, the options that it sets where the user does not.
+    """
     for name, sizes in architectures.items():
         if name != model:  # registering the model has registered this one, with the defaults
 
-            def fill(args, sizes=sizes):
+            def fill(args: Any, sizes: dict[str, Any] = sizes) -> None:
                 for option, value in sizes.items():
                     if not hasattr(args, option):
                         setattr(args, option, value)

@@ -1,5 +1,8 @@
 """Sums over tokens of what their logits cost, without the logits of all tokens at once."""
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -7,14 +10,49 @@ from torch.nn import functional as F
 CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**26}  # held at a time: what caches hold, or 256 MB
 
 
-def chunked_sums(costs, latents, table, *columns):
+class Costs(Protocol):
+    """What tokens cost, as a function of their logits.
+
+    Attributes:
+        function: logits (m, n) and columns (m,) -> the costs of each token (m, k).
+    """
+
+    function: Callable[..., torch.Tensor]
+
+    def __call__(
+        self, logits: torch.Tensor, *columns: torch.Tensor, with_gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The sums of `function` over tokens (k,), and the gradient (m, n) of the first or None."""
+
+
+class by_autograd:  # noqa: N801  (reads as a function)
+    """Costs whose gradient is left to autograd.
+
+    Args:
+        function: as of `Costs`.
+    """
+
+    def __init__(self, function: Callable[..., torch.Tensor]):
+        self.function = function
+
+    def __call__(
+        self, logits: torch.Tensor, *columns: torch.Tensor, with_gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As of `Costs`."""
+        with torch.set_grad_enabled(with_gradient):
+            sums = self.function(logits.requires_grad_(with_gradient), *columns).sum(0)
+            gradient = torch.autograd.grad(sums[0], logits)[0] if with_gradient else None
+        return sums.detach(), gradient
+
+
+def chunked_sums(
+    costs: Costs, latents: torch.Tensor, table: torch.Tensor, *columns: torch.Tensor
+) -> torch.Tensor:
     """What the logits `latents table^T` cost, summed over the tokens.
 
     Gradients are computed with the sums, a chunk of tokens at a time.
 
     Args:
-        costs: function of float32 logits (m, n), the columns (m,) of the same tokens and a keyword
-            `with_gradient`: sums (k,), and the gradient (m, n) of the first of them or None.
         latents: (M, D); table: (n, D).
         columns: (M,) each.
     Returns:
@@ -26,32 +64,24 @@ def chunked_sums(costs, latents, table, *columns):
         return _ChunkedSums.apply(latents, table, costs, dtype, torch.is_grad_enabled(), *columns)
 
 
-def by_autograd(function):
-    """Costs whose gradient is left to autograd.
-
-    Args:
-        function: of logits (m, n) and columns (m,) -> (m, k).
-    """
-
-    def costs(logits, *columns, with_gradient):
-        with torch.set_grad_enabled(with_gradient):
-            sums = function(logits.requires_grad_(with_gradient), *columns).sum(0)
-            gradient = torch.autograd.grad(sums[0], logits)[0] if with_gradient else None
-        return sums.detach(), gradient
-
-    return costs
-
-
 class _ChunkedSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, latents, table, costs, dtype, with_gradient, *columns):
+    def forward(
+        ctx: Any,
+        latents: torch.Tensor,
+        table: torch.Tensor,
+        costs: Costs,
+        dtype: torch.dtype,
+        with_gradient: bool,
+        *columns: torch.Tensor,
+    ) -> torch.Tensor:
         x, w = latents.to(dtype), table.to(dtype)
-        # differences of probabilities are too small for float16, as long as no loss scale is known
+        # Differences of probabilities are too small for float16 while no loss scale is known.
         factors = [f.float() if dtype == torch.float16 else f for f in (x, w)]
-        of_latents = torch.empty_like(latents, dtype=torch.float32)
-        of_table = torch.zeros_like(table, dtype=torch.float32)
+        grad_latents = torch.empty_like(latents, dtype=torch.float32)
+        grad_table = torch.zeros_like(table, dtype=torch.float32)
         size = max(1, CHUNK_LOGITS.get(x.device.type, 2**21) // len(w))
-        total = 0
+        total: Any = 0
         for start in range(0, max(len(x), 1), size):  # once even if there are no tokens
             part = slice(start, start + size)
             logits = F.linear(x[part], w).float()
@@ -61,18 +91,18 @@ class _ChunkedSums(torch.autograd.Function):
             total = total + sums
             if with_gradient:
                 gradient = gradient.to(factors[0].dtype)
-                of_latents[part] = gradient @ factors[1]
-                of_table += gradient.T @ factors[0][part]
+                grad_latents[part] = gradient @ factors[1]
+                grad_table += gradient.T @ factors[0][part]
         if with_gradient:
-            ctx.save_for_backward(of_latents, of_table)
+            ctx.save_for_backward(grad_latents, grad_table)
             ctx.dtypes = latents.dtype, table.dtype
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, of_sums):
-        of_latents, of_table = (
-            (gradient * of_sums[0]).to(dtype)
+    def backward(ctx: Any, grad_sums: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        grad_latents, grad_table = (
+            (gradient * grad_sums[0]).to(dtype)
             for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         )
-        return of_latents, of_table, *([None] * (len(ctx.needs_input_grad) - 2))
+        return grad_latents, grad_table, *([None] * (len(ctx.needs_input_grad) - 2))

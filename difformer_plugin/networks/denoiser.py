@@ -8,7 +8,7 @@ from torch import nn
 
 from difformer_plugin.networks.dropout import Dropout
 from difformer_plugin.networks.layers import (
-    Context,
+    Conditions,
     TransformerLayer,
     feed_forward,
     timestep_embedding,
@@ -71,9 +71,9 @@ class Denoiser(nn.Module):
         types = torch.arange(len(weight), device=weight.device)
         return self.embed(types[types != self.pad])
 
-    def context(self, memory):
+    def conditions(self, memory):
         """What the layers read of a Memory: the keys and values of its states in each of them."""
-        return Context(
+        return Conditions(
             [layer.encoder_attn.keys_values(memory.states) for layer in self.layers], memory.mask
         )
 
@@ -91,16 +91,16 @@ class Denoiser(nn.Module):
             (B, L, D).
         """
         tokens, previous = z_t.flatten(0, 1), z_0_hat.flatten(0, 1)
-        predicted = self.denoise(tokens, t, Layout.dense(mask), self.context(memory), previous)
+        predicted = self.denoise(tokens, t, Layout.dense(mask), self.conditions(memory), previous)
         return predicted.view(z_t.shape)
 
-    def denoise(self, z_t, t, layout, context, z_0_hat):
+    def denoise(self, z_t, t, layout, conditions, z_0_hat):
         """Predict z_0 of the tokens of a Layout, as `forward` does.
 
         Args:
             z_t: (N, D).
             t: (n,), of each candidate, or (1,), of all.
-            context: of the sentences' sources.
+            conditions: of the sentences' sources.
             z_0_hat: (N, D).
         Returns:
             (N, D).
@@ -111,8 +111,8 @@ class Denoiser(nn.Module):
         positions = self.embed_positions(layout.mask.long() + self.pad)
         hidden = hidden + layout.candidates.pack(positions)
         hidden = self.dropout(self.norm_hidden(hidden))
-        for layer, keys_values in zip(self.layers, context.layers):
-            hidden = layer(hidden, layout, keys_values, context.mask)
+        for layer, keys_values in zip(self.layers, conditions.layers):
+            hidden = layer(hidden, layout, keys_values, conditions.mask)
         return self.project_out_dim(self.layer_norm(hidden))
 
     def _project(self, z_t, z_0_hat):

@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from difformer_plugin.networks.dropout import Dropout
-from difformer_plugin.networks.speedups import ENGINE
 
 ACTIVATION_MODULES = {"relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -37,26 +36,24 @@ class Memory(NamedTuple):
         return self.mask.sum(1)
 
 
-class Context(NamedTuple):
-    """What the layers of a denoiser read of the sources: made once, read at each step."""
+class Conditions(NamedTuple):
+    """What the layers of a denoiser read of the sources: computed once, read at each step."""
 
-    layers: list  # for each layer its keys and values, (B, heads, S, C / heads) each
+    layers: list  # for each layer the keys and values of the source, (B, heads, S, C / heads) each
     mask: torch.Tensor  # (B, S), True at real positions
 
     @property
     def dtype(self):
-        """The precision that it was made in."""
+        """The precision of keys and values."""
         return self.layers[0][0].dtype
 
     def select(self, rows):
-        """The context of the sentences `rows`, as `Memory.select`."""
-        return Context([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows])
+        """The conditions of the sentences `rows`, as of `Memory.select`."""
+        return Conditions([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows])
 
 
 class Attention(nn.Module):
     """Multi-head attention over rows of tokens."""
-
-    means = ENGINE
 
     def __init__(self, dim, heads, dropout):
         super().__init__()
@@ -86,14 +83,14 @@ class Attention(nn.Module):
         """
         q = self._heads(rows.pad(self.q_proj(x)))
         k, v = keys_values or (self._heads(rows.pad(p(x))) for p in (self.k_proj, self.v_proj))
-        out = self._attend(q, k, v, None if mask is None else mask[:, None, None])
+        out = self.attend(q, k, v, None if mask is None else mask[:, None, None])
         return self.out_proj(rows.pack(out.transpose(1, 2).flatten(2)))
 
-    def _attend(self, q, k, v, mask):
+    def attend(self, q, k, v, mask):
         dropout = self.dropout if self.training else 0.0
-        if not (self.means.single and q.requires_grad and q.device.type == "cpu"):
+        if not (q.requires_grad and q.device.type == "cpu"):
             return F.scaled_dot_product_attention(q, k, v, mask, dropout)
-        # on CPUs its gradient takes several times as long in half precision as in float32
+        # On CPUs its gradient takes several times as long in half precision as in float32.
         with torch.autocast("cpu", enabled=False):
             out = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, dropout)
         return out.to(q.dtype)

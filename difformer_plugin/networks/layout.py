@@ -71,6 +71,7 @@ class Layout:
             self.candidates if len(of_sentence) == len(lengths) else Rows(of_sentence, device)
         )
         self._padding, self.device, self.owners = mask, device, sentences
+        self._places = None  # of the tokens in a padded tensor, where they were packed from one
 
     @classmethod
     def dense(cls, mask):
@@ -81,7 +82,18 @@ class Layout:
     @classmethod
     def packed(cls, mask):
         """One candidate a sentence, its real tokens alone: mask (B, L)."""
-        return cls(mask.sum(1).tolist(), list(range(len(mask))), mask.device)
+        layout = cls(mask.sum(1).tolist(), list(range(len(mask))), mask.device)
+        layout._places = mask.flatten().nonzero()[:, 0]
+        return layout
+
+    def take(self, padded):
+        """The layout's tokens (N, ...) of a tensor (B, L, ...) that is padded like its mask."""
+        flat = padded.flatten(0, 1)
+        return flat if self._places is None else flat.index_select(0, self._places)
+
+    def drop_padding(self, x):
+        """Those of the tokens (N, ...) that are no padding."""
+        return x if self.real is None else x[self.real]
 
     @cached_property
     def mask(self):

@@ -31,7 +31,7 @@ from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
 from difformer_plugin.families import registered  # noqa: F401  (--user-dir registers them by this)
-from difformer_plugin.families.base import DiffusionModel
+from difformer_plugin.families.contract import is_diffusion_model
 from difformer_plugin.options import option
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class DiffusionTranslationTask(TranslationTask):
                 state, len(self.src_dict), len(self.tgt_dict)
             )
         )
-        diffusion = isinstance(model, DiffusionModel)
+        diffusion = is_diffusion_model(model)
         if not diffusion and not from_checkpoint:
             raise UserError(
                 f"--task diffusion_translation cannot train a {type(model).__name__}: use --arch "
@@ -134,6 +134,7 @@ class DiffusionTranslationTask(TranslationTask):
             )
         if diffusion:
             self.criterion, self.model_cfg = model.criterion, model.cfg
+            self.model_objective = model.objective
         if diffusion and not from_checkpoint:
             model.prepare_training(self)
         if self.cfg.eval_bleu and diffusion and not from_checkpoint:

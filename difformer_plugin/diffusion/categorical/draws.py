@@ -1,10 +1,10 @@
-"""Draws from categorical distributions, each decided by one uniform number of its own."""
+"""Draws from categorical distributions, each from one uniform number."""
 
 import torch
 
 
-def draw(weights, u):
-    """One state from each distribution, by the inverse of its cumulative distribution function.
+def draw(weights: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """One state from each distribution, by inverting its cumulative distribution function.
 
     Args:
         weights: (M, S), not negative, of any positive sum.
@@ -13,13 +13,13 @@ def draw(weights, u):
         int64 (M,); never a state of weight 0.
     """
     cumulative = weights.double().cumsum(-1)
-    # even 1 - 2^-53, the largest u, times the sum rounds to less than the sum: a state is beyond it
+    # even the largest u, 1 - 2^-53, times the sum rounds to less than the sum, so a state is found
     target = u.double() * cumulative[:, -1]
     return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
 
 
-def sharpen(log_probs, temperature):
-    """Distributions at a temperature: softmax(log_probs / temperature), all on the best at 0.
+def sharpen(log_probs: torch.Tensor, temperature: float) -> torch.Tensor:
+    """softmax(log_probs / temperature); at temperature 0 all the probability is on the best state.
 
     Args:
         log_probs: (M, S), not necessarily normalised.
@@ -30,6 +30,6 @@ def sharpen(log_probs, temperature):
     return (log_probs / temperature).softmax(-1)
 
 
-def draw_type(u, count):
-    """One of `count` types, all equally likely: int64 (M,) from uniform numbers (M,)."""
-    return (u.double() * count).long()
+def draw_type(u: torch.Tensor, types: int) -> torch.Tensor:
+    """One of `types` equally likely types: int64 (M,), from uniform numbers (M,)."""
+    return (u.double() * types).long()

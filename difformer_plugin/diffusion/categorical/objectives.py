@@ -1,63 +1,60 @@
-"""Objectives of discrete diffusion: what predictions for corrupted tokens cost.
+"""Training objectives of categorical diffusion with a fixed length.
 
-Each is a function of a chunk of tokens, (m,) all, with the network's logits (m, n) for them, and
-returns (m, 2): the loss of training, and an unbiased estimate of the token's part in an upper
-bound of -log p(x_0) given the length, both in nats.
+An objective takes a chunk of m tokens: the network's logits (m, n), and x_0, x_t (int64) and s, t
+(float64), all (m,). It returns (m, 2) in nats: the training loss, and an unbiased estimate of the
+token's part of an upper bound on -log p(x_0) given the length.
 """
 
 import torch
 from torch.nn import functional as F
 
-from difformer_plugin.diffusion.categorical.process import at
+from difformer_plugin.diffusion.categorical.process import (
+    Absorbing,
+    ForwardProcess,
+    Interpolating,
+    at,
+)
 from difformer_plugin.diffusion.categorical.scores import as_log_ratios, score_entropy
 
 
-def training_times(u, steps):
-    """The times (s, t) of training, float64 (B,) both, from uniform numbers u (B,).
+def smoothed(log_p: torch.Tensor, nll: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """Cross-entropy with label smoothing over all types.
 
     Args:
-        steps: T: t is one of 1 / T .. 1, and s the step before it. None for continuous time, in
-            which t is evenly distributed in (0, 1], and s means nothing.
+        log_p: (m, n); nll: (m,), -log_p at the target; epsilon: the weight of the uniform part.
+    Returns:
+        (m,).
     """
-    u = u.double()
-    if steps is None:
-        return 1 - u, 1 - u
-    after = (u * steps).floor() + 1
-    return (after - 1) / steps, after / steps
-
-
-def low_discrepancy(start, order):
-    """Uniform numbers of a batch, evenly spread: (start + i / B) mod 1 in some order (MDLM).
-
-    Args:
-        start: uniform number (1,); order: a permutation of 0 .. B - 1, (B,).
-    """
-    return (start + order / len(order)) % 1
-
-
-def smoothed(log_p, nll, epsilon):
-    """-log p with label smoothing, spread evenly over the types."""
     return nll if epsilon == 0 else (1 - epsilon) * nll - epsilon * log_p.mean(-1)
 
 
 class D3PM:
-    """One term of L_vb (Eq. 1), and the auxiliary cross-entropy beside it (Eq. 5).
+    """One term of L_vb (Eq. 1), with the auxiliary cross-entropy (Eq. 5).
 
-    The loss is KL_t + lambda * CE: a term is not multiplied by T, so lambda weighs against one
-    step's KL. The bound has it times T, and the prior's KL.
+    The loss is KL_t + lambda CE. KL_t is not multiplied by T, so lambda weighs the cross-entropy
+    against the KL divergence of one step. The bound is T KL_t + KL(q(x_T | x_0) || p(x_T)).
 
     Args:
-        process: categorical.Process; steps: T.
-        auxiliary: lambda; epsilon: of the label smoothing of its cross-entropy.
+        process: the forward process.
+        steps: T.
+        auxiliary: lambda.
+        epsilon: of the label smoothing of the cross-entropy.
     """
 
-    def __init__(self, process, steps, auxiliary, epsilon=0.0):
+    def __init__(self, process: ForwardProcess, steps: int, auxiliary: float, epsilon: float = 0.0):
         self.process, self.steps = process, steps
         self.auxiliary, self.epsilon = auxiliary, epsilon
-        # without the auxiliary term a token that is still there costs nothing
-        self.masks_only = process.states > process.types and auxiliary == 0
+        # only the auxiliary term has a loss on tokens that are not masked
+        self.masks_only = process.has_mask and auxiliary == 0
 
-    def __call__(self, logits, x_0, x_t, s, t):
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        x_0: torch.Tensor,
+        x_t: torch.Tensor,
+        s: torch.Tensor,
+        t: torch.Tensor,
+    ) -> torch.Tensor:
         log_p = F.log_softmax(logits, dim=-1)
         kl = self.process.kl(x_0, x_t, log_p, s, t)
         loss = kl
@@ -72,22 +69,30 @@ class MDLM:
     """The Rao-Blackwellised bound under SUBS: the weighted cross-entropy of masks.
 
     Args:
-        process: Absorbing; steps: T, or None in continuous time.
+        process: the absorbing process.
+        steps: T, or None in continuous time.
         epsilon: of label smoothing.
     """
 
     masks_only = True
 
-    def __init__(self, process, steps, epsilon=0.0):
+    def __init__(self, process: Absorbing, steps: int | None, epsilon: float = 0.0):
         self.process, self.steps, self.epsilon = process, steps, epsilon
 
-    def weight(self, s, t):
-        """Of a mask's cross-entropy, float64 (M,)."""
+    def weight(self, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The weight of a mask's cross-entropy, float64 (m,)."""
         if self.steps is None:
-            return self.process.schedule.hazard(t)
-        return self.steps * self.process.returning(s, t)
+            return self.process.schedule.unmasking_rate(t)
+        return self.steps * self.process.schedule.unmasking_probability(s, t)
 
-    def __call__(self, logits, x_0, x_t, s, t):
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        x_0: torch.Tensor,
+        x_t: torch.Tensor,
+        s: torch.Tensor,
+        t: torch.Tensor,
+    ) -> torch.Tensor:
         log_p = F.log_softmax(logits, dim=-1)
         weight = (self.weight(s, t) * (x_t == self.process.mask)).to(log_p.dtype)
         nll = -at(log_p, x_0)
@@ -95,7 +100,7 @@ class MDLM:
 
 
 class SEDD:
-    """Denoising score entropy; the bound has the prior's KL besides.
+    """Denoising score entropy. The bound adds KL(q(x_T | x_0) || p(x_T)).
 
     Args:
         process: Uniform or Absorbing.
@@ -103,11 +108,18 @@ class SEDD:
 
     steps = None
 
-    def __init__(self, process):
+    def __init__(self, process: Interpolating):
         self.process = process
-        self.masks_only = process.states > process.types
+        self.masks_only = process.has_mask
 
-    def __call__(self, logits, x_0, x_t, s, t):
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        x_0: torch.Tensor,
+        x_t: torch.Tensor,
+        s: torch.Tensor,
+        t: torch.Tensor,
+    ) -> torch.Tensor:
         loss = score_entropy(self.process, as_log_ratios(self.process, logits), x_0, x_t, t)
         with torch.no_grad():
             bound = loss + self.process.prior_kl(x_0).to(loss.dtype)

@@ -1,17 +1,18 @@
 """Score entropy: the network predicts ratios of probabilities (Lou et al., 2024, "SEDD").
 
-The chain has the rates sigma(t) Q, with alpha_t = exp(-sigma-bar(t)), sigma = -alpha' / alpha, and
-Q = 11^T / n - I (uniform) or Q = 1 e_m^T - I (absorbing), rows "from". The ratio
-s_y = p_t(y) / p_t(x_t) takes it back from x_t to y at the rate sigma(t) Q(y, x_t) s_y. From a
-network's `log_ratios` (M, n) it is
+The forward chain has rates sigma(t) Q, where alpha-bar_t = exp(-sigma-bar(t)), so that
+sigma = -alpha-bar' / alpha-bar, and Q = 11^T / n - I (uniform) or Q = 1 e_m^T - I (absorbing), rows
+"from". The reverse chain goes from x_t to y at the rate sigma(t) Q(y, x_t) s_y, where s_y is the
+ratio p_t(y) / p_t(x_t). The network's output `log_ratios` (M, n) gives it:
 
-- uniform: s_y = exp(log_ratios_y); what stands at y = x_t counts for nothing. The schedule must
-  not end at 0 (`Floored`), or sigma is infinite.
-- absorbing: s_y = alpha_t / (1 - alpha_t) exp(log_ratios_y), so that log p(x_0 = y | x_t) is right.
-  Only a mask has such rates, so only rows with x_t = m count. sigma alpha_t / (1 - alpha_t) is the
-  schedule's `hazard`, which stays finite where alpha ends at 0.
+- uniform: s_y = exp(log_ratios_y) for y other than x_t; the output at y = x_t is ignored. The
+  schedule must end above 0 (`schedules.Floored`), or sigma is infinite.
+- absorbing: s_y = alpha-bar_t / (1 - alpha-bar_t) exp(log_ratios_y), so that a perfect network
+  returns log_ratios_y = log p(x_0 = y | x_t). Only masks have reverse rates, so rows without a mask
+  contribute nothing. sigma alpha-bar_t / (1 - alpha-bar_t) is the schedule's `unmasking_rate`,
+  which is finite even where alpha-bar is 0.
 
-What is returned has the dtype of `log_ratios`; what belongs to a row is computed in float64.
+Results have the dtype of `log_ratios`; scalars of a row are computed in float64.
 """
 
 from functools import singledispatch
@@ -20,24 +21,31 @@ from math import log
 import torch
 from torch.nn.functional import pad
 
-from difformer_plugin.diffusion.categorical.process import Absorbing, Uniform, at
+from difformer_plugin.diffusion.categorical.process import Absorbing, Interpolating, Uniform, at
 
 
-def as_log_ratios(process, logits):
-    """A network's logits (M, n) as log-ratios: where it says nothing, no type is likelier.
+def as_log_ratios(process: Interpolating, logits: torch.Tensor) -> torch.Tensor:
+    """A network's logits (M, n) as `log_ratios`, so that zero logits stand for equal probabilities.
 
-    For the absorbing process 0 stands for a probability of 1 / n and not of 1.
+    For the absorbing process they are log-probabilities: 0 becomes log(1 / n).
     """
-    return logits - log(process.types) if isinstance(process, Absorbing) else logits
+    return logits - log(process.types) if process.has_mask else logits
 
 
 @singledispatch
-def score_entropy(process, log_ratios, x_0, x_t, t):
+def score_entropy(
+    process: Interpolating,
+    log_ratios: torch.Tensor,
+    x_0: torch.Tensor,
+    x_t: torch.Tensor,
+    t: torch.Tensor,
+) -> torch.Tensor:
     """The integrand of the denoising score entropy, (M,) in nats per unit of time.
 
-    sum over y != x_t of sigma(t) Q(y, x_t) [s_y - r log s_y + K(r)], with the true ratio given x_0
-    r = p(y | x_0) / p(x_t | x_0), and K(r) = r (log r - 1). No bracket is negative. Its mean over
-    x_t and t and the prior's KL together bound -log p(x_0) from above.
+    sum over y != x_t of sigma(t) Q(y, x_t) [s_y - r log s_y + K(r)], where
+    r = p(y | x_0) / p(x_t | x_0) is the true ratio given x_0, and K(r) = r (log r - 1). No bracket
+    is negative. The mean over x_t and t, plus KL(q(x_T | x_0) || p(x_T)), bounds -log p(x_0) from
+    above.
 
     Args:
         process: Uniform or Absorbing.
@@ -51,41 +59,55 @@ def score_entropy(process, log_ratios, x_0, x_t, t):
 
 
 @score_entropy.register
-def _(process: Uniform, log_ratios, x_0, x_t, t):
-    """r has two values: of the y that are not x_0, and of x_0 unless it is x_t itself."""
-    n, alpha = process.types, process.schedule.alpha(t)
-    odds = n * alpha / (1 - alpha).clamp(min=0)  # p(x_0 | x_0) / p(y | x_0) - 1; infinite at t = 0
-    kept = x_t == x_0
-    r = torch.where(kept, 1 / (1 + odds), 1)
-    more = torch.where(kept, 0, odds)  # what the ratio of x_0 has more than r
-    constant = (n - 1) * (torch.xlogy(r, r) - r) + torch.xlogy(1 + more, 1 + more) - more
-    ratios = log_ratios.scatter(1, x_t[:, None], -torch.inf).exp_().sum(-1).double()
-    own, right = log_ratios.gather(1, torch.stack([x_t, x_0], dim=1)).double().unbind(1)
-    logs = log_ratios.sum(-1).double() - own
-    bracket = ratios - r * logs - more * right + constant
+def uniform_score_entropy(process: Uniform, log_ratios, x_0, x_t, t):
+    """`score_entropy` of the uniform process.
+
+    r has two values: r for each y that is not x_0, and r + excess for y = x_0 unless it is x_t.
+    """
+    n, alpha_bar = process.types, process.schedule.alpha_bar(t)
+    # p(x_0 | x_0) / p(y | x_0) - 1; infinite at t = 0
+    odds = n * alpha_bar / (1 - alpha_bar).clamp(min=0)
+    uncorrupted = x_t == x_0
+    r = torch.where(uncorrupted, 1 / (1 + odds), 1)
+    excess = torch.where(uncorrupted, 0, odds)
+    constant = (n - 1) * (torch.xlogy(r, r) - r) + torch.xlogy(1 + excess, 1 + excess) - excess
+    sum_of_ratios = log_ratios.scatter(1, x_t[:, None], -torch.inf).exp_().sum(-1).double()
+    at_x_t, at_x_0 = log_ratios.gather(1, torch.stack([x_t, x_0], dim=1)).double().unbind(1)
+    sum_of_logs = log_ratios.sum(-1).double() - at_x_t
+    bracket = sum_of_ratios - r * sum_of_logs - excess * at_x_0 + constant
     return (_sigma(process, t) / n * bracket).to(log_ratios.dtype)
 
 
 @score_entropy.register
-def _(process: Absorbing, log_ratios, x_0, x_t, t):
-    """alpha / (1 - alpha) leaves the bracket: it is MDLM's term where the ratios sum to 1."""
-    weight = torch.where(x_t == process.mask, process.schedule.hazard(t), 0)
+def absorbing_score_entropy(process: Absorbing, log_ratios, x_0, x_t, t):
+    """`score_entropy` of the absorbing process.
+
+    alpha-bar / (1 - alpha-bar) is a factor of the bracket. If the exp(log_ratios) sum to 1, this is
+    MDLM's weighted cross-entropy.
+    """
+    weight = torch.where(x_t == process.mask, process.schedule.unmasking_rate(t), 0)
     bracket = log_ratios.exp().sum(-1).double() - at(log_ratios, x_0).double() - 1
     return (weight * bracket).to(log_ratios.dtype)
 
 
 @singledispatch
-def tweedie(process, log_ratios, x_t, s, t):
-    """p(x_s | x_t), (M, S): exact for one position, if the ratios are true.
+def tweedie(
+    process: Interpolating,
+    log_ratios: torch.Tensor,
+    x_t: torch.Tensor,
+    s: torch.Tensor,
+    t: torch.Tensor,
+) -> torch.Tensor:
+    """p(x_s | x_t), (M, S), exact for one position if the ratios are true (Theorem 4.2).
 
-    [exp(-(sigma-bar_t - sigma-bar_s) Q^T) s]_y [Q_{t|s}]_{y, x_t} with s_{x_t} = 1, which is
-    p_s(y) q(x_t | y) but for a factor. Ratios that are not true can make it negative: then it is 0.
+    Proportional to [exp(-(sigma-bar_t - sigma-bar_s) Q^T) s]_y [Q_{t|s}]_{y, x_t} with s_{x_t} = 1,
+    and so to p_s(y) q(x_t | y). Wrong ratios can make it negative; such values are set to 0.
 
     Args:
         process: Uniform or Absorbing.
         log_ratios: (M, n), the network's outputs.
         x_t: int64 (M,).
-        s, t: float64 (M,), s < t. No mask is left at s = 0.
+        s, t: float64 (M,), s < t. At s = 0 no mask remains.
     Raises:
         NotImplementedError: another process.
     """
@@ -93,31 +115,46 @@ def tweedie(process, log_ratios, x_t, s, t):
 
 
 @tweedie.register
-def _(process: Uniform, log_ratios, x_t, s, t):
-    """The ratios, 1 among them, say what p_t is; less what came anew it is as p_s is."""
+def uniform_tweedie(process: Uniform, log_ratios, x_t, s, t):
+    """`tweedie` of the uniform process.
+
+    The ratios with s_{x_t} = 1 are p_t up to a factor, and p_t = a p_s + (1 - a) / n: subtracting
+    the uniform part leaves p_s up to a factor.
+    """
     marginal = log_ratios.scatter(1, x_t[:, None], 0).softmax(-1)
-    a = process.staying(s, t)[:, None]
-    stays, anew = a.to(marginal.dtype), ((1 - a) / process.types).to(marginal.dtype)
-    weights = (marginal - anew).clamp_(min=0)
-    own = weights.gather(1, x_t[:, None])
-    weights.mul_(anew).scatter_add_(1, x_t[:, None], stays * own)  # times [Q_{t|s}]_{., x_t}
+    a = process.stay_probability(s, t)[:, None]
+    stays, redrawn = a.to(marginal.dtype), ((1 - a) / process.types).to(marginal.dtype)
+    weights = (marginal - redrawn).clamp_(min=0)
+    at_x_t = weights.gather(1, x_t[:, None])
+    weights.mul_(redrawn).scatter_add_(1, x_t[:, None], stays * at_x_t)  # times [Q_{t|s}]_{., x_t}
     return weights.div_(weights.sum(-1, keepdim=True))
 
 
 @tweedie.register
-def _(process: Absorbing, log_ratios, x_t, s, t):
-    """A mask becomes y with probability (alpha_s - alpha_t) / (1 - alpha_t) exp(log_ratios_y)."""
-    leaves = process.returning(s, t) * log_ratios.logsumexp(-1).double().exp()
+def absorbing_tweedie(process: Absorbing, log_ratios, x_t, s, t):
+    """`tweedie` of the absorbing process.
+
+    A mask becomes y with the schedule's unmasking probability times exp(log_ratios_y).
+    """
+    total = log_ratios.logsumexp(-1).double().exp()
+    leaves = process.schedule.unmasking_probability(s, t) * total
     leaves = torch.where(s == 0, 1, leaves) * (x_t == process.mask)
-    return _leaving(x_t, pad(log_ratios.softmax(-1), (0, 1)), leaves)
+    return _jump(x_t, pad(log_ratios.softmax(-1), (0, 1)), leaves)
 
 
 @singledispatch
-def tau_leap(process, log_ratios, x_t, s, t):
-    """p(x_s | x_t), (M, S), as if the rates stayed as they are at t until s.
+def tau_leap(
+    process: Interpolating,
+    log_ratios: torch.Tensor,
+    x_t: torch.Tensor,
+    s: torch.Tensor,
+    t: torch.Tensor,
+) -> torch.Tensor:
+    """p(x_s | x_t), (M, S), with the rates at t kept constant until s.
 
-    A position jumps to y with probability (t - s) sigma(t) Q(y, x_t) s_y, scaled to 1 in sum where
-    that is more, and else stays. It leaves masks at s = 0: `tweedie` is for the last step.
+    A position jumps to y with probability (t - s) sigma(t) Q(y, x_t) s_y and otherwise stays; if
+    these probabilities sum to more than 1, they are scaled to 1. Masks can remain at s = 0, so the
+    last step needs `tweedie`.
 
     Args:
         process: Uniform or Absorbing.
@@ -131,25 +168,30 @@ def tau_leap(process, log_ratios, x_t, s, t):
 
 
 @tau_leap.register
-def _(process: Uniform, log_ratios, x_t, s, t):
+def uniform_tau_leap(process: Uniform, log_ratios, x_t, s, t):
+    """`tau_leap` of the uniform process."""
     others = log_ratios.scatter(1, x_t[:, None], -torch.inf)
     rate = _sigma(process, t) / process.types * others.logsumexp(-1).double().exp()
-    return _leaving(x_t, others.softmax(-1), (t - s) * rate)
+    return _jump(x_t, others.softmax(-1), (t - s) * rate)
 
 
 @tau_leap.register
-def _(process: Absorbing, log_ratios, x_t, s, t):
-    rate = process.schedule.hazard(t) * log_ratios.logsumexp(-1).double().exp()
+def absorbing_tau_leap(process: Absorbing, log_ratios, x_t, s, t):
+    """`tau_leap` of the absorbing process."""
+    rate = process.schedule.unmasking_rate(t) * log_ratios.logsumexp(-1).double().exp()
     leaves = (t - s) * rate * (x_t == process.mask)
-    return _leaving(x_t, pad(log_ratios.softmax(-1), (0, 1)), leaves)
+    return _jump(x_t, pad(log_ratios.softmax(-1), (0, 1)), leaves)
 
 
 def _sigma(process, t):
-    """-alpha' / alpha, float64 (M,)."""
-    return -process.schedule.slope(t) / process.schedule.alpha(t)
+    """-alpha-bar' / alpha-bar, float64 (M,)."""
+    return -process.schedule.derivative(t) / process.schedule.alpha_bar(t)
 
 
-def _leaving(x_t, others, leaves):
-    """`others` (M, S) with probability `leaves` (M,), cut to 1, else x_t; overwrites `others`."""
+def _jump(x_t, others, leaves):
+    """With probability `leaves` (M,), at most 1, a draw of `others` (M, S), else x_t.
+
+    Overwrites `others`.
+    """
     leaves = leaves.clamp(max=1)[:, None].to(others.dtype)
     return others.mul_(leaves).scatter_add_(1, x_t[:, None], 1 - leaves)

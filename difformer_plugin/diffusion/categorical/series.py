@@ -1,8 +1,9 @@
 """exp(B R) v for a sparse rate matrix R and many rows v, by a Chebyshev series; no dense matrix.
 
-With X = 1 + (2 / greatest) R, whose eigenvalues lie in [-1, 1], and z = B greatest / 2 it is
-exp(-z) exp(z X) = ive_0(z) + 2 sum_k ive_k(z) T_k(X), with ive_k(z) = exp(-z) I_k(z). It takes some
-sqrt(74 z) terms where z is large, and the error is some 1e-15 of the vector's norm.
+Let X = I + (2 / greatest) R, whose eigenvalues lie in [-1, 1], and z = B greatest / 2. Then
+exp(B R) = exp(-z) exp(z X) = ive_0(z) + 2 sum_k ive_k(z) T_k(X), where ive_k(z) = exp(-z) I_k(z)
+with the modified Bessel functions I_k. For large z it takes about sqrt(74 z) terms. The error is
+about 1e-15 of the vector's norm.
 """
 
 import warnings
@@ -13,69 +14,72 @@ import torch
 from scipy.special import ive
 from torch.autograd.function import once_differentiable
 
-COEFFICIENT = 1e-16  # the series ends where its coefficients stay below
-# numbers in one vector of the recursion: what stays in a core's cache, or what fills a GPU
+MIN_COEFFICIENT = 1e-16  # the series ends where all further coefficients are smaller
+# Entries of one matrix of the recursion: what fits a core's cache, and what fills a GPU.
 CPU_ENTRIES, GPU_ENTRIES = 2**18, 2**24
 
 
 class Exponential:
-    """exp(B R), a function of v and B.
+    """exp(B R) v, a function of v and B.
 
     Args:
-        rates: R, symmetric SciPy matrix (n, n), rows summing to 0.
-        greatest: a bound on the eigenvalues of -R.
-        forgetting: from this B on it is 11^T / n.
+        rates: R, symmetric SciPy matrix (n, n), whose rows sum to 0.
+        greatest: an upper bound on the eigenvalues of -R.
+        uniform_from: the B from which on exp(B R) is taken to be 11^T / n.
     """
 
-    def __init__(self, rates, greatest, forgetting):
-        self.rates, self.greatest, self.forgetting = rates, greatest, forgetting
-        self._matrices = {}  # X by device, made when it is needed
+    def __init__(self, rates: sp.sparray | sp.spmatrix, greatest: float, uniform_from: float):
+        self.rates, self.greatest, self.uniform_from = rates, greatest, uniform_from
+        self._matrices = {}  # X by device, made at first use
 
     def __getstate__(self):
         return {**self.__dict__, "_matrices": {}}  # torch cannot copy sparse CSR matrices
 
-    def __call__(self, v, *amounts):
-        """exp(B_m R) v_m for each row m, by one recursion for all of the amounts.
+    def __call__(self, v: torch.Tensor, *amounts: torch.Tensor) -> list[torch.Tensor]:
+        """exp(B_m R) v_m for each row m, by one recursion for all `amounts`.
 
-        Rows with more terms come first and rows of like length go together, so that few wait for
-        the longest.
+        Rows are sorted by the number of terms that they need, so that rows of one group need about
+        the same.
 
         Args:
             v: (M, n).
             amounts: float64 (M,) each, B_m.
         Returns:
-            float64 (M, n) for each of the amounts.
+            float64 (M, n) for each of `amounts`.
         """
         v = v.double()
-        found = [torch.empty_like(v) for _ in amounts]
+        results = [torch.empty_like(v) for _ in amounts]
         series = [self._coefficients(amount.cpu()) for amount in amounts]
         lengths = torch.stack([length for _, length in series]).amax(0)
         matrix = self._matrix(v.device)
         entries = CPU_ENTRIES if v.device.type == "cpu" else GPU_ENTRIES
         for rows in lengths.argsort(descending=True).split(max(1, entries // v.shape[1])):
-            there = rows.to(v.device)
+            on_device = rows.to(v.device)
             parts = [coefficients[:, rows].to(v.device) for coefficients, _ in series]
-            sums = chebyshev(matrix, v[there].T.contiguous(), parts, lengths[rows])
-            for whole, part in zip(found, sums):
-                whole[there] = part.T
-        for whole, amount in zip(found, amounts):
-            forgets = amount >= self.forgetting
-            whole[forgets] = v[forgets].mean(-1, keepdim=True)
-        return found
+            sums = chebyshev(matrix, v[on_device].T.contiguous(), parts, lengths[rows])
+            for result, part in zip(results, sums):
+                result[on_device] = part.T
+        for result, amount in zip(results, amounts):
+            uniform = amount >= self.uniform_from
+            result[uniform] = v[uniform].mean(-1, keepdim=True)
+        return results
 
     def _coefficients(self, amount):
-        """The series' coefficients, float64 (K, M), and how many each row needs, (M,): none of
-        those that forget."""
-        amount, which = amount.unique(return_inverse=True)  # one a sentence, not one a token
+        """Coefficients of the series, float64 (K, M), and how many each row needs, int64 (M,).
+
+        Rows from `uniform_from` on need none.
+        """
+        # the tokens of a sentence share a time, so that few values differ
+        amount, which = amount.unique(return_inverse=True)
         amount = amount.numpy()
-        needed = amount < self.forgetting
+        needed = amount < self.uniform_from
         z = np.where(needed, amount, 0) * self.greatest / 2
-        # from k^2 / (2 z + k) = digits on the coefficients are too small
-        digits = -np.log(COEFFICIENT)
-        most = (digits + np.sqrt(digits**2 + 8 * digits * z.max(initial=0))) / 2
-        orders = np.arange(int(most) + 2)[:, None]
+        # coefficients are too small from the k on with k^2 / (2 z + k) = digits
+        digits = -np.log(MIN_COEFFICIENT)
+        max_order = (digits + np.sqrt(digits**2 + 8 * digits * z.max(initial=0))) / 2
+        orders = np.arange(int(max_order) + 2)[:, None]
         values = np.where(orders == 0, 1, 2) * ive(orders, z) * needed
-        counts = (values > COEFFICIENT).sum(0)  # they fall, at least from order 1 on
+        counts = (values > MIN_COEFFICIENT).sum(0)  # they fall, at least from order 1 on
         return torch.from_numpy(values)[:, which], torch.from_numpy(counts)[which]
 
     def _matrix(self, device):
@@ -85,8 +89,8 @@ class Exponential:
         return self._matrices[device]
 
 
-class Acting(torch.autograd.Function):
-    """exp(B_m R) v_m as a function of v; R is symmetric, so it is its own gradient."""
+class ApplyExponential(torch.autograd.Function):
+    """exp(B_m R) v_m as a differentiable function of v. R is symmetric, and so is its Jacobian."""
 
     @staticmethod
     def forward(ctx, v, exponential, amount):
@@ -99,8 +103,8 @@ class Acting(torch.autograd.Function):
         return ctx.exponential(grad, ctx.amount)[0].to(grad.dtype), None, None
 
 
-def to_torch(matrix):
-    """A SciPy CSR matrix as torch's."""
+def to_torch(matrix: sp.csr_array | sp.csr_matrix) -> torch.Tensor:
+    """A SciPy CSR matrix as a sparse CSR tensor."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
         return torch.sparse_csr_tensor(
@@ -112,16 +116,18 @@ def to_torch(matrix):
         )
 
 
-def chebyshev(matrix, v, coefficients, lengths):
+def chebyshev(
+    matrix: torch.Tensor, v: torch.Tensor, coefficients: list[torch.Tensor], lengths: torch.Tensor
+) -> list[torch.Tensor]:
     """sum_k c_k T_k(X) v for each set of coefficients, by T_{k+1} = 2 X T_k - T_{k-1}.
 
-    The columns of v that are done are dropped each time half of them are.
+    Finished columns of v are dropped each time they are half of all.
 
     Args:
         matrix: X, sparse (n, n).
         v: (n, M), overwritten.
         coefficients: (K, M) each.
-        lengths: int64 (M,), falling: how many coefficients a column needs.
+        lengths: int64 (M,), falling: the number of coefficients that each column needs.
     Returns:
         (n, M) for each set.
     """

@@ -3,16 +3,16 @@
 import torch
 
 
-def anisotropy(embeddings):
+def anisotropy(embeddings: torch.Tensor) -> float:
     """ANI, the mean cosine between the embeddings of different tokens (Sec. 3.1).
 
-    The sum over all pairs of unit vectors is the squared length of their sum, so no V x V matrix
-    is needed.
+    The inner products of all pairs of unit vectors sum to the squared length of their sum, so no
+    V x V matrix is needed.
 
     Args:
-        embeddings: (V, D), no row zero.
+        embeddings: (V, D), without zero rows.
     Returns:
-        float, about 0 for isotropic and 1 for collapsed embeddings; 0 where V < 2.
+        about 0 for isotropic and 1 for collapsed embeddings; 0 if V < 2.
     """
     count = len(embeddings)
     if count < 2:

@@ -1,24 +1,25 @@
-"""The degeneration score (DGS), exact up to a small integral (Sec. 3.2, Definitions 1 and 2).
+"""The degeneration score (DGS) of normal embeddings by quadrature (Sec. 3.2, Definitions 1 and 2).
 
-The degenerated model sends z_t to the embedding with the least loss L(z_t, e). Taken literally
-(norms are means over d, p(y | z_t) is a softmax of inner products), d L(z_t, e) is up to a constant
-||e||^2 - (d + 2) z_t . e: it takes the nearest neighbour of (d + 2)/2 z_t. So both classifiers
-take the nearest neighbour of c z_t, with c = (d + 2)/2 or, as in Algorithm 2's remark, c = 1.
+The degenerated model maps z_t to the embedding e with the least loss L(z_t, e). Taken literally
+(norms are means over d, p(y | z_t) is a softmax of inner products), d L(z_t, e) is
+||e||^2 - (d + 2) z_t . e up to a constant: the model takes the nearest neighbour of (d + 2)/2 z_t.
+So both classifiers take the nearest neighbour of c z_t, with c = (d + 2)/2 or, as in the remark on
+Algorithm 2, c = 1.
 
 Let e ~ N(0, I) (sigma_e is absorbed into the noise) and z_t = sqrt(alpha-bar) e_0 +
-sqrt(beta-bar) noise, with |z_t|^2 = (alpha-bar + beta-bar) rho^2, and let C^2 = c^2 (alpha-bar +
-beta-bar). Along z_t and across it, the squared distances to c z_t are
+sqrt(beta-bar) noise, with |z_t|^2 = (alpha-bar + beta-bar) rho^2, so that rho^2 ~ chi^2 (d). Let
+C^2 = c^2 (alpha-bar + beta-bar) and gamma = alpha-bar / (alpha-bar + beta-bar). Given z_t, e_0 is
+normal, and the squared distances to c z_t, split along z_t and across it, are
 
-    of a wrong token:  (w - C rho)^2 + q                     w ~ N(0, 1), q ~ chi^2 (d - 1)
-    of the right one:  (m + sqrt(v) w - C rho)^2 + v q       m = sqrt(gamma) rho, v = 1 - gamma
+    of a wrong token:      (w - C rho)^2 + q                     w ~ N(0, 1), q ~ chi^2 (d - 1)
+    of the right token:    (m + sqrt(v) w - C rho)^2 + v q       m = sqrt(gamma) rho, v = 1 - gamma
 
-for given rho^2 ~ chi^2 (d), where gamma = alpha-bar / (alpha-bar + beta-bar): e_0 given z_t is
-normal too. Wrong tokens are independent given z_t, so with p(x) = P(a wrong token is nearer than x)
+Wrong tokens are independent given z_t. With p(x) = P(a wrong token is nearer than x) and f the
+density of the right token's distance,
 
     DGS_t = E_rho int f(x) (1 - p(x))^(V - 1) dx
 
-where f is the density of the right token's distance x. What V and d do costs nothing. NumPy and
-SciPy only.
+The cost does not depend on V and d. Needs NumPy and SciPy only.
 """
 
 from functools import lru_cache
@@ -26,61 +27,72 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import gammaln, ndtr
 
-from difformer_plugin.errors import UserError
+from difformer_plugin.diffusion.parameters import ParameterError
 
 CLASSIFIERS = ("definition1", "nearest")
-LEAST_SCALE = 1e-6  # of sigma_e, and of 1 / F
+MIN_SIGMA = 1e-6  # of sigma_e; the greatest is 1 / MIN_SIGMA
 
-# Nodes of the quadratures. For d from 16 to 512 they leave an error below 1e-3 in DGS_t and below
-# 1e-4 in its mean over a schedule's steps (tests/diffusion/test_degeneration.py).
+# Nodes of the quadratures. For d from 16 to 512 their error is below 1e-3 in DGS_t and below 1e-4
+# in its mean over a schedule's steps (tests/diffusion/gaussian/test_degeneration.py).
 RHO_NODES, DISTANCE_NODES, RADIUS_NODES, SMOOTH_RADIUS_NODES = 8, 80, 32, 12
-# In few dimensions whether |z_t| suffices for the largest inner product is a sharp question.
+# In few dimensions the integrand changes sharply with rho where c > 1.
 SHARP_RHO_NODES, SHARP_BELOW = 32, 64
-# Distances are within so many deviations of their mean but for a part of 1e-11.
+# The probability of a distance more than so many deviations from its mean is about 1e-11.
 SPAN = 7.0
-LEAST_VARIANCE = 1e-12  # stands for 0 where there is no noise
+MIN_VARIANCE = 1e-12  # replaces v = 0 where there is no noise
 
 
-def pull(classifier, latent_dim):
-    """c: the classifier takes the nearest neighbour of c z_t."""
+def query_scale(classifier: str, latent_dim: int) -> float:
+    """c: the classifier takes the nearest neighbour of c z_t.
+
+    Raises:
+        ParameterError: there is no such classifier.
+    """
     if classifier not in CLASSIFIERS:
-        raise UserError(f"unknown classifier '{classifier}': choose {' or '.join(CLASSIFIERS)}")
+        raise ParameterError(
+            "classifier", f"must be one of {', '.join(CLASSIFIERS)}", f"'{classifier}'"
+        )
     return (latent_dim + 2) / 2 if classifier == "definition1" else 1.0
 
 
 def degeneration_scores(
-    alpha_bar, beta_bar, vocab_size, latent_dim, sigma=1.0, classifier="definition1"
-):
+    alpha_bar: np.ndarray,
+    beta_bar: np.ndarray,
+    vocab_size: int,
+    latent_dim: int,
+    sigma: float = 1.0,
+    classifier: str = "definition1",
+) -> np.ndarray:
     """DGS_t, the accuracy of the degenerated model, for normal embeddings N(0, sigma^2 I).
 
     Args:
         alpha_bar, beta_bar: (T,), the coefficients of z_t ~ N(sqrt(alpha-bar) z_0, beta-bar I);
             they need not add up to 1 (Definition 2).
         vocab_size: V, at least 1.
-        latent_dim: d, at least 2; made for d from 16 on.
-        sigma: sigma_e, the deviation of an embedding's entries.
+        latent_dim: d, at least 2; the quadrature is accurate for d from 16 on.
+        sigma: sigma_e, the standard deviation of an embedding's entries.
         classifier: "definition1", or "nearest" for the plain nearest neighbour.
     Returns:
         float64 array (T,).
     Raises:
-        UserError: a value out of its range.
+        ParameterError: a value is out of its range.
     """
     alpha_bar = np.asarray(alpha_bar, dtype=np.float64)
     beta_bar = np.asarray(beta_bar, dtype=np.float64)
     if vocab_size < 1:
-        raise UserError(f"the vocabulary size must be at least 1, not {vocab_size}")
+        raise ParameterError("vocab_size", "must be at least 1", vocab_size)
     if latent_dim < 2:
-        raise UserError(f"the latent dimension must be at least 2, not {latent_dim}")
-    if not LEAST_SCALE <= sigma <= 1 / LEAST_SCALE:
-        raise UserError(
-            f"sigma must lie between {LEAST_SCALE:g} and {1 / LEAST_SCALE:g}, not {sigma:g}"
+        raise ParameterError("latent_dim", "must be at least 2", latent_dim)
+    if not MIN_SIGMA <= sigma <= 1 / MIN_SIGMA:
+        raise ParameterError(
+            "sigma", f"must lie between {MIN_SIGMA:g} and {1 / MIN_SIGMA:g}", f"{sigma:g}"
         )
-    total = alpha_bar + beta_bar
-    if not (np.all(alpha_bar >= 0) and np.all(beta_bar >= 0) and np.all(np.isfinite(total))):
-        raise UserError("alpha-bar and beta-bar must be finite and not below 0")
-    if not np.all(total > 0):
-        raise UserError("alpha-bar and beta-bar must not both be 0")
-    c = pull(classifier, latent_dim)
+    for name, values in (("alpha_bar", alpha_bar), ("beta_bar", beta_bar)):
+        if invalid := [value for value in values if not 0 <= value < np.inf]:
+            raise ParameterError(name, "must be finite and at least 0", invalid[0])
+    if not np.all(alpha_bar + beta_bar > 0):
+        raise ParameterError("alpha_bar + beta_bar", "must be above 0", 0)
+    c = query_scale(classifier, latent_dim)
     beta_bar = beta_bar / sigma**2
     return np.array(
         [_accuracy(a, b, vocab_size, latent_dim, c) for a, b in zip(alpha_bar, beta_bar)]
@@ -93,7 +105,7 @@ def _accuracy(alpha_bar, beta_bar, vocab_size, latent_dim, c):
     Shapes: (rho, x, r) for the nodes of |z_t|, of the distance and of the distance across z_t.
     """
     total = alpha_bar + beta_bar
-    v = max(beta_bar / total, LEAST_VARIANCE)
+    v = max(beta_bar / total, MIN_VARIANCE)
     s = np.sqrt(v)
     sharp = c > 1 and latent_dim < SHARP_BELOW
     rho_nodes = SHARP_RHO_NODES if sharp else RHO_NODES
@@ -105,7 +117,7 @@ def _accuracy(alpha_bar, beta_bar, vocab_size, latent_dim, c):
 
     root_mean_square = np.sqrt((centre - m) ** 2 + latent_dim * v)
     x = np.maximum(root_mean_square + xi * s, 0.0)
-    # centre^2 - x^2, written so that nothing cancels where the centre is far away
+    # centre^2 - x^2, written so that no digits cancel where centre is large
     gap = (2 * centre * m - m**2 - latent_dim * v) / (centre + root_mean_square) - xi * s
     gap = (gap * (centre + x))[..., None]
     m, centre = m[..., None], centre[..., None]
@@ -131,10 +143,10 @@ def _bell(x):
 
 
 def _across(k, x):
-    """Quadrature over the part across z_t of a distance x, q ~ chi^2 (k) below x^2.
+    """Quadrature over q ~ chi^2 (k) below x^2: the part of a distance x that lies across z_t.
 
-    The height sqrt(x^2 - q) has a branch point at q = x^2. Gauss's rule for chi^2 serves where
-    that is far off; elsewhere the nodes approach it quadratically, which takes the branch away.
+    The height sqrt(x^2 - q) has a branch point at q = x^2. Where that is far away, Gauss's rule for
+    chi^2 is accurate; elsewhere the nodes approach it quadratically, which removes the singularity.
 
     Args:
         k: degrees of freedom; x: (..., X).
@@ -165,7 +177,7 @@ def _legendre_nodes(count):
 def _chi_squared_nodes(k, count):
     """Gauss's rule for chi^2 (k): (count,) nodes in increasing order, and weights that sum to 1.
 
-    By Golub and Welsch's eigenvalues; SciPy's rule overflows where k is large.
+    From eigenvalues, by Golub and Welsch; SciPy's rule overflows for large k.
     """
     i, shape = np.arange(count), k / 2 - 1
     beside = np.sqrt(i[1:] * (i[1:] + shape))

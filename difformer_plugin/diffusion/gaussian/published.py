@@ -1,4 +1,4 @@
-"""The paper's numbers on noise rescaling, to compare ours with."""
+"""The paper's numbers on noise rescaling (F and DGS), for comparison."""
 
 DGS_MAX = (0.05, 0.10, 0.15, 0.20, 0.30, 0.50)
 VOCAB_SIZES = (10_000, 20_000, 40_000)

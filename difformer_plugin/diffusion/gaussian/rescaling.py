@@ -1,49 +1,57 @@
-"""Noise rescaling: the coefficients under a factor F, and the search for F (Eq. 3, Eq. 8, App. D).
+"""Noise rescaling: coefficients under a factor F, and the search for F (Eq. 3, Eq. 8, App. D).
 
-NumPy and SciPy only.
+Needs NumPy and SciPy only.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from difformer_plugin.diffusion.gaussian.degeneration import LEAST_SCALE, degeneration_scores
-from difformer_plugin.diffusion.schedules import alphas_cumprod, get_schedule
-from difformer_plugin.errors import UserError
+from difformer_plugin.diffusion.gaussian.degeneration import MIN_SIGMA, degeneration_scores
+from difformer_plugin.diffusion.parameters import ParameterError
+from difformer_plugin.diffusion.schedules import GAUSSIAN, alpha_bar_series, get_schedule
 
+MAX_VALID_FACTOR = 1 / MIN_SIGMA  # whose square is still a harmless number
 SEARCH_STEP = 0.5  # Delta F of Algorithm 1
-LEAST_STEP = 1e-3
-LARGEST_FACTOR = 10_000.0
+MIN_SEARCH_STEP = 1e-3
+MAX_SEARCHED_FACTOR = 10_000.0
 PRECISION = 1e-3  # relative, of a factor found by bisection
 
 
-def default_stride(diffusion_steps):
-    """Every 32nd step of 2000, and as much of any other number.
+def default_stride(diffusion_steps: int) -> int:
+    """Every 32nd of 2000 time steps, and the same share of any other number of steps.
 
-    The paper does not say which time steps its DGS is a mean of. This choice gives Table 2 within
-    0.01, all 51 entries of Table 19 within a search step or 10 %, and Tables 14 and 17 within a
-    search step (`difformer factor --table` prints where they differ).
+    The paper does not say which time steps its DGS is the mean of. With this choice Table 2 agrees
+    within 0.01, all 51 entries of Table 19 within a search step or 10 %, and Tables 14 and 17
+    within a search step (`difformer factor --table` prints the differences).
     """
     return max(1, round(diffusion_steps * 32 / 2000))
 
 
-def check_factor(factor, option="--rescaling-factor"):
-    """A rescaling factor must be above 0, and of a size that numbers can stand the square of."""
-    if not 0 < factor <= 1 / LEAST_SCALE:
-        raise UserError(f"{option} must be above 0 and at most {1 / LEAST_SCALE:g}, not {factor:g}")
+def check_factor(factor: float) -> None:
+    """Raise a ParameterError unless F is above 0 and at most MAX_VALID_FACTOR."""
+    if not 0 < factor <= MAX_VALID_FACTOR:
+        raise ParameterError(
+            "rescaling_factor",
+            f"must be above 0 and at most {MAX_VALID_FACTOR:g}",
+            f"{factor:g}",
+        )
 
 
 @dataclass(frozen=True)
 class NoiseSeries:
-    """A schedule at the time steps that the DGS is a mean of: 0, n, 2n, ... of the T steps.
+    """The time steps that the DGS is the mean of, t = 0, n, 2n, ..., and their coefficients.
 
     Attributes:
-        schedule: a name in `schedules.SCHEDULES`.
+        schedule: name of a schedule for GAUSSIAN diffusion.
         diffusion_steps: T.
-        vp_rf: rescale in the variance-preserving form (Eq. 8, before discretising) and not Eq. 3.
+        vp_rf: rescale in the variance-preserving form (Eq. 8, before discretising), not by Eq. 3.
         stride: n; None for `default_stride`.
+    Raises:
+        ParameterError: a value is out of its range.
     """
 
     schedule: str = "sqrt"
@@ -52,72 +60,93 @@ class NoiseSeries:
     stride: int | None = None
 
     def __post_init__(self):
-        get_schedule(self.schedule)
+        get_schedule(self.schedule, GAUSSIAN)
         if self.diffusion_steps < 2:
-            raise UserError(f"--diffusion-steps must be at least 2, not {self.diffusion_steps}")
+            raise ParameterError("diffusion_steps", "must be at least 2", self.diffusion_steps)
         if self.stride is not None and not 1 <= self.stride < self.diffusion_steps:
-            raise UserError(
-                f"every n-th time step: n must lie between 1 and {self.diffusion_steps - 1}, not "
-                f"{self.stride}"
+            raise ParameterError(
+                "stride", f"must lie between 1 and {self.diffusion_steps - 1}", self.stride
             )
 
     @property
-    def timesteps(self):
-        """int64 array, the time steps."""
+    def timesteps(self) -> np.ndarray:
+        """The time steps, an int64 array."""
         stride = self.stride or default_stride(self.diffusion_steps)
         return np.arange(0, self.diffusion_steps, stride)
 
-    def coefficients(self, factor=1.0):
+    def coefficients(self, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         """alpha-bar' and beta-bar' under the factor F, two float64 arrays."""
         check_factor(factor)
         if self.vp_rf:
-            alpha_bar = alphas_cumprod(self.schedule, self.diffusion_steps, factor)[self.timesteps]
+            series = alpha_bar_series(self.schedule, self.diffusion_steps, factor)
+            alpha_bar = series[self.timesteps]
             return alpha_bar, 1 - alpha_bar
-        alpha_bar = alphas_cumprod(self.schedule, self.diffusion_steps)[self.timesteps]
+        alpha_bar = alpha_bar_series(self.schedule, self.diffusion_steps)[self.timesteps]
         return alpha_bar, factor**2 * (1 - alpha_bar)
 
 
-def dgs(series, factor, vocab_size, latent_dim, sigma=1.0, classifier="definition1"):
-    """DGS (Definition 2) of normal embeddings under the factor F: the mean of DGS_t.
+def dgs(
+    series: NoiseSeries,
+    factor: float,
+    vocab_size: int,
+    latent_dim: int,
+    sigma: float = 1.0,
+    classifier: str = "definition1",
+) -> float:
+    """DGS (Definition 2) of normal embeddings under the factor F: the mean of DGS_t over `series`.
 
-    Args:
-        series: a NoiseSeries; the others as for `degeneration_scores`.
+    The other arguments are those of `degeneration_scores`.
     """
     coefficients = series.coefficients(factor)
     scores = degeneration_scores(*coefficients, vocab_size, latent_dim, sigma, classifier)
     return float(scores.mean())
 
 
-def search_factor(score, max_dgs, step=SEARCH_STEP, largest=LARGEST_FACTOR):
+def search_factor(
+    score: Callable[[float], float],
+    max_dgs: float,
+    step: float = SEARCH_STEP,
+    largest: float = MAX_SEARCHED_FACTOR,
+) -> tuple[float, float]:
     """The least F = 1, 1 + step, 1 + 2 step, ... whose score is at most `max_dgs` (Algorithm 1).
 
-    The score is taken to fall as F grows, so that bisection finds what Algorithm 1's walk would.
+    The score is assumed to fall as F grows, so that bisection finds the F of Algorithm 1.
 
     Args:
         score: function F -> DGS.
-        step: 0 looks at all numbers from 1 on.
+        max_dgs: DGS_MAX.
+        step: Delta F; 0 considers all numbers from 1 on.
+        largest: no greater F is searched for.
     Returns:
         F and its score.
     Raises:
-        UserError: no factor up to `largest` reaches `max_dgs`.
+        ParameterError: no factor up to `largest` reaches `max_dgs`, or a value is out of its range.
     """
     if not 0 < max_dgs <= 1:
-        raise UserError(f"--max-dgs must lie in (0, 1], not {max_dgs:g}")
-    if not (step == 0 or LEAST_STEP <= step <= largest):
-        raise UserError(f"the search step must be 0 or from {LEAST_STEP:g} on, not {step:g}")
+        raise ParameterError("max_dgs", "must lie in (0, 1]", f"{max_dgs:g}")
+    if not (step == 0 or MIN_SEARCH_STEP <= step <= largest):
+        raise ParameterError(
+            "search_step",
+            f"must be 0 or lie between {MIN_SEARCH_STEP:g} and {largest:g}",
+            f"{step:g}",
+        )
     found = score(1.0)
     if found <= max_dgs:
         return 1.0, found
     low, high = 1.0, 1.0 + (8 * step or 4.0)
     while (found := score(high)) > max_dgs:
         if high >= largest:
-            raise UserError(
-                f"no rescaling factor up to {high:g} brings the degeneration score down to "
-                f"{max_dgs:g} (there it is {found:.3g}): choose a greater --max-dgs"
+            # rounded up, so that the value that the message asks for is accepted
+            least = math.ceil(found * 1000) / 1000
+            raise ParameterError(
+                "max_dgs",
+                f"must be at least {least:g}, the degeneration score at the greatest rescaling "
+                f"factor tried ({high:g})",
+                f"{max_dgs:g}",
             )
         low, high = high, 1.0 + 2 * (high - 1.0)
     if step == 0:
-        return meet(score, max_dgs, low, high)
+        return solve_for_factor(score, max_dgs, low, high)
     while high - low > 1.5 * step:
         middle = 1.0 + step * round((low + high - 2.0) / (2 * step))
         score_there = score(middle)
@@ -128,18 +157,21 @@ def search_factor(score, max_dgs, step=SEARCH_STEP, largest=LARGEST_FACTOR):
     return high, found
 
 
-def meet(score, max_dgs, low, high):
-    """The factor at which a falling score comes down to `max_dgs`, within 0.1 %, and its score.
+def solve_for_factor(
+    score: Callable[[float], float], max_dgs: float, low: float, high: float
+) -> tuple[float, float]:
+    """The F in [low, high] at which a falling score reaches `max_dgs`, within 0.1 %, and its score.
 
-    By Brent's safeguarded bisection, which asks for a third of the scores that bisection does.
+    By Brent's method, which evaluates a third of the scores that bisection does.
 
     Args:
-        score: function F -> DGS, above `max_dgs` at `low` and not at `high`.
+        score: function F -> DGS, above `max_dgs` at `low` and not above it at `high`.
+        max_dgs: DGS_MAX.
     """
     from scipy.optimize import brentq
 
     score = cache(score)
-    # over log F the score is closer to a line; at the ends it is asked for the very same factors
+    # over log F the score is closer to a line; exp(log(F)) need not be F, so the ends are looked up
     ends = {math.log(low): low, math.log(high): high}
 
     def excess(log_factor):

@@ -1,1 +1,1 @@
-"""Diffusion with a growing length: tokens go missing and come back."""
+"""Diffusion with a length that grows: deleting tokens, and inserting them."""

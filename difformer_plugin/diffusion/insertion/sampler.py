@@ -1,87 +1,132 @@
-"""The reverse process of flexible length: each step fills masks and inserts others."""
+"""The sampler of flexible length: each step fills masks and inserts others."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from difformer_plugin.diffusion.categorical.draft import Draft
 from difformer_plugin.diffusion.categorical.process import at
-from difformer_plugin.diffusion.categorical.samplers import draw_x_0, predicted
+from difformer_plugin.diffusion.categorical.samplers.base import (
+    Logits,
+    Vocabulary,
+    check_temperature,
+    draw_x_0,
+    iter_logits,
+)
 from difformer_plugin.diffusion.insertion.process import inserted, log_missing, poisson
 from difformer_plugin.diffusion.noise import uniform_noise
+from difformer_plugin.diffusion.sampler import Layout, Noise, register_sampler, setting
+from difformer_plugin.diffusion.schedules import Schedule
 
-LONGEST_GAP = 5.0  # logarithm of the greatest number of tokens that a gap is taken to lack
+MAX_LOG_MISSING = 5.0  # logarithm of the greatest number of tokens that a gap is taken to lack
 
 
+@register_sampler
+@dataclass
 class Growing:
-    """K steps that fill and insert, and a last one that fills what the others have inserted.
+    """K steps that fill masks and insert new ones, then one that fills what is left.
 
-    A sentence begins as its frame, and has the length that has grown.
+    A target starts as its frame, BOS and EOS, and its length grows.
 
-    Args:
-        schedule: Schedule of alpha.
-        times: float64 array (K + 1,), from 0 to 1.
-        vocabulary: reverse.Vocabulary.
-        logits: function from predictions (m, D) to (m, n).
-        insertions: function from the predictions (G, D) of the symbols left and right of gaps to
+    Attributes:
+        schedule: of alpha.
+        grid: float64 array (K + 1,), the times of the steps' ends, from 0 to 1.
+        vocabulary: which indices are types.
+        logits: function from predictions (m, D) to logits (m, n).
+        missing: function from the predictions (G, D) of the symbols left and right of each gap to
             the outputs (G,) that `log_missing` reads.
-        longest: the greatest length of a target, with its frame.
-        temperature: of the draws of tokens; 0 takes the likeliest.
+        max_length: of a target, with its frame.
+        temperature: a setting.
     """
 
+    schedule: Schedule
+    grid: np.ndarray
+    vocabulary: Vocabulary
+    logits: Logits
+    missing: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    max_length: int
+    temperature: float = setting(
+        0.0, "temperature at which a discrete model draws tokens; 0: the likeliest"
+    )
+
+    name: ClassVar[str] = "ancestral"
+    grows: ClassVar[bool] = True
     draw_noise = staticmethod(uniform_noise)
-    grows = True
 
-    def __init__(self, schedule, times, vocabulary, logits, insertions, longest, temperature=1.0):
-        self.schedule, self.times, self.vocabulary = schedule, times, vocabulary
-        self.logits, self.insertions = logits, insertions
-        self.longest, self.temperature = longest, temperature
-        self.timesteps = times
+    @property
+    def times(self) -> np.ndarray:
+        """The time in [0, 1] of each prediction, float64 array (K + 1,)."""
+        return self.grid
 
-    def __len__(self):
-        return len(self.timesteps)
+    @classmethod
+    def check(cls, temperature: float = 0.0) -> None:
+        """Raise a ParameterError for settings that it cannot have."""
+        check_temperature(temperature)
 
-    def prior(self, noise, layout):
+    @classmethod
+    def ignores_noise(cls, **settings: Any) -> bool:
+        """Never: what is inserted is drawn."""
+        return False
+
+    def prior(self, noise: Noise, layout: Layout) -> Draft:
         """The frames alone."""
         tokens = torch.where(layout.positions == 0, self.vocabulary.bos, self.vocabulary.eos)
-        return Draft(tokens, torch.zeros_like(noise[:, 0]))
+        return Draft(tokens, torch.zeros_like(noise()[:, 0]))
 
-    def step(self, z, prediction, k, noise, layout):
-        """From the k-th time to the (k - 1)-th: fill each mask with some probability, then insert.
+    def step(
+        self,
+        z: Draft,
+        prediction: torch.Tensor,
+        k: int,
+        noise: Noise,
+        layout: Layout,
+        previous: torch.Tensor | None = None,
+    ) -> Draft:
+        """From time grid[k] to grid[k - 1]: fill each mask with some probability, then insert.
 
         Returns:
             Draft, one candidate after another without padding, with its `lengths`.
         """
         if k == 0:
-            return self.finish(z, prediction, k, lambda: noise, layout)
-        s, t = torch.tensor([self.times[k - 1], self.times[k]], dtype=torch.float64)
-        chance = self.schedule.returning(s, t).item()
-        filled = self.filled(z, prediction, noise, chance)
+            return self.finish(z, prediction, k, noise, layout)
+        u = noise()
+        s, t = torch.tensor([self.grid[k - 1], self.grid[k]], dtype=torch.float64)
+        chance = self.schedule.unmasking_probability(s, t).item()
+        filled = self.fill_masks(z, prediction, u, chance)
         real = slice(None) if layout.real is None else layout.real
         tokens, log_probs = filled.tokens[real], filled.log_probs[real]
-        prediction, noise, lengths = prediction[real], noise[real], layout.lengths
-        gaps = (tokens != self.vocabulary.eos).nonzero()[:, 0]  # each after its symbol
-        outputs = self.insertions(prediction[gaps], prediction[gaps + 1])
-        expected = log_missing(self.schedule, t, outputs).clamp(max=LONGEST_GAP).exp()
+        prediction, u, lengths = prediction[real], u[real], layout.lengths
+        gaps = (tokens != self.vocabulary.eos).nonzero()[:, 0]  # a gap follows its symbol
+        outputs = self.missing(prediction[gaps], prediction[gaps + 1])
+        expected = log_missing(self.schedule, t, outputs).clamp(max=MAX_LOG_MISSING).exp()
         counts = torch.zeros_like(tokens)
-        counts[gaps] = poisson(chance * expected, noise[gaps, 2])
-        places, lengths = inserted(lengths, counts, self.longest)
+        counts[gaps] = poisson(chance * expected, u[gaps, 2])
+        places, lengths = inserted(lengths, counts, self.max_length)
         longer = tokens.new_full((int(lengths.sum()),), self.vocabulary.mask)
         scores = log_probs.new_zeros(len(longer))
         longer[places], scores[places] = tokens, log_probs
         return Draft(longer, scores, lengths)
 
-    def finish(self, z, prediction, k, noise, layout):
+    def finish(
+        self, z: Draft, prediction: torch.Tensor, k: int, noise: Noise, layout: Layout
+    ) -> Draft:
         """Every mask filled."""
-        return self.filled(z, prediction, noise(), 1.0)
+        return self.fill_masks(z, prediction, noise(), 1.0)
 
-    def filled(self, z, prediction, noise, chance):
-        """The draft with each mask filled with this probability."""
+    def fill_masks(
+        self, z: Draft, prediction: torch.Tensor, u: torch.Tensor, chance: float
+    ) -> Draft:
+        """The draft with each mask filled with probability `chance`; u: (N, 3)."""
         tokens, log_probs = z.tokens.clone(), z.log_probs.clone()
-        for here, logits in predicted(z, prediction, self.vocabulary, self.logits, True):
+        for here, logits in iter_logits(z, prediction, self.vocabulary, self.logits, True):
             log_p = F.log_softmax(logits, dim=-1)
-            x_0 = draw_x_0(log_p, self.temperature, noise[here, 0])
-            fills = noise[here, 1] < chance
+            x_0 = draw_x_0(log_p, self.temperature, u[here, 0])
+            fills = u[here, 1] < chance
             mask = self.vocabulary.mask
-            tokens[here] = torch.where(fills, x_0 + self.vocabulary.first, mask)
+            tokens[here] = torch.where(fills, x_0 + self.vocabulary.first_type, mask)
             log_probs[here] = at(log_p, x_0) * fills
         return Draft(tokens, log_probs)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from difformer_plugin.diffusion.gaussian.rescaling import check_factor
-from difformer_plugin.diffusion.schedules import SCHEDULES, get_schedule
-from difformer_plugin.errors import UserError
+from difformer_plugin.diffusion.schedules import GAUSSIAN, get_schedule, schedule_names
+from difformer_plugin.errors import UserError, translated
 from difformer_plugin.networks.config import SIZES, NetworkConfig, check_network
 from difformer_plugin.options import option
 
@@ -14,7 +14,9 @@ from difformer_plugin.options import option
 class DifformerConfig(NetworkConfig):
     # diffusion
     diffusion_steps: int = option(2000, "T, the number of diffusion steps in training")
-    noise_schedule: str = option("sqrt", f"noise schedule in training: {', '.join(SCHEDULES)}")
+    noise_schedule: str = option(
+        "sqrt", f"noise schedule in training: {', '.join(schedule_names(GAUSSIAN))}"
+    )
     rescaling_factor: str = option(
         "1.0",
         "F, the factor of noise rescaling in training (Eq. 3); auto: the least F = 1, 1.5, 2, ... "
@@ -44,6 +46,7 @@ ARCHITECTURES = {f"difformer{suffix}": sizes for suffix, sizes in SIZES.items()}
 AUTO = "auto"
 
 
+@translated()
 def given_factor(cfg):
     """F as a number, or None where it is to be chosen."""
     if cfg.rescaling_factor == AUTO:
@@ -92,9 +95,10 @@ def check_rescaling(cfg):
         )
 
 
+@translated()
 def check_config(cfg):
     """Raise a UserError for values that no Difformer can have."""
-    get_schedule(cfg.noise_schedule)
+    get_schedule(cfg.noise_schedule, GAUSSIAN)
     check_rescaling(cfg)
     if cfg.diffusion_steps < 2:
         raise UserError(f"--diffusion-steps must be at least 2, not {cfg.diffusion_steps}")

@@ -1,27 +1,34 @@
-"""Difformer, registered with fairseq: Gaussian diffusion of embeddings."""
+"""Difformer, registered with fairseq: Gaussian diffusion of token embeddings."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from fairseq.models import register_model
+from torch import nn
 
 from difformer_plugin.diffusion.gaussian.anisotropy import anisotropy
 from difformer_plugin.diffusion.gaussian.process import GaussianProcess
+from difformer_plugin.diffusion.gaussian.samplers.ancestral import Ancestral
+from difformer_plugin.diffusion.gaussian.samplers.base import GaussianSampler
 from difformer_plugin.diffusion.noise import SentenceNoise, sentence_keys, uniform
+from difformer_plugin.diffusion.sampler import SAMPLERS
 from difformer_plugin.families.base import (
     SELF_COND_PROBABILITY,
     VALIDATION_SEED,
     DiffusionModel,
-    process_generator,
-    refuse_options,
+    rank_generator,
     register_architectures,
 )
-from difformer_plugin.families.embeddings.config import ARCHITECTURES, DifformerConfig, check_config
+from difformer_plugin.families.embeddings.config import (
+    ARCHITECTURES,
+    DifformerConfig,
+    check_config,
+)
+from difformer_plugin.families.embeddings.objective import DifformerLoss
 from difformer_plugin.families.embeddings.rescaling import Rescaling
 from difformer_plugin.networks.building import build_networks
 from difformer_plugin.networks.config import with_defaults
-
-DISCRETE_OPTIONS = ("decoding_sampler", "decoding_temperature", "decoding_remasking")
+from difformer_plugin.networks.layers import Conditions
 
 
 class DiffusionOutput(NamedTuple):
@@ -38,15 +45,34 @@ class DiffusionOutput(NamedTuple):
 class Difformer(DiffusionModel):
     """Gaussian diffusion on learned embeddings with an encoder-decoder Transformer (Sec. 3.3)."""
 
+    title = "a Difformer"
+    published_options = """
+        --noise-schedule sqrt --rescaling-factor 4 --self-cond --rescale-timesteps --embed-norm
+        --embed-norm-affine
+    """  # Table 21
     criterion = "difformer_loss"
+    objective = DifformerLoss
+    diffuses_embeddings = True
+    reads = frozenset(
+        {"decoding_noise_schedule", "decoding_rescaling_factor", "decoding_vp_rf", "clamping"}
+    )
 
-    def __init__(self, cfg, encoder, denoiser, length_predictor, dictionaries):
+    def __init__(
+        self,
+        cfg: Any,
+        encoder: nn.Module,
+        denoiser: nn.Module,
+        length_predictor: nn.Module,
+        dictionaries: tuple[Any, Any],
+    ):
         super().__init__(cfg, encoder, denoiser, length_predictor, dictionaries)
         self.rescaling = Rescaling(cfg, len(dictionaries[1]))
-        self._measured = None
+        self.diffusion_steps, self.noise_dim = cfg.diffusion_steps, cfg.latent_dim
+        self.time_unit = float(cfg.diffusion_steps)  # it is trained on steps from 0 to T - 1
+        self._measured: tuple[torch.Tensor, dict[str, float]] | None = None
 
     @classmethod
-    def build_model(cls, cfg, task):
+    def build_model(cls, cfg: Any, task: Any) -> "Difformer":
         """Build a model for the task's dictionaries."""
         cfg = with_defaults(cfg, DifformerConfig)
         check_config(cfg)
@@ -54,40 +80,39 @@ class Difformer(DiffusionModel):
         time_scale = 1000.0 / cfg.diffusion_steps if cfg.rescale_timesteps else 1.0
         return cls(cfg, *build_networks(cfg, *dictionaries, time_scale), dictionaries)
 
-    def forward(self, src_tokens, target, **unused):
+    # Training
+
+    def forward(
+        self, src_tokens: torch.Tensor, target: torch.Tensor, **unused: Any
+    ) -> DiffusionOutput:
         """One step of training: corrupt the target at a random time and predict it back.
 
-        In evaluation mode time and noise are functions of the source sentence, so that validation
-        losses can be compared from one epoch to the next and do not depend on the batches.
+        In evaluation mode, time and noise are functions of the source sentence, so that validation
+        losses are comparable between epochs and do not depend on the batches.
 
         Args:
             src_tokens: (B, S); target: (B, L), padded on the right.
-        Returns:
-            DiffusionOutput.
         """
         mask = target.ne(self.denoiser.pad)
-        memory = self.encoder(src_tokens)
+        layout, memory = self.layout(mask), self.encoder(src_tokens)
         z_0 = self.denoiser.embed(target)
         t, noise, conditioned = self._draw(src_tokens, z_0)
-        z_t = self.process.q_sample(z_0, t, noise)
-
-        real = mask.flatten().nonzero()[:, 0]
-        z_0, z_t = z_0.flatten(0, 1).index_select(0, real), z_t.flatten(0, 1)
-        if self.means.pack:
-            z_t = z_t.index_select(0, real)
-        z_0_hat = self.denoise_conditioned(z_t, t, self.layout(mask), memory, conditioned)
+        z_t = layout.take(self.process.q_sample(z_0, t, noise))
+        z_0_hat = self.denoise_conditioned(z_t, t, layout, memory, conditioned)
         return DiffusionOutput(
-            z_0,
-            z_0_hat if self.means.pack else z_0_hat.index_select(0, real),
+            layout.drop_padding(layout.take(z_0)),
+            layout.drop_padding(z_0_hat),
             mask,
             self.length_predictor(memory),
             self.length_predictor.classes(mask.sum(1), memory),
         )
 
-    def _draw(self, src_tokens, z_0):
+    def _draw(
+        self, src_tokens: torch.Tensor, z_0: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Time steps (B,), standard normal noise (B, L, D), and who is self-conditioned (B,)."""
         if self.training:
-            generator = process_generator(z_0.device)
+            generator = rank_generator(z_0.device)
             u = torch.rand(2, len(z_0), device=z_0.device, generator=generator)
             noise = torch.randn(z_0.shape, dtype=z_0.dtype, device=z_0.device, generator=generator)
         else:
@@ -98,25 +123,25 @@ class Difformer(DiffusionModel):
         return t, noise, u[1] < SELF_COND_PROBABILITY
 
     @property
-    def process(self):
-        """The process of training."""
+    def process(self) -> GaussianProcess:
+        """The forward process of training, at all of its T steps."""
         return self.rescaling.process
 
     @torch.no_grad()
-    def prepare_training(self, task):
-        """Choose F, where that is left to us."""
+    def prepare_training(self, task: Any) -> None:
+        """Choose F, where it is left to us."""
         self.rescaling.begin(self.denoiser.table())
 
     @torch.no_grad()
-    def set_num_updates(self, num_updates):
-        """Called before each update: now and then, F follows the embeddings."""
+    def set_num_updates(self, num_updates: int) -> None:
+        """Called before each update: at some of them, F follows the embeddings."""
         super().set_num_updates(num_updates)
         if self.rescaling.is_due(num_updates):
             self.rescaling.follow(self.denoiser.table(), num_updates)
 
     @torch.no_grad()
-    def measures(self):
-        """ANI and DGS of the embedding table and F, as floats; kept until the table changes."""
+    def measures(self) -> dict[str, float]:
+        """ANI and DGS of the embedding table, and F; kept until the table changes."""
         table, factor = self.denoiser.table(), self.rescaling.factor
         if self._measured is not None:
             measured_table, measures = self._measured
@@ -127,65 +152,56 @@ class Difformer(DiffusionModel):
         self._measured = table, measures
         return measures
 
-    def decoding_process(self, options):
-        """The process that decoding steps through: K steps, with a schedule and F of its own."""
-        refuse_options(options, DISCRETE_OPTIONS, "a Difformer")
-        return GaussianProcess.create(
+    # Decoding
+
+    def samplers(self) -> dict[str, type[GaussianSampler]]:
+        """All samplers of Gaussian diffusion; the ancestral one is the default."""
+        others = {s.name: s for s in SAMPLERS if issubclass(s, GaussianSampler)}
+        return {Ancestral.name: Ancestral} | others
+
+    def build_sampler(
+        self, kind: type[GaussianSampler], options: Any, settings: dict[str, Any]
+    ) -> GaussianSampler:
+        """A sampler of K steps, with a noise schedule and an F of decoding's own."""
+        process = GaussianProcess.create(
             options.decoding_noise_schedule or self.cfg.noise_schedule,
             self.cfg.diffusion_steps,
             options.decoding_rescaling_factor,
             options.decoding_vp_rf,
-        ).spaced(options.decoding_steps)
+        )
+        return kind(process.spaced(options.decoding_steps), **settings)
 
-    @property
-    def time_unit(self):
-        """T: time steps count from 0 to T - 1."""
-        return self.cfg.diffusion_steps
-
-    def noise_shape(self, length):
-        """The shape of the noise of a target of this length."""
-        return length, self.cfg.latent_dim
-
-    def blank(self, count, device):
-        """A state z_t and a prediction of so many tokens, to be overwritten."""
+    def blank(self, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """A state z_t and a prediction of `count` tokens, to be overwritten."""
         z_t = torch.zeros(count, self.cfg.latent_dim, device=device)
         return z_t, torch.zeros_like(z_t)
 
-    def predict(self, z_t, timestep, layout, context, previous):
-        """z_0-hat (N, D) in float32, whatever the precision of the context.
+    def embed_state(self, z_t: torch.Tensor, denoiser: nn.Module) -> torch.Tensor:
+        """z_t (N, D) in the denoiser's precision."""
+        return z_t.to(denoiser.output_projection.weight.dtype)
 
-        Args:
-            z_t: (N, D), of the tokens of the Layout.
-            timestep: a training time step, the same for all; a number, or a tensor (1,).
-            previous: the last z_0-hat, or None at the first step.
-        """
-        if previous is None:
-            previous = torch.zeros_like(z_t)
-        t = timestep
-        if not torch.is_tensor(t):
-            t = torch.full((1,), timestep, device=z_t.device, dtype=torch.float32)
-        denoiser = self.denoiser_in(context.dtype)
-        z_t, previous = z_t.to(context.dtype), previous.to(context.dtype)
-        return denoiser.denoise(z_t, t, layout, context, previous).float()
+    def refine(self, z_0_hat: torch.Tensor, options: Any) -> torch.Tensor:
+        """z_0-hat, or with --clamping the embeddings of its likeliest tokens (Li et al., 2022)."""
+        if not options.clamping:
+            return z_0_hat
+        return self.denoiser.embed(self.round(z_0_hat)[0]).float()
 
-    def round(self, z):
+    def round(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The likeliest tokens (N,) of latents (N, D) and their log-probabilities (N,)."""
         return self.denoiser.round(z)
 
-    def guess(self, z, z_0_hat):
-        """What a prediction says that the target is: as `round`."""
+    def guess(self, z: torch.Tensor, z_0_hat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens of z_0-hat, as of `round`."""
         return self.denoiser.round(z_0_hat)
 
-    def likeliest(self, z, z_0_hat, context):
-        """The tokens (N,) of `guess` alone, in the precision of the context."""
-        return self.denoiser_in(context.dtype).likeliest(z_0_hat)
+    def likeliest(
+        self, z: torch.Tensor, z_0_hat: torch.Tensor, conditions: Conditions
+    ) -> torch.Tensor:
+        """The tokens of `guess` alone, (N,), in the precision of the conditions."""
+        return self.denoiser_in(conditions.dtype).likeliest(z_0_hat)
 
-    def clamp(self, z_0_hat):
-        """The clamping trick of Li et al. (2022): the embeddings of the likeliest tokens."""
-        return self.denoiser.embed(self.round(z_0_hat)[0]).float()
-
-    def complete(self, state):
-        """An older state dict with this F."""
+    def complete(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A state dict of an older version, with this F."""
         return self.rescaling.complete(state)
 
 

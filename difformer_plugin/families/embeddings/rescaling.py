@@ -25,11 +25,11 @@ from difformer_plugin.diffusion.gaussian.rescaling import (
     NoiseSeries,
     check_factor,
     dgs,
-    meet,
     search_factor,
+    solve_for_factor,
 )
 from difformer_plugin.diffusion.gaussian.sampled_degeneration import seeded, table_scores
-from difformer_plugin.errors import UserError
+from difformer_plugin.errors import UserError, translated
 from difformer_plugin.families.embeddings.config import given_factor
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ class Rescaling(nn.Module):
     def factor(self):
         """F. Where it is left to us it is chosen at the first call, for sigma_e = 1."""
         if self._factor is None:
-            factor, _ = search_factor(self._expected_score, self.cfg.max_dgs)
+            with translated():
+                factor, _ = search_factor(self._expected_score, self.cfg.max_dgs)
             self._factor = self._bounded(factor) if self.follows else factor
         return self._factor
 
@@ -132,7 +133,7 @@ class Rescaling(nn.Module):
         elif score(high) > max_dgs:
             factor = high
         else:
-            factor, _ = meet(score, max_dgs, low, high)
+            factor, _ = solve_for_factor(score, max_dgs, low, high)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # processes may compute in different ways, but they train one model
             shared = torch.tensor(factor, dtype=torch.float64, device=embeddings.device)
@@ -156,7 +157,8 @@ class Rescaling(nn.Module):
         factor, max_dgs = state.tolist()
         chosen_for_this = self._given is None and math.isclose(max_dgs, self.cfg.max_dgs)
         if self.follows or chosen_for_this:
-            check_factor(factor, "the checkpoint's rescaling factor")
+            with translated(rescaling_factor="the checkpoint's rescaling factor"):
+                check_factor(factor)
             self._set(factor)
 
     def complete(self, state):

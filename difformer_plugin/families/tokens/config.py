@@ -1,24 +1,44 @@
 """The configuration of discrete diffusion models, its checks, and the named sizes."""
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
-from difformer_plugin.diffusion.categorical.schedules import NAMES, check_schedule
-from difformer_plugin.errors import UserError
+from difformer_plugin.diffusion.categorical.samplers.base import DISTRIBUTION, RATIOS
+from difformer_plugin.diffusion.schedules import CATEGORICAL, get_schedule, schedule_names
+from difformer_plugin.errors import UserError, translated
 from difformer_plugin.networks.config import SIZES, NetworkConfig, check_network
 from difformer_plugin.options import option
 
-# which processes each objective is defined for
-PAIRS = {
-    "d3pm": ("uniform", "absorbing", "nearest"),
-    "mdlm": ("absorbing",),
-    "sedd": ("uniform", "absorbing"),
-    "flexible": ("absorbing",),
+UNIFORM, ABSORBING, NEAREST = PROCESSES = ("uniform", "absorbing", "nearest")
+# Defaults of D3PM, Sec. 5.1. For the absorbing process, mutual_information is log_linear.
+DEFAULT_SCHEDULE = {UNIFORM: "cosine", ABSORBING: "log_linear", NEAREST: "mutual_information"}
+
+
+@dataclass(frozen=True)
+class ObjectiveKind:
+    """What an objective needs of a model.
+
+    Attributes:
+        processes: the forward processes that it is defined for.
+        continuous_time: whether its time is continuous; None where the user has the choice.
+        reads_logits_as: what the network's logits stand for.
+        model: the path `module:class` of the model that it trains, if not `DiscreteDiffusion`.
+    """
+
+    processes: tuple[str, ...]
+    continuous_time: bool | None
+    reads_logits_as: str = DISTRIBUTION
+    model: str | None = None
+
+
+OBJECTIVES = {
+    "d3pm": ObjectiveKind(PROCESSES, False),
+    "mdlm": ObjectiveKind((ABSORBING,), None),
+    "sedd": ObjectiveKind((UNIFORM, ABSORBING), True, RATIOS),
+    "flexible": ObjectiveKind(
+        (ABSORBING,), True, model="difformer_plugin.families.insertion.model:InsertionDiffusion"
+    ),
 }
-PROCESSES = PAIRS["d3pm"]
-CONTINUOUS = ("sedd", "flexible")
-# of the paper (D3PM, Sec. 5.1); for the absorbing process it is log_linear
-SCHEDULE = {"uniform": "cosine", "absorbing": "log_linear", "nearest": "mutual_information"}
 
 
 @dataclass
@@ -26,7 +46,7 @@ class DiscreteDiffusionConfig(NetworkConfig):
     latent_dim: int = option(512, "dimension of the embeddings")
     # diffusion
     process: str = option(
-        "absorbing",
+        ABSORBING,
         "how tokens are corrupted: uniform (any type), absorbing (a mask) or nearest (types with "
         "similar embeddings)",
     )
@@ -37,7 +57,7 @@ class DiscreteDiffusionConfig(NetworkConfig):
     )
     noise_schedule: Optional[str] = option(
         None,
-        f"noise schedule: {', '.join(NAMES)}; default: cosine for uniform, log_linear for "
+        f"noise schedule: {', '.join(schedule_names(CATEGORICAL))}; default: cosine for uniform, log_linear for "
         "absorbing, which is its mutual_information, and mutual_information for nearest",
     )
     diffusion_steps: int = option(1000, "T, the number of diffusion steps in discrete time")
@@ -47,8 +67,8 @@ class DiscreteDiffusionConfig(NetworkConfig):
     neighbours: int = option(20, "neighbours of each type in the graph of --process nearest")
     neighbour_embeddings: Optional[str] = option(
         None,
-        "embeddings that --process nearest finds neighbours in: a checkpoint, as a teacher's, or "
-        "a text file of vectors; default: those of --decoder-embed-path",
+        "embeddings in which --process nearest finds neighbours: a checkpoint, such as a "
+        "teacher's, or a text file of vectors; default: those of --decoder-embed-path",
     )
 
 
@@ -58,30 +78,33 @@ ARCHITECTURES = {
 }
 
 
-def steps(cfg):
+def num_steps_or_none(cfg: Any) -> int | None:
     """T, or None in continuous time."""
-    return None if cfg.continuous_time or cfg.objective in CONTINUOUS else cfg.diffusion_steps
+    continuous = OBJECTIVES[cfg.objective].continuous_time
+    return None if cfg.continuous_time or continuous else cfg.diffusion_steps
 
 
-def check_config(cfg):
+@translated()
+def check_config(cfg: Any) -> None:
     """Raise a UserError for values that no discrete diffusion model can have."""
-    if cfg.objective not in PAIRS:
+    if cfg.objective not in OBJECTIVES:
         raise UserError(
-            f"--objective {cfg.objective}: no such objective; there are {', '.join(PAIRS)}"
+            f"--objective {cfg.objective}: no such objective; there are {', '.join(OBJECTIVES)}"
         )
     if cfg.process not in PROCESSES:
         raise UserError(
             f"--process {cfg.process}: no such process; there are {', '.join(PROCESSES)}"
         )
-    if cfg.process not in PAIRS[cfg.objective]:
+    objective = OBJECTIVES[cfg.objective]
+    if cfg.process not in objective.processes:
         raise UserError(
             f"--objective {cfg.objective} is not defined for --process {cfg.process}: use "
-            f"--process {' or '.join(PAIRS[cfg.objective])}, or --objective d3pm"
+            f"--process {' or '.join(objective.processes)}, or --objective d3pm"
         )
     if cfg.noise_schedule is not None:
-        check_schedule(cfg.noise_schedule)
-    if cfg.continuous_time and cfg.objective != "mdlm":
-        why = "is always" if cfg.objective in CONTINUOUS else "cannot be"
+        get_schedule(cfg.noise_schedule, CATEGORICAL)
+    if cfg.continuous_time and objective.continuous_time is not None:
+        why = "is always" if objective.continuous_time else "cannot be"
         raise UserError(
             f"--continuous-time is a choice of --objective mdlm; {cfg.objective} {why} in "
             "continuous time: leave it out"
@@ -90,13 +113,8 @@ def check_config(cfg):
         raise UserError(f"--diffusion-steps must be at least 1, not {cfg.diffusion_steps}")
     if cfg.neighbours < 1:
         raise UserError(f"--neighbours must be at least 1, not {cfg.neighbours}")
-    if cfg.neighbour_embeddings and cfg.process != "nearest":
+    if cfg.neighbour_embeddings and cfg.process != NEAREST:
         raise UserError(
             f"--neighbour-embeddings does nothing with --process {cfg.process}: leave it out"
-        )
-    if cfg.self_cond and cfg.objective == "flexible":
-        raise UserError(
-            "--self-cond cannot go with --objective flexible, where a step's tokens are not those "
-            "of the step before: leave it out"
         )
     check_network(cfg)

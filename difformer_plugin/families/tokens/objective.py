@@ -1,29 +1,26 @@
 """The loss of discrete diffusion: its objective and the length, with the bound in validation."""
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 import torch
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
-from fairseq.logging import metrics
-from torch.nn import functional as F
 
 from difformer_plugin.diffusion.categorical.objectives import D3PM, MDLM, SEDD
-from difformer_plugin.diffusion.insertion.process import bregman, path_kl
 from difformer_plugin.errors import UserError
-from difformer_plugin.families.chunked_sums import by_autograd, chunked_sums
-from difformer_plugin.families.tokens.config import steps
-from difformer_plugin.networks.speedups import ENGINE
-from difformer_plugin.options import option
+from difformer_plugin.families.chunked_sums import by_autograd
+from difformer_plugin.families.criterion import (
+    LENGTH_FACTOR,
+    DiffusionCriterion,
+    check_label_smoothing,
+)
+from difformer_plugin.options import flag, option
 
-AUXILIARY = 0.01  # of the absorbing process (D3PM, Sec. 5.1)
-LENGTH_FACTOR = 0.1
-# a small part of the loss of one step, which is larger where the auxiliary term is in it
-ONE_STEP_LENGTH_FACTORS = {True: 1e-3, False: 1e-4}
-# means over words and over sentences; fairseq does not show what begins with _
-WORD_TERMS, LENGTH_TERMS = ("diffusion", "insertions", "bound"), ("length", "_length_loss")
-LOSS_TERMS = ("diffusion", "insertions", "_length_loss")
+ABSORBING_AUXILIARY = 0.01  # lambda of the process with a mask (D3PM, Sec. 5.1)
+# D3PM's loss is that of one of T steps, so that the length's weight has to be small beside it. It
+# is larger where the auxiliary cross-entropy adds to that loss.
+ONE_STEP_LENGTH_FACTOR, ONE_STEP_LENGTH_FACTOR_WITH_AUXILIARY = 1e-4, 1e-3
 
 
 @dataclass
@@ -48,135 +45,108 @@ class DiscreteDiffusionLossConfig(FairseqDataclass):
     )
 
 
-@register_criterion("discrete_diffusion_loss", dataclass=DiscreteDiffusionLossConfig)
-class DiscreteDiffusionLoss(FairseqCriterion):
-    """The objective's mean over words, and the length's over sentences; all in nats.
+class TokenCriterion(DiffusionCriterion):
+    """An objective's mean over tokens, and the length's over sentences; all in nats.
 
-    A batch weighs as many times as it has words, which are a target's tokens without its frame.
+    A target's tokens are counted without its frame.
+
+    Attributes:
+        length_factor: the weight of the length's loss.
     """
 
-    means = ENGINE
+    token_terms = ("diffusion", "insertions", "bound")
+    sentence_terms = ("length", "_length_loss")
+    loss_terms = ("diffusion", "insertions", "_length_loss")
+    length_factor = LENGTH_FACTOR
 
-    def __init__(self, cfg, task):
+    def __init__(self, cfg: Any, task: Any):
         super().__init__(task)
-        if not 0 <= cfg.label_smoothing < 1:
-            raise UserError(f"--label-smoothing must be in [0, 1), not {cfg.label_smoothing:g}")
-        for name in ("auxiliary_loss_factor", "length_loss_factor"):
-            value = getattr(cfg, name)
-            if value is not None and not value >= 0:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 0, not {value:g}")
+        check_label_smoothing(cfg.label_smoothing)
         if cfg.bound_times < 1:
             raise UserError(f"--bound-times must be at least 1, not {cfg.bound_times}")
         self.cfg, self.objective = cfg, None
-        self._check_objective(task.model_cfg)
-        self.auxiliary = cfg.auxiliary_loss_factor
-        if self.auxiliary is None:
-            self.auxiliary = AUXILIARY if task.model_cfg.process == "absorbing" else 0.0
-        self.length_factor = cfg.length_loss_factor
-        if self.length_factor is None and task.model_cfg.objective == "d3pm":
-            self.length_factor = ONE_STEP_LENGTH_FACTORS[self.auxiliary > 0]
-        elif self.length_factor is None:
-            self.length_factor = LENGTH_FACTOR
 
-    def _check_objective(self, model_cfg):
-        objective = model_cfg.objective
-        if self.cfg.auxiliary_loss_factor is not None and objective != "d3pm":
-            raise UserError(
-                f"--auxiliary-loss-factor belongs to --objective d3pm, not to {objective}: leave "
-                "it out"
-            )
-        if self.cfg.label_smoothing and objective == "sedd":
-            raise UserError(
-                "--label-smoothing: score entropy has no labels to smooth; leave it out"
-            )
-        if self.cfg.length_loss_factor is not None and objective == "flexible":
-            raise UserError(
-                "--length-loss-factor: --objective flexible predicts no length; leave it out"
-            )
+    def build_objective(self, model: Any) -> Any:
+        """The objective of a model, whose process may be known only now."""
+        raise NotImplementedError
 
-    def _objective(self, model):
-        cfg, epsilon = model.cfg, self.cfg.label_smoothing
-        if cfg.objective == "d3pm":
-            return D3PM(model.process, steps(cfg), self.auxiliary, epsilon)
-        if cfg.objective == "sedd":
-            return SEDD(model.process)
-        # the masks of the flexible form are weighted as those of MDLM
-        return MDLM(model.process, steps(cfg), epsilon)
-
-    def forward(self, model, sample, reduce=True):
-        """The loss of a batch, summed over its words, their number, and what to log."""
-        # through the wrappers of distributed training, if any
-        self.objective = self.objective or self._objective(model)
+    def forward(
+        self, model: Any, sample: dict[str, Any], reduce: bool = True
+    ) -> tuple[torch.Tensor, int, dict[str, Any]]:
+        """The loss of a batch, summed over its tokens, their number, and what to log."""
+        self.objective = self.objective or self.build_objective(model)
         parts, logged = 1 if model.training else self.cfg.bound_times, {}
         for i in range(parts):
             output = model(target=sample["target"], part=(i, parts), **sample["net_input"])
-            words, sentences = int(output.words.sum()), len(output.words)
+            tokens, sentences = int(output.num_tokens.sum()), len(output.num_tokens)
             terms = self.terms(model, output)
             loss = terms["diffusion"] + terms.get("insertions", 0)
             if "length" in terms:
                 terms["_length_loss"] = self.length_factor * terms["length"]
-                loss = loss + terms["_length_loss"] * words / sentences
+                loss = loss + terms["_length_loss"] * tokens / sentences
             for name, value in terms.items():
                 logged[name] = logged.get(name, 0) + value.detach() / parts
-        size = max(words, 1)
-        return (
-            loss,
-            size,
-            logged
-            | {
-                "ntokens": words,
-                "nsentences": sentences,
-                "sample_size": size,
-            },
-        )
+        size = max(tokens, 1)
+        logged |= {"ntokens": tokens, "nsentences": sentences, "sample_size": size}
+        return loss, size, logged
 
-    def terms(self, model, output):
+    def terms(self, model: Any, output: Any) -> dict[str, torch.Tensor]:
         """Sums over a batch, float32: what is trained, the bound, the length's NLL."""
         here = slice(None)
         if self.objective.masks_only:
             here = (output.x_t == self.objective.process.mask).nonzero()[:, 0]
-        predictions, table = output.predictions[here], model.rounding(model.denoiser)
+        predictions, table = output.predictions[here], model.rounding_table(model.denoiser)
         columns = [column[here] for column in (output.x_0, output.x_t, output.s, output.t)]
-        loss, bound = (
-            chunked_sums(by_autograd(self.objective), predictions, table, *columns)
-            if self.means.chunk
-            else self.objective(F.linear(predictions, table).float(), *columns).sum(0)
-        )
-        # so that each parameter has a gradient, which distributed training counts on
+        loss, bound = self.token_sums(by_autograd(self.objective), predictions, table, *columns)
+        # The second term gives every parameter a gradient, which distributed training counts on.
         terms = {"diffusion": loss + 0 * output.predictions[:1].sum(), "bound": bound.detach()}
-        if output.gaps is not None:
-            missing, expected, t = output.gaps.missing, output.gaps.log_expected, output.gaps.t
-            weight = self.objective.process.schedule.hazard(t)
-            terms["insertions"] = (weight * bregman(missing, expected)).sum().float()
-            with torch.no_grad():
-                terms["bound"] += (weight * path_kl(missing, expected)).sum().float()
-        else:
-            terms["length"] = F.cross_entropy(
-                output.length_logits.float(), output.length_classes, reduction="sum"
-            )
+        if output.length_logits is not None:
+            terms["length"] = self.length_loss(output, "sum")
         return terms
 
+
+@register_criterion("discrete_diffusion_loss", dataclass=DiscreteDiffusionLossConfig)
+class DiscreteDiffusionLoss(TokenCriterion):
+    """The criterion of D3PM, MDLM and SEDD."""
+
+    def __init__(self, cfg: Any, task: Any):
+        super().__init__(cfg, task)
+        model_cfg = task.model_cfg
+        for name in ("auxiliary_loss_factor", "length_loss_factor"):
+            value = getattr(cfg, name)
+            if value is not None and not value >= 0:
+                raise UserError(f"{flag(name)} must be at least 0, not {value:g}")
+        name = model_cfg.objective
+        if cfg.auxiliary_loss_factor is not None and name != "d3pm":
+            raise UserError(
+                f"--auxiliary-loss-factor belongs to --objective d3pm, not to {name}: leave it out"
+            )
+        if cfg.label_smoothing and name == "sedd":
+            raise UserError(
+                "--label-smoothing: score entropy has no labels to smooth; leave it out"
+            )
+        self.auxiliary = cfg.auxiliary_loss_factor
+        if self.auxiliary is None:
+            self.auxiliary = ABSORBING_AUXILIARY if model_cfg.process == "absorbing" else 0.0
+        if cfg.length_loss_factor is not None:
+            self.length_factor = cfg.length_loss_factor
+        elif name == "d3pm":
+            self.length_factor = (
+                ONE_STEP_LENGTH_FACTOR_WITH_AUXILIARY
+                if self.auxiliary > 0
+                else ONE_STEP_LENGTH_FACTOR
+            )
+
     @classmethod
-    def reduce_metrics(cls, logging_outputs):
-        """Average what the processes logged: the length over sentences, all else over words.
+    def build_criterion(cls, cfg: Any, task: Any) -> TokenCriterion:
+        """The criterion of the task's model, which has one of its own where its length grows."""
+        return task.model_objective(cfg, task)
 
-        The loss is the sum of these averages, so that it does not depend on the batches.
-        """
-
-        def total(key):
-            return sum(log.get(key, 0) for log in logging_outputs)
-
-        words, sentences = total("sample_size"), total("nsentences")
-        metrics.log_derived(
-            "loss",
-            lambda meters: round(sum(float(meters[n].avg) for n in LOSS_TERMS if n in meters), 4),
-        )
-        for names, count in ((WORD_TERMS, words), (LENGTH_TERMS, sentences)):
-            for name in names:
-                if any(name in log for log in logging_outputs):
-                    metrics.log_scalar(name, total(name) / count, count, round=4)
-
-    @staticmethod
-    def logging_outputs_can_be_summed():
-        """All that is logged is a sum."""
-        return True
+    def build_objective(self, model: Any) -> D3PM | MDLM | SEDD:
+        """The objective that the model's configuration names."""
+        process, steps, epsilon = model.process, model.diffusion_steps, self.cfg.label_smoothing
+        return {
+            "d3pm": lambda: D3PM(process, steps, self.auxiliary, epsilon),
+            "mdlm": lambda: MDLM(process, steps, epsilon),
+            "sedd": lambda: SEDD(process),
+        }[model.cfg.objective]()

@@ -1,17 +1,74 @@
-"""The teacher's log-probabilities of all candidates of all sentences, each source encoded once."""
+"""A teacher's choice: the candidate that an autoregressive model finds likeliest."""
 
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
+from typing import Any, ClassVar
 
 import torch
+from fairseq.data import Dictionary
 from torch.nn.utils.rnn import pad_sequence
 
-from difformer_plugin.reranking.choice import mean_log_probs, without_bos
+from difformer_plugin.reranking.reranker import Batch, Scores, register_reranker
 
 TOKENS = 1024  # target tokens read at a time, padding included; of more, caches lose the logits
 
 
-def candidate_log_probs(teacher, src_tokens, candidates, dictionary):
+@register_reranker
+class TeacherProbability:
+    """Mean log-probability of a candidate under the second model of --path, in nats a token."""
+
+    name: ClassVar[str] = "teacher"
+    needs_teacher = True
+
+    def __init__(self, options: Any, dictionary: Dictionary):
+        self.dictionary = dictionary
+
+    def scores(self, batch: Batch) -> Scores:
+        """The means, EOS included."""
+        tokens = [[c.tokens for c in candidates] for candidates in batch.candidates]
+        return candidate_log_probs(batch.models[1], batch.src_tokens, tokens, self.dictionary)
+
+    race_scores = scores
+
+
+def without_bos(src_tokens: torch.Tensor, bos: int, pad: int) -> torch.Tensor:
+    """Sources as an autoregressive model was trained on them: no BOS at their start."""
+    if src_tokens[:, 0].eq(bos).all():
+        return src_tokens[:, 1:]
+    return src_tokens.masked_fill(src_tokens.eq(bos), pad)  # it stood right after the padding
+
+
+def mean_log_probs(
+    teacher: Any,
+    target: torch.Tensor,
+    dictionary: Dictionary,
+    decode: Callable[[torch.Tensor], Any],
+) -> torch.Tensor:
+    """Mean log-probability of targets under a decoder that reads them.
+
+    Args:
+        target: (M, L), tokens and EOS, then padding.
+        decode: from the decoder's inputs, (M, L), to the output of the model for them.
+    Returns:
+        float32 (M,), in nats per token.
+    """
+    eos, pad = dictionary.eos(), dictionary.pad()
+    previous = target.roll(1, 1)
+    previous[:, 0] = eos
+    # fairseq pads the inputs too, where roll has put the EOS of the shorter ones
+    previous = previous.masked_fill(target.eq(pad), pad)
+    log_probs = teacher.get_normalized_probs(decode(previous), log_probs=True).float()
+    picked = log_probs.gather(-1, target[..., None])[..., 0].masked_fill(target.eq(pad), 0)
+    return picked.sum(1) / target.ne(pad).sum(1)
+
+
+def candidate_log_probs(
+    teacher: Any,
+    src_tokens: torch.Tensor,
+    candidates: Sequence[Sequence[torch.Tensor]],
+    dictionary: Dictionary,
+) -> Scores:
     """Mean log-probability of candidates under an autoregressive model: minus their log-perplexity.
 
     Equal candidates of a sentence are scored once.

@@ -1,0 +1,54 @@
+"""Times in [0, 1] of training and decoding; T steps are the times i / T, i = 0 .. T."""
+
+import numpy as np
+import torch
+
+from difformer_plugin.diffusion.parameters import ParameterError
+
+
+def training_times(u: torch.Tensor, steps: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The times (s, t) of a batch in training.
+
+    Args:
+        u: uniform numbers in [0, 1), (B,).
+        steps: T: t is one of 1 / T .. 1, and s is the step before it. None for continuous time, in
+            which t is uniform in (0, 1] and s has no meaning.
+    Returns:
+        s and t, float64 (B,).
+    """
+    u = u.double()
+    if steps is None:
+        return 1 - u, 1 - u
+    after = (u * steps).floor() + 1
+    return (after - 1) / steps, after / steps
+
+
+def low_discrepancy(start: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Evenly spread uniform numbers of a batch: (start + i / B) mod 1, in a random order (MDLM).
+
+    Args:
+        start: a uniform number, (1,); order: a permutation of 0 .. B - 1, (B,).
+    """
+    return (start + order / len(order)) % 1
+
+
+def decoding_times(steps: int | None, decoding_steps: int) -> np.ndarray:
+    """The times of K decoding steps, 0 = t_0 < ... < t_K = 1.
+
+    Args:
+        steps: T, whose times are used; None in continuous time.
+        decoding_steps: K.
+    Returns:
+        float64 array (K + 1,).
+    Raises:
+        ParameterError: K is not in 1 .. T.
+    """
+    if steps is None:
+        return np.linspace(0, 1, decoding_steps + 1)
+    if not 1 <= decoding_steps <= steps:
+        raise ParameterError(
+            "decoding_steps",
+            f"must lie between 1 and the model's {steps} diffusion steps",
+            decoding_steps,
+        )
+    return np.round(np.arange(decoding_steps + 1) * (steps / decoding_steps)) / steps

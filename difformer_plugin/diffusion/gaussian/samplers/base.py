@@ -1,0 +1,55 @@
+"""What all samplers of Gaussian diffusion share."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from difformer_plugin.diffusion.gaussian.process import GaussianProcess
+from difformer_plugin.diffusion.noise import normal
+from difformer_plugin.diffusion.sampler import Layout, Noise
+
+
+@dataclass(frozen=True)
+class GaussianSampler:
+    """Draws latents z_0 (N, D) from pure noise; a subclass says what a step does.
+
+    Attributes:
+        process: the forward process, seen at the K steps of decoding.
+    """
+
+    process: GaussianProcess
+
+    name: ClassVar[str]
+    grows: ClassVar[bool] = False
+    draw_noise = staticmethod(normal)
+
+    @property
+    def times(self) -> np.ndarray:
+        """The time in [0, 1) of each step, float64 array (K,)."""
+        return self.process.times
+
+    @classmethod
+    def check(cls, **settings: Any) -> None:
+        """Raise a ParameterError for settings that it cannot have."""
+
+    @classmethod
+    def ignores_noise(cls, **settings: Any) -> bool:
+        """Never: the prior is noise."""
+        return False
+
+    def prior(self, noise: Noise, layout: Layout | None = None) -> torch.Tensor:
+        """z_T: pure noise, amplified by F."""
+        return noise() * self.process.noise_scale
+
+    def finish(
+        self,
+        z_t: torch.Tensor,
+        z_0_hat: torch.Tensor,
+        k: int,
+        noise: Noise,
+        layout: Layout | None = None,
+    ) -> torch.Tensor:
+        """z_0: the last prediction itself, without noise."""
+        return z_0_hat

@@ -1,0 +1,118 @@
+"""What decoding, criteria, the task, the bench and tuning may ask of a model of any family.
+
+A new family inherits `families.base.DiffusionModel`, which implements what families have in common,
+and adds the rest. Nobody outside a family asks which family a model is of: what matters is here.
+
+Shapes: B sentences, n candidates, N tokens of all candidates together, D latent dimensions.
+"""
+
+from typing import Any, ClassVar, Protocol, TypeGuard, runtime_checkable
+
+import torch
+
+from difformer_plugin.diffusion.sampler import Sampler
+from difformer_plugin.networks.layers import Conditions, Memory
+from difformer_plugin.networks.layout import Layout
+
+
+class LengthPredictor(Protocol):
+    """p(target length | source)."""
+
+    def __call__(self, memory: Memory) -> torch.Tensor:
+        """Logits of the length classes, (B, C)."""
+
+    def lengths(self, memory: Memory) -> torch.Tensor:
+        """The target length that each class stands for, int64 (B, C); may be below 1."""
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A diffusion model as everything outside its folder knows it.
+
+    Attributes:
+        title: what messages call such a model.
+        published_options: options of fairseq-train, beyond the defaults, of the published models
+            of this family, which the bench gives to models with random weights.
+        criterion: name of the criterion that it is trained with, and `objective` its class.
+        reads: names of the options of decoding that `build_sampler` or `refine` reads, beyond
+            the settings of the sampler itself. An option that nobody reads is refused.
+        predicts_length: whether `length_predictor` fixes the length before anything is drawn;
+            otherwise the sampler grows the target.
+        diffuses_embeddings: whether its state is a latent, which Gaussian noise corrupts.
+        noise_dim: random numbers that a token needs in a step.
+        diffusion_steps: T, or None where training has continuous time.
+        encoder: source tokens (B, S) -> Memory.
+    """
+
+    title: ClassVar[str]
+    published_options: ClassVar[str]
+    criterion: str
+    objective: ClassVar[type]
+    reads: ClassVar[frozenset[str]]
+    diffuses_embeddings: ClassVar[bool]
+    predicts_length: bool
+    noise_dim: int
+    diffusion_steps: int | None
+    encoder: Any
+    length_predictor: LengthPredictor | None
+
+    def prepare_training(self, task: Any) -> None:
+        """Choose what is left to be chosen before the first update; the task has the data."""
+
+    def measures(self) -> dict[str, float]:
+        """What validation logs of the model itself."""
+
+    def samplers(self) -> dict[str, type[Sampler]]:
+        """The samplers that it can be decoded with, by name; its default comes first."""
+
+    def build_sampler(self, kind: type[Sampler], options: Any, settings: dict) -> Sampler:
+        """A sampler of K = options.decoding_steps steps.
+
+        Args:
+            kind: one of `samplers`; settings: its own options by field name.
+        """
+
+    def conditions(self, memory: Memory, dtype: torch.dtype | None = None) -> Conditions:
+        """What predictions read of the sources, in a precision (None: the model's own)."""
+
+    def predict(
+        self,
+        z: Any,
+        time: float | torch.Tensor,
+        layout: Layout,
+        conditions: Conditions,
+        previous: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The prediction for each token, float32 (N, D). It is linear in what the heads score.
+
+        Args:
+            z: the state of the N tokens.
+            time: in [0, 1]; a number, or float64 (1,).
+            previous: the prediction of the step before, for self-conditioning; None at first.
+        """
+
+    def refine(self, prediction: torch.Tensor, options: Any) -> torch.Tensor:
+        """A prediction (N, D) as the options of decoding want it altered."""
+
+    def round(self, z: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens of a state, int64 (N,), and their log-probabilities (N,)."""
+
+    def guess(self, z: Any, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens of the target that a prediction stands for, and their log-probabilities."""
+
+    def likeliest(self, z: Any, prediction: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        """The tokens of `guess` alone, in the precision of the conditions."""
+
+    def blank(self, count: int, device: torch.device) -> tuple[Any, torch.Tensor]:
+        """A state and a prediction of `count` tokens, to be overwritten."""
+
+    def max_positions(self) -> tuple[int, int]:
+        """The longest source and target, in tokens, with their frame."""
+
+
+FAMILIES: list[type] = []  # every class that implements the contract
+
+
+def is_diffusion_model(model: Any) -> TypeGuard[Family]:
+    """Whether a model, of whatever plug-in, implements the contract."""
+    return isinstance(model, tuple(FAMILIES))

@@ -1,0 +1,47 @@
+"""The options of reranking, and the reranker that they choose."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fairseq.data import Dictionary
+from fairseq.dataclass import FairseqDataclass
+
+from difformer_plugin.errors import UserError
+from difformer_plugin.options import option
+from difformer_plugin.reranking.mbr import MinimumBayesRisk
+from difformer_plugin.reranking.own import OwnProbability
+from difformer_plugin.reranking.reranker import Reranker
+from difformer_plugin.reranking.teacher import TeacherProbability
+
+
+@dataclass
+class RerankingOptions(FairseqDataclass):
+    bleu_mbr: bool = option(
+        False, "choose the candidate with the highest mean sentence BLEU against the others"
+    )
+    ppl_mbr: bool = option(
+        False,
+        "choose the candidate that a teacher finds likeliest (--path difformer.pt:teacher.pt)",
+    )
+    mbr_remove_bpe: str = option(
+        "@@ ", "how --bleu-mbr joins subwords to words, as fairseq's --post-process"
+    )
+
+
+def check_reranking(options: Any) -> None:
+    """Raise a UserError for options that contradict each other."""
+    if options.bleu_mbr and options.ppl_mbr:
+        raise UserError("--bleu-mbr and --ppl-mbr exclude each other: choose one")
+
+
+def build_reranker(options: Any, dictionary: Dictionary) -> Reranker:
+    """The reranker that options choose; without any, the model's own probability.
+
+    Args:
+        dictionary: of the target.
+    """
+    if options.bleu_mbr:
+        return MinimumBayesRisk(options, dictionary)
+    if options.ppl_mbr:
+        return TeacherProbability(options, dictionary)
+    return OwnProbability(options, dictionary)

@@ -1,0 +1,25 @@
+"""The model's own confidence in its last prediction."""
+
+from typing import Any, ClassVar
+
+import torch
+
+from difformer_plugin.reranking.reranker import Batch, Scores, register_reranker
+
+
+@register_reranker
+class OwnProbability:
+    """Mean log-probability of a candidate's tokens in the rounding, in nats a token."""
+
+    name: ClassVar[str] = "own"
+    needs_teacher = False
+
+    def __init__(self, options: Any, dictionary: Any):
+        pass
+
+    def scores(self, batch: Batch) -> Scores:
+        """The means, float32."""
+        means = [[c.log_probs.mean() for c in own] for own in batch.candidates]
+        return [torch.stack(own).tolist() if own else [] for own in means]
+
+    race_scores = scores
