@@ -14,7 +14,7 @@ class Draft:
     Attributes:
         tokens: int64 (N,), the dictionary's indices and, for a mask, the one after the last.
         log_probs: float32 (N,), of the tokens when they were drawn; 0 for masks and the frame.
-        lengths: int64 (n,), the number of tokens of each candidate; only after a step that changed it.
+        lengths: int64 (n,), the tokens of each candidate; only after a step that changed them.
     """
 
     tokens: torch.Tensor

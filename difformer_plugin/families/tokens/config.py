@@ -57,8 +57,9 @@ class DiscreteDiffusionConfig(NetworkConfig):
     )
     noise_schedule: Optional[str] = option(
         None,
-        f"noise schedule: {', '.join(schedule_names(CATEGORICAL))}; default: cosine for uniform, log_linear for "
-        "absorbing, which is its mutual_information, and mutual_information for nearest",
+        f"noise schedule: {', '.join(schedule_names(CATEGORICAL))}; default: cosine for uniform, "
+        "log_linear for absorbing, which is its mutual_information, and mutual_information for "
+        "nearest",
     )
     diffusion_steps: int = option(1000, "T, the number of diffusion steps in discrete time")
     continuous_time: bool = option(

@@ -14,7 +14,7 @@ from difformer_plugin.diffusion.sampler import register_sampler
 @register_sampler
 @dataclass
 class Ancestral(TokenSampler):
-    """x~_0 from p~(x_0 | x_t), then x_s from q(x_s | x_t, x~_0): together a draw of p(x_s | x_t)."""
+    """x~_0 from p~(x_0 | x_t), then x_s from q(x_s | x_t, x~_0); together p(x_s | x_t)."""
 
     name: ClassVar[str] = "ancestral"
 
