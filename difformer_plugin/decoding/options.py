@@ -69,9 +69,8 @@ class DecodingOptions(SamplerOptions, RerankingOptions):
     clamping: bool = option(False, "replace z_0-hat by the nearest embeddings after every step")
     decoding_sampler: Optional[str] = option(
         None,
-        "how each step draws: ancestral (a draw from the reverse process) or, of token models, "
-        "confidence (absorbing: the most confident tokens first), tweedie or tau_leaping (sedd); "
-        "default: the model's own, tweedie for sedd and ancestral for all others",
+        f"how each step draws: {', '.join(sorted({kind.name for kind in SAMPLERS}))}; a model has "
+        "some of them (docs/decoding.md); default: tweedie for sedd, ancestral for all others",
     )
     length_beam_size: int = option(1, "b1, the number of lengths tried for a sentence (Sec. 3.3)")
     length_beam_window: bool = option(
