@@ -1,0 +1,54 @@
+"""DDIM: steps that keep part of the noise that the state already holds."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from difformer_plugin.diffusion.gaussian.samplers.base import GaussianSampler
+from difformer_plugin.diffusion.parameters import ParameterError
+from difformer_plugin.diffusion.sampler import Layout, Noise, register_sampler, setting
+
+
+@register_sampler
+@dataclass(frozen=True)
+class DDIM(GaussianSampler):
+    """Song et al. (2021), Eq. 12: eta = 0 draws no noise, eta = 1 is the ancestral step.
+
+    With eps-hat the noise that z_0-hat leaves in z_t, s the step before t and sigma = eta times the
+    deviation of q(z_s | z_t, z_0), all amplified by F:
+    z_s = sqrt(alpha-bar_s) z_0-hat + F sqrt(1 - alpha-bar_s - sigma^2) eps-hat + F sigma noise.
+    """
+
+    eta: float = setting(
+        0.0, "with --decoding-sampler ddim, the part of a step's noise that is drawn anew: 0 to 1"
+    )
+
+    name: ClassVar[str] = "ddim"
+
+    @classmethod
+    def check(cls, eta: float = 0.0, **settings: Any) -> None:
+        """Raise a ParameterError unless eta is in [0, 1]."""
+        if not 0 <= eta <= 1:
+            raise ParameterError("eta", "must lie between 0 and 1", f"{eta:g}")
+
+    def step(
+        self,
+        z_t: torch.Tensor,
+        z_0_hat: torch.Tensor,
+        k: int,
+        noise: Noise,
+        layout: Layout | None = None,
+        previous: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """z_s of step k, (N, D); the first step of the process leads to z_0-hat itself."""
+        if k == 0:
+            return z_0_hat
+        alpha_s, alpha_t = self.process.alphas_cumprod[k - 1], self.process.alphas_cumprod[k]
+        variance = self.eta**2 * (1 - alpha_s) / (1 - alpha_t) * (1 - alpha_t / alpha_s)
+        kept = np.sqrt((1 - alpha_s - variance) / (1 - alpha_t))  # of F eps-hat sqrt(1 - alpha_t)
+        z_s = float(kept) * z_t + float(np.sqrt(alpha_s) - kept * np.sqrt(alpha_t)) * z_0_hat
+        if variance > 0:
+            z_s = z_s + float(np.sqrt(variance) * self.process.noise_scale) * noise()
+        return z_s
