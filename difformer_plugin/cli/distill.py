@@ -1,189 +1,138 @@
-"""`difformer distill`: a data-bin whose targets a teacher has translated anew."""
+"""`difformer distill`: replace the targets of a data-bin by a teacher's translations."""
 
+import argparse
 import json
 import math
 import os
 import time
+from dataclasses import fields
 from pathlib import Path
 
 from difformer_plugin.cli import add_post_process, register_quietly
+from difformer_plugin.distillation.settings import Settings, parse_shard
 from difformer_plugin.errors import UserError
+from difformer_plugin.options import flag
 
-LOW_BLEU = 1.0  # what a teacher has left whose dictionary has the right size in another order
 
-
-def add_parser(subparsers):
+def add_parser(subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "distill",
         help="replace the targets of a data-bin by a teacher's translations",
-        description="Translate the training sources of a data-bin with a teacher, any translation "
-        "model of fairseq, and write a data-bin with these targets. What is interrupted goes on "
-        "when the same command is given again.",
+        description="Translate the training sources of a data-bin with a teacher, which may be any "
+        "translation model of fairseq, and write a data-bin with these targets. The same command "
+        "resumes after an interruption.",
     )
     add = parser.add_argument
     add(
         "data",
         nargs="+",
         metavar="DATA-BIN",
-        help="from fairseq-preprocess; with --merge the --out of each shard, in any order",
+        help="made by fairseq-preprocess; with --merge the --out of each shard, in any order",
     )
-    add("--teacher", metavar="FILES", help="checkpoint, or an ensemble's joined with ':'")
-    add("--out", required=True, type=Path, metavar="DATA-BIN", help="a folder that is new")
+    add("--teacher", metavar="FILES", help="checkpoint; for an ensemble several joined by ':'")
+    add("--out", required=True, type=Path, metavar="DATA-BIN", help="new folder to write to")
     add(
         "--shard",
         default="0/1",
         metavar="I/N",
-        help="only the I-th of N shares, I from 0, for several machines or GPUs",
+        help="distil only the I-th of N shares, I from 0, for several machines or GPUs",
     )
-    add("--merge", action="store_true", help="put the finished shards together")
-    add("--split", default="train", help="default: train; the others are copied")
-    add("--beam", type=int, default=5, help="of beam search; default: 5")
+    add("--merge", action="store_true", help="merge finished shards")
+    add(
+        "--split",
+        default="train",
+        help="split to distil; default: train; other splits are copied",
+    )
+    add("--beam", type=int, default=5, help="beam size; default: 5")
     add("--lenpen", type=float, default=1.0, help="length penalty, as in fairseq; default: 1")
     add(
         "--max-len-a",
         type=float,
         default=1.0,
         metavar="A",
-        help="outputs have at most A x source + B tokens; default: 1",
+        help="outputs have at most A x (source length) + B tokens; default: 1",
     )
     add("--max-len-b", type=int, default=50, metavar="B", help="default: 50")
-    add("--max-tokens", type=int, default=8000, help="source tokens in a batch; default: 8000")
-    add("--batch-size", type=int, default=256, help="most sentences in a batch; default: 256")
+    add("--max-tokens", type=int, default=8000, help="source tokens per batch; default: 8000")
+    add("--batch-size", type=int, default=256, help="sentences per batch, at most; default: 256")
     add(
         "--on-failure",
         choices=("keep", "drop", "replace"),
         default="keep",
-        help="where the teacher failed: keep the raw target, drop the pair, or take the next "
-        "hypothesis that is no failure, if there is one; default: keep",
+        help="where the teacher failed: keep the raw target, drop the pair, or replace the output "
+        "by the next hypothesis that is not a failure, if there is one; default: keep",
     )
     add(
         "--add-raw",
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="add this share (0 to 1) of the raw pairs, but of those dropped, after the distilled "
-        "ones; default: 0",
+        help="append this share (0 to 1) of the raw pairs, except dropped ones; default: 0",
     )
-    add("--seed", type=int, default=1, help="of the draw of raw pairs; default: 1")
+    add("--seed", type=int, default=1, help="seed for drawing raw pairs; default: 1")
     add_post_process(add)
     precision = parser.add_mutually_exclusive_group()
     half = {"dest": "precision", "action": "store_const"}
     precision.add_argument("--fp16", const="fp16", help="decode in float16, on a GPU", **half)
     precision.add_argument("--bf16", const="bf16", help="decode in bfloat16", **half)
-    add("--cpu", action="store_true", help="even if there is a GPU")
-    add("--json", action="store_true", help="print what was done as one JSON object")
-    parser.set_defaults(run=run, unless_merging=_defaults(parser))
+    add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
+    add("--json", action="store_true", help="print the summary as a JSON object")
+    names = [
+        field.name for field in fields(Settings) if field.name not in ("data", "out", "shards")
+    ]
+    parser.set_defaults(run=run, defaults={name: parser.get_default(name) for name in names})
 
 
-def _defaults(parser):
-    """The options that --merge does not take, with their defaults."""
-    taken = {"help", "data", "out", "merge", "json"}
-    return {
-        action.dest: (action.option_strings[0], action.default)
-        for action in parser._actions
-        if action.dest not in taken
-    }
-
-
-def run(args):
-    """Distill a data-bin or a shard of it, or merge shards; print what was done."""
+def run(args: argparse.Namespace) -> int:
+    """Distil a data-bin or a shard of it, or merge shards; print a summary."""
     started = time.monotonic()
-    check(args)
+    # A link keeps pointing to the same place when the folder behind it is replaced.
+    out = args.out.resolve() if args.out.is_symlink() else args.out
+    if os.path.ismount(out):
+        raise UserError(f"--out {out} is a mount point: give a folder below it")
+    if args.merge:
+        check_merge(args)
+    else:
+        settings = check_settings(args, out)
     register_quietly()
-    from difformer_plugin.distillation import run as distill_run
+    from difformer_plugin.distillation.report import render, summary
+    from difformer_plugin.distillation.run import distill, merge
 
-    job = distill_run.merge if args.merge else distill_run.distill
-    manifest, finished = job(args)
+    manifest, finished = merge(args.data, out) if args.merge else distill(settings)
     if args.json:
         print(json.dumps(manifest | summary(manifest)))
     else:
-        print(render(args.out, manifest, finished, time.monotonic() - started))
+        print(render(out, manifest, finished, time.monotonic() - started))
     return 0
 
 
-def summary(manifest):
-    """What the sums of a manifest come to."""
-    from sacrebleu.metrics import BLEU
-
-    from difformer_plugin.distillation.journaled import Tally
-
-    tally = Tally()
-    tally.add(manifest["tally"])
-    metric = BLEU(tokenize="none", force=True)
-    metric.corpus_score(["a"], [["a"]])  # it has no signature before it has scored anything
-    return {
-        "bleu": tally.score().score,
-        "signature": str(metric.get_signature()),
-        "length_ratio": tally.bleu[8] / max(tally.bleu[9], 1),
-        "tokens_per_second": tally.tokens / max(tally.seconds, 1e-9),
-    }
+def check_merge(args: argparse.Namespace) -> None:
+    """Refuse options that have no effect on merging."""
+    for name, default in args.defaults.items():
+        if vars(args)[name] != default:
+            option = "--fp16 or --bf16" if name == "precision" else flag(name)
+            raise UserError(f"{option} does not go with --merge: the shards were made with it")
 
 
-def check(args):
-    """Raise a UserError for options that cannot be, and for those that do not go together."""
-    args.out = args.out.resolve() if args.out.is_symlink() else args.out
-    if os.path.ismount(args.out):
-        raise UserError(f"--out {args.out} is where a disk is mounted: name a folder on it")
-    if args.merge:
-        for name, (option, default) in args.unless_merging.items():
-            if vars(args)[name] != default:
-                raise UserError(f"{option} does not go with --merge: the shards have it settled")
-        return
+def check_settings(args: argparse.Namespace, out: Path) -> Settings:
+    """The settings of a distillation; impossible values are refused."""
     if len(args.data) > 1:
-        raise UserError("name one DATA-BIN, or give --merge to put shards together")
+        raise UserError("give one DATA-BIN, or --merge to merge shards")
     if args.teacher is None:
-        raise UserError("--teacher is missing: name a checkpoint to translate with")
+        raise UserError("--teacher is missing: give a checkpoint to translate with")
     for name in ("beam", "max_tokens", "batch_size"):
         if vars(args)[name] < 1:
-            option = name.replace("_", "-")
-            raise UserError(f"--{option} must be at least 1, not {vars(args)[name]}")
+            raise UserError(f"{flag(name)} must be at least 1, not {vars(args)[name]}")
     if not 0 <= args.max_len_a < math.inf or args.max_len_b < 1:
         raise UserError("--max-len-a must be at least 0, and --max-len-b at least 1")
     if not math.isfinite(args.lenpen):
-        raise UserError(f"--lenpen must be a number, not {args.lenpen}")
+        raise UserError(f"--lenpen must be finite, not {args.lenpen}")
     if not 0 <= args.add_raw <= 1:
-        raise UserError(f"--add-raw is a share from 0 to 1, not {args.add_raw}")
+        raise UserError(f"--add-raw must be between 0 and 1, not {args.add_raw}")
     if not 0 <= args.seed < 2**32:
-        raise UserError(f"--seed must be from 0 to 2**32 - 1, not {args.seed}")
-    parse_shard(args.shard)
-
-
-def parse_shard(text):
-    """The numbers I and N of --shard I/N."""
-    shard, _, count = text.partition("/")
-    if shard.isdecimal() and count.isdecimal() and int(shard) < int(count):
-        return int(shard), int(count)
-    raise UserError(
-        f"--shard {text}: give I/N with I from 0 to N - 1, as 0/3, 1/3 and 2/3 on three machines"
-    )
-
-
-def render(out, manifest, finished, seconds):
-    """What was done, for a reader."""
-    tally, total = manifest["tally"], summary(manifest)
-    failures = sorted(tally["failures"].items())
-    failed = sum(count for _, count in failures)
-    causes = ", ".join(f"{count:,} {cause}" for cause, count in failures)
-    kept = failed - tally["replaced"] - tally["dropped"]
-    lines = [
-        f"{out}: finished before, nothing to do" if finished else f"{out}: {seconds:,.0f} s",
-        f"lines     {tally['sentences']:,} translated; {tally['pairs']:,} pairs written, "
-        f"{tally['raw']:,} of them raw ones added",
-        f"failures  {failed:,}",
-        f"speed     {total['tokens_per_second']:,.0f} target tokens/s ({tally['tokens']:,} in "
-        f"{tally['seconds']:,.0f} s of decoding)",
-        f"BLEU      {total['bleu']:.2f} of the teacher against the raw targets, tokenised "
-        f"({total['signature']}); length ratio {total['length_ratio']:.3f}",
-    ]
-    if failed:
-        lines[2] += (
-            f" ({causes}), each in {out / 'distilled.failures.tsv'}\n"
-            f"          {kept:,} with the raw target, {tally['replaced']:,} with the next "
-            f"hypothesis, {tally['dropped']:,} dropped"
-        )
-    if total["bleu"] < LOW_BLEU and tally["sentences"]:
-        lines.append(
-            "warning: hardly a word is right; was the teacher trained with these dict.*.txt?"
-        )
-    return "\n".join(lines)
+        raise UserError(f"--seed must be between 0 and 2**32 - 1, not {args.seed}")
+    shard, shards = parse_shard(args.shard)
+    values = {name: vars(args)[name] for name in args.defaults}
+    given = {"data": Path(args.data[0]), "teacher": args.teacher.split(":"), "out": out}
+    return Settings(**values | given | {"shard": shard, "shards": shards})

@@ -48,7 +48,7 @@ def run(args):
     from difformer_plugin.data import recipe as recipes
     from difformer_plugin.data.download import download
     from difformer_plugin.data.fairseq_preprocess import binarise
-    from difformer_plugin.data.preparation import prepare, unlike_the_paper
+    from difformer_plugin.data.preparation import prepare, unexpected_sizes
     from difformer_plugin.data.resumable_pass import cores
 
     recipe = recipes.load(args.recipe)
@@ -68,7 +68,7 @@ def run(args):
         None if args.text_only else binarise,
     )
     print(render(summary, args.out))
-    for line in unlike_the_paper(recipe, summary.counts):
+    for line in unexpected_sizes(recipe, summary.counts):
         print(f"warning: {line}")
     return 0
 

@@ -1,1 +1,1 @@
-"""Where does text come from? Recipes that turn corpora into data-bins."""
+"""Where does text come from? Recipes, tokenisation, and data-bins."""

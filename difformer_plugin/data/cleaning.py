@@ -1,20 +1,23 @@
-"""What a line goes through on its way to tokens, and which pairs stay."""
+"""Normalisation and tokenisation of a line, and the filter on training pairs."""
 
 import re
 import unicodedata
 from functools import lru_cache
 
-# What the Moses tokeniser deletes, and what a line-by-line reader may take for the end of a line.
+from difformer_plugin.data.recipe import Clean, Text
+from difformer_plugin.data.tokenisation import tokeniser
+
+# What the Moses tokeniser deletes; some readers take some of these for the end of a line.
 CONTROL = re.compile(r"[\x00-\x1f]")
 
 
-def is_empty(text):
-    """Whether the tokeniser would leave nothing of the text."""
+def is_empty(text: str) -> bool:
+    """Whether the tokeniser would return nothing."""
     return not CONTROL.sub("", text).strip()
 
 
-def remove_control(text):
-    """Replace characters of Unicode's categories C (control, format, unassigned) by a space."""
+def remove_control(text: str) -> str:
+    """Replace characters of Unicode's categories C (control, format, unassigned) by spaces."""
     return "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in text)
 
 
@@ -25,12 +28,13 @@ def _punctuation(lang):
     return MosesPunctNormalizer(lang=lang)
 
 
-def normalise(text, options, lang):
-    """A line before it is tokenised.
+def normalise(text: str, options: Text, lang: str) -> str:
+    """Normalise a line before it is tokenised.
 
     Args:
-        options: a recipe's Text.
-        lang: the line's language, as the recipe calls it.
+        text: the line.
+        options: of the recipe.
+        lang: language of the line, by its name in the recipe.
     """
     if options.normalise_punctuation:
         text = _punctuation(options.moses_language or lang).normalize(text)
@@ -41,31 +45,29 @@ def normalise(text, options, lang):
     return text
 
 
-@lru_cache(maxsize=4)
-def _moses(lang, dashes):
-    from difformer_plugin.data.tokenisation import tokeniser
-
-    return tokeniser(lang, dashes)
+_tokeniser = lru_cache(maxsize=4)(tokeniser)
 
 
-def to_tokens(text, options, lang):
-    """Tokens of a normalised line, joined by single spaces; arguments as of `normalise`."""
+def to_tokens(text: str, options: Text, lang: str) -> str:
+    """Tokens of a normalised line, joined by single spaces; arguments as in `normalise`."""
     if options.tokenise:
-        tokenise = _moses(options.moses_language or lang, options.aggressive_dash_splits)
+        tokenise = _tokeniser(options.moses_language or lang, options.aggressive_dash_splits)
         text = tokenise(text)
     else:
         text = " ".join(text.split())
     return text.lower() if options.lowercase else text
 
 
-def unfit(left, right, clean):
-    """Why a pair of token strings does not stay in the training text, or None.
+def unfit(left: str, right: str, clean: Clean) -> str | None:
+    """Why a pair is removed from the training text, or None if it stays.
 
-    `clean-corpus-n.perl` of Moses counts as this does: both bounds and the ratio belong to what
-    stays.
+    The bounds are inclusive, as in Moses' `clean-corpus-n.perl`.
 
     Args:
-        clean: a recipe's Clean.
+        left, right: tokens or subwords, separated by spaces.
+        clean: the bounds of the recipe.
+    Returns:
+        the reason under which removed pairs are counted.
     """
     lengths = len(left.split()), len(right.split())
     if 0 in lengths:

@@ -1,19 +1,24 @@
-"""Checks of a data-bin before fairseq reads it."""
+"""Data-bins (the output of fairseq-preprocess): their files, checked before fairseq reads them."""
 
 import struct
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from difformer_plugin.errors import UserError
 
-SPECIAL_SYMBOLS = 4  # <s>, <pad>, </s> and <unk>, which dict.*.txt leaves out
+SPECIAL_SYMBOLS = 4  # <s>, <pad>, </s> and <unk>, which are not in dict.*.txt
 _MAGIC = b"MMIDIDX\x00\x00"
-_DTYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 4, 7: 8, 8: 2, 9: 4, 10: 8}  # code -> bytes a token
+_DTYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 4, 7: 8, 8: 2, 9: 4, 10: 8}  # code -> bytes per token
 
 
-def check_folder(folder, source, target):
-    """A data-bin must exist and hold a dictionary for each named language."""
+def check_folder(folder: str | PathLike, source: str | None, target: str | None) -> None:
+    """Check that a data-bin exists and has a dictionary for each language that is given.
+
+    Raises:
+        UserError: the folder or a dictionary is missing.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such data folder; fairseq-preprocess makes one")
@@ -28,11 +33,14 @@ def check_folder(folder, source, target):
         raise UserError(f"{folder}: no dict.*.txt; is this fairseq-preprocess's --destdir?")
 
 
-def target_vocab_size(folder, target=None):
-    """V of the target dictionary in a data-bin, as fairseq counts it, without fairseq.
+def target_vocab_size(folder: str | PathLike, target: str | None = None) -> int:
+    """Vocabulary size V of the target dictionary, special symbols included, without fairseq.
 
     Args:
-        target: the target language; None takes it from the names of the binarised files.
+        folder: the data-bin.
+        target: the target language; None infers it from the names of the binarised files.
+    Raises:
+        UserError: the language cannot be inferred, or the dictionary is missing or not UTF-8.
     """
     folder = Path(folder)
     check_folder(folder, None, target)
@@ -41,7 +49,7 @@ def target_vocab_size(folder, target=None):
         targets = {parts[1].split("-")[1] for parts in names}
         if len(targets) != 1:
             raise UserError(
-                f"{folder}: the target language does not show in the names of its files: give "
+                f"{folder}: the names of its files do not tell the target language: give "
                 "--target-lang"
             )
         (target,) = targets
@@ -53,8 +61,13 @@ def target_vocab_size(folder, target=None):
     return sum(1 for line in lines if line.strip()) + SPECIAL_SYMBOLS
 
 
-def stem_of(folder, split, source, target, language):
-    """Path of one side of a split without .bin and .idx, or None; either direction may name it."""
+def stem_of(
+    folder: str | PathLike, split: str, source: str, target: str, language: str
+) -> Path | None:
+    """Path of one side of a split, without .bin and .idx; None if there is no such file.
+
+    The data-bin may have been made for either direction.
+    """
     stems = [
         Path(folder) / f"{split}.{pair}.{language}"
         for pair in (f"{source}-{target}", f"{target}-{source}")
@@ -62,30 +75,42 @@ def stem_of(folder, split, source, target, language):
     return next((stem for stem in stems if Path(f"{stem}.idx").is_file()), None)
 
 
-def check_dataset(folder, split, source, target):
-    """The files of a split must be there, whole, not empty, and of the same number of lines."""
+def check_dataset(folder: str | PathLike, split: str, source: str, target: str) -> None:
+    """Check that the files of a split exist, are complete, and have equally many sentences.
+
+    The target side may be missing.
+
+    Raises:
+        UserError: otherwise.
+    """
     folder, counts = Path(folder), {}
     for language in (source, target):
         stem = stem_of(folder, split, source, target, language)
         if stem is None:
             if language == target and counts:
-                return  # sources alone can be translated
+                return  # without targets it can still be translated
             raise UserError(
                 f"{folder / split}.{source}-{target}.{language}.idx: no such file; binarise this "
-                "split with fairseq-preprocess, or name another one"
+                "split with fairseq-preprocess, or choose another one"
             )
         counts[language] = _check_file(stem)
     if len(set(counts.values())) > 1:
         raise UserError(f"{folder}: {split} has unequal numbers of lines: {counts}")
 
 
-def _check_file(stem):
-    """Check one .idx and .bin against each other; returns the number of sentences."""
+def _check_file(stem: Path) -> int | None:
+    """Check an .idx file against its .bin file.
+
+    Returns:
+        the number of sentences, or None for formats other than fairseq's `mmap`.
+    """
     index, binary = Path(f"{stem}.idx"), Path(f"{stem}.bin")
     remedy = "binarise it again with fairseq-preprocess"
     data = index.read_bytes()
     if not data.startswith(_MAGIC):
-        return _count_unchecked(data, index, remedy)
+        if not data:
+            raise UserError(f"{index} is empty: {remedy}")
+        return None  # fairseq checks its other formats itself
     if len(data) < 26:
         raise UserError(f"{index} is truncated ({len(data)} bytes): {remedy}")
     _, code, count = struct.unpack_from("<QBQ", data, 9)
@@ -99,10 +124,3 @@ def _check_file(stem):
     if found < needed:
         raise UserError(f"{binary} has {found} of {needed} bytes: {remedy}")
     return count
-
-
-def _count_unchecked(data, index, remedy):
-    """Other formats of fairseq are left to fairseq, but no file is empty."""
-    if not data:
-        raise UserError(f"{index} is empty: {remedy}")
-    return None

@@ -1,4 +1,4 @@
-"""Fetching a recipe's files: resumed where it was stopped, and checked by size."""
+"""Download the files of a recipe: resumable, and checked by size."""
 
 import http.client
 import os
@@ -6,24 +6,34 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
+from difformer_plugin.data.recipe import Recipe
 from difformer_plugin.data.sources import Folder
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.locks import lock_for_process
 
 BLOCK = 1 << 18
-SECONDS = 60  # without a byte, before a connection is given up
-PACKED = {".gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b", ".zip": b"PK"}  # how such files begin
+SECONDS = 60  # without a byte before a connection is given up
+PACKED = {".gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b", ".zip": b"PK"}  # first bytes of such files
 
 
-def download(recipe, folder, langs, progress=True):
-    """Fetch what a recipe names for these languages and the folder does not have yet.
+def download(
+    recipe: Recipe, folder: str | PathLike, langs: Sequence[str], progress: bool = True
+) -> None:
+    """Fetch the files of a recipe that these languages need and the folder does not have yet.
 
-    What is fetched so far is kept as `NAME.part`, from which the next call goes on.
+    An incomplete file is kept as `NAME.part`, from which the next call resumes.
 
+    Args:
+        folder: where to put the files; created if necessary.
+        langs: source and target language.
+        progress: show a progress bar.
     Raises:
-        UserError: the recipe names nothing, a server refuses, or the size is wrong.
+        UserError: the recipe has no URL, a server refuses, or a size is wrong.
     """
     wanted = [d for d in recipe.download if not d.languages or set(d.languages) & set(langs)]
     if not wanted:
@@ -39,8 +49,8 @@ def download(recipe, folder, langs, progress=True):
             fetch(item.url, folder / name, item.bytes, progress)
 
 
-def _is_there(recipe, folder, langs, name):
-    """Whether the folder has a file, or all that the recipe wants out of it."""
+def _is_there(recipe: Recipe, folder: Folder, langs: Sequence[str], name: str) -> bool:
+    """Whether the folder has a file, or everything that the recipe needs from it."""
     if any(path.name == name for path in folder.paths):
         return True
     wanted = []
@@ -53,13 +63,16 @@ def _is_there(recipe, folder, langs, name):
     return bool(wanted) and all(folder.has(names) for names in wanted)
 
 
-def fetch(url, path, expected, progress=True):
-    """Fetch a file; it has its name only when it is whole.
+def fetch(url: str, path: str | PathLike, expected: int, progress: bool = True) -> None:
+    """Fetch a file, which gets its name when it is complete.
 
     Args:
-        expected: its size in bytes; 0 takes the server's word.
+        url: its address.
+        path: where to put it.
+        expected: its size in bytes; 0 relies on the size that the server gives.
+        progress: show a progress bar.
     Raises:
-        UserError: no answer, a refusal, another size, or another process that fetches it.
+        UserError: no answer, a refusal, a different size, or another process is fetching it.
     """
     part = Path(f"{path}.part")
     with open(part, "ab") as file:
@@ -71,45 +84,45 @@ def fetch(url, path, expected, progress=True):
                 part.unlink()
             raise UserError(
                 f"{url}: {getattr(error, 'reason', None) or error}; run the same command again, "
-                "which goes on from here, or fetch the file yourself"
+                "which resumes from here, or fetch the file yourself"
             ) from error
         _check(url, part, file.tell(), expected, size)
         os.replace(part, path)
 
 
-def _check(url, part, found, expected, size):
-    """Raise a UserError unless the file is whole and the one that is meant."""
+def _check(url: str, part: Path, found: int, expected: int, size: int | None) -> None:
+    """Raise a UserError unless the file is complete and has the expected size and type."""
     if size is not None and found < size:
         raise UserError(
             f"{url}: the connection ended after {found:,} of {size:,} bytes; run the same command "
-            "again, which goes on from here"
+            "again, which resumes from here"
         )
     wanted = expected or size
     if wanted is None:
-        problem = "comes without its size, so that nobody can tell whether it is whole"
+        problem = "comes without its size, so it cannot be told whether it is complete"
     elif found != wanted:
         problem = f"has {found:,} bytes, not {wanted:,}"
     elif not _begins_as(part, PACKED.get(part.with_suffix("").suffix, b"")):
-        problem = "is no archive, but perhaps a page that says why"
+        problem = "is not an archive, but perhaps a web page with a message"
     else:
         return
     part.unlink()
-    raise UserError(f"{url} {problem}: fetch the file yourself (what was fetched has been removed)")
+    raise UserError(f"{url} {problem}: fetch the file yourself (the download was removed)")
 
 
-def _begins_as(path, start):
+def _begins_as(path: Path, start: bytes) -> bool:
     with open(path, "rb") as file:
         return file.read(len(start)) == start
 
 
-def _continue(url, file, progress):
-    """Append to a file what is missing; returns the whole size, if the server tells it."""
+def _continue(url: str, file: BinaryIO, progress: bool) -> int | None:
+    """Append the missing bytes to a file; returns the total size if the server gives it."""
     start = file.tell()
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         response = urllib.request.urlopen(request, timeout=SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # the range begins where the file ends: it is whole, or another file
+        if error.code != 416:  # otherwise the range starts at the end of the file
             raise
         total = error.headers.get("Content-Range", "").rpartition("/")[2]
         if total.isdigit():
@@ -119,7 +132,7 @@ def _continue(url, file, progress):
     with response:
         if start:
             place = re.match(rf"bytes {start}-\d+/", response.headers.get("Content-Range", ""))
-            if response.status != 206 or place is None:  # the server sends all of it
+            if response.status != 206 or place is None:  # the server sends the whole file
                 _empty(file)
                 start = 0
         length = response.headers.get("Content-Length")
@@ -128,12 +141,18 @@ def _continue(url, file, progress):
     return size
 
 
-def _empty(file):
+def _empty(file: BinaryIO) -> None:
     file.truncate(0)
     file.seek(0)
 
 
-def _copy(response, file, start, size, progress):
+def _copy(
+    response: http.client.HTTPResponse,
+    file: BinaryIO,
+    start: int,
+    size: int | None,
+    progress: bool,
+) -> None:
     from tqdm import tqdm
 
     name = Path(file.name).stem

@@ -1,12 +1,20 @@
-"""Text to a data-bin with a joint dictionary, by fairseq-preprocess."""
+"""Run fairseq-preprocess within this process: text to a data-bin with a joint dictionary."""
 
 import logging
+from pathlib import Path
 
 from difformer_plugin.data.recipe import SPLITS
 
 
-def binarise(text, data_bin, langs, workers):
-    """A joint dictionary and the binarised splits, by fairseq-preprocess."""
+def binarise(text: Path, data_bin: Path, langs: tuple[str, str], workers: int) -> None:
+    """Learn a joint dictionary on the training text, and binarise all splits.
+
+    Args:
+        text: folder of {train,valid,test}.LANG.
+        data_bin: the folder to write.
+        langs: source and target language.
+        workers: number of processes.
+    """
     from fairseq import options
     from fairseq_cli import preprocess
 
@@ -23,4 +31,5 @@ def binarise(text, data_bin, langs, workers):
         for handler in set(log.handlers) - set(handlers):
             log.removeHandler(handler)
             handler.close()
-    (data_bin / "preprocess.log").unlink()  # it tells times and folders, not the corpus
+    # The log names times and folders; without it the same text gives the same files.
+    (data_bin / "preprocess.log").unlink()

@@ -1,4 +1,4 @@
-"""A recipe at work: raw text to clean tokens, to joint subwords, to a data-bin."""
+"""Apply a recipe: raw text to clean tokens, to joint subwords, to a data-bin."""
 
 import dataclasses
 import errno
@@ -8,12 +8,14 @@ import os
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
+from os import PathLike
 from pathlib import Path
 
 from difformer_plugin import __version__
-from difformer_plugin.data.recipe import SPLITS
+from difformer_plugin.data.recipe import SPLITS, Recipe
 from difformer_plugin.data.resumable_pass import run_pass, tied_children
 from difformer_plugin.data.sources import (
     DONE,
@@ -32,29 +34,42 @@ from difformer_plugin.storage.files import atomic_text
 from difformer_plugin.storage.locks import locked_folder
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-TOLERANCE = 0.005  # by which sizes may differ from those that a recipe names
+TOLERANCE = 0.005  # relative difference from the sizes that a recipe names
 
 
-def prepare(recipe, raw, out, langs, workers=1, binarise=None, progress=True):
+def prepare(
+    recipe: Recipe,
+    raw: str | PathLike,
+    out: str | PathLike,
+    langs: tuple[str, str],
+    workers: int = 1,
+    binarise: Callable[[Path, Path, tuple[str, str], int], None] | None = None,
+    progress: bool = True,
+) -> "Summary":
     """Make tokenised text in joint subwords, and a data-bin of it, from the files of a corpus.
 
-    Writes `out/text/{train,valid,test}.LANG`, `out/text/codes` unless words stay whole,
-    `out/reference/{valid,test}.LANG`, the untouched text of the same lines, and then
-    `out/data-bin`; each is there whole or not at all. Stopped at any moment and called again, it
-    goes on where it was. The same input gives the same bytes, however many workers there are.
+    Writes
+
+    - `out/text/{train,valid,test}.LANG`: tokenised text in subwords,
+    - `out/text/codes`: the BPE merges, unless the recipe keeps whole words,
+    - `out/reference/{valid,test}.LANG`: the untouched text of the same lines,
+    - `out/data-bin`, if `binarise` is given.
+
+    Each appears complete or not at all. Interrupted at any moment, the same call resumes. The same
+    input gives the same bytes, whatever the number of workers.
 
     Args:
-        recipe: a Recipe.
+        recipe: what to do.
         raw: folder of the publisher's files.
-        langs: (source, target).
-        workers: processes.
-        binarise: function (folder of text, new folder of the data-bin, langs, workers), or None
-            for text alone.
-    Returns:
-        a Summary.
+        out: folder of the results.
+        langs: source and target language.
+        workers: number of processes.
+        binarise: function of (folder of text, new data-bin, langs, workers); None stops before
+            the data-bin.
+        progress: show progress bars.
     Raises:
         UserError: files are missing, damaged, or do not match line by line; `out` holds something
-            else, or the disk is full.
+            else; or the disk is full.
     """
     out = Path(out)
     pairs = _open(recipe, raw, langs)
@@ -71,7 +86,7 @@ def prepare(recipe, raw, out, langs, workers=1, binarise=None, progress=True):
             counts = _finished(out, key)
             if binarise is not None and not (out / "data-bin").exists():
                 known = False
-                # an interrupted fairseq-preprocess leaves dictionaries that make the next one stop
+                # fairseq-preprocess refuses to run where an interrupted one has left dictionaries
                 shutil.rmtree(work / "data-bin", ignore_errors=True)
                 if progress:
                     print("fairseq-preprocess", file=sys.stderr)
@@ -84,26 +99,28 @@ def prepare(recipe, raw, out, langs, workers=1, binarise=None, progress=True):
             raise
         raise UserError(
             f"--out {out} could not be written ({error.strerror}): free some space and run the "
-            "same command again, which goes on from here"
+            "same command again; it resumes from here"
         ) from error
     return Summary(counts, known)
 
 
 @dataclass
 class Summary:
-    """What `prepare` did.
+    """Result of `prepare`.
 
-    `counts` has for each split `lines`, `pairs`, and how many were dropped for each reason;
-    `known` is true if all was there already.
+    Attributes:
+        counts: for each split the number of `lines` read, of `pairs` kept, and of pairs removed
+            for each reason.
+        known: whether an earlier run had done everything.
     """
 
-    counts: dict
+    counts: dict[str, dict[str, int]]
     known: bool
 
 
 def _make(recipe, pairs, work, langs, workers, progress):
-    """Text and reference in the folder of unfinished work; returns the counts of each split."""
-    if (work / DONE).exists():  # a kill has come between the last renames
+    """Write text and reference to the folder of unfinished work; return the counts per split."""
+    if (work / DONE).exists():  # an earlier run was killed between the last renames
         return json.loads((work / DONE).read_text("utf-8"))["counts"]
     counts = {}
     for split in SPLITS:
@@ -115,7 +132,7 @@ def _make(recipe, pairs, work, langs, workers, progress):
 
 
 def _publish(out, work, key, counts):
-    """Move what is done to where it belongs."""
+    """Move the finished text and reference to `out`."""
     with atomic_text(work / DONE) as handle:
         json.dump({"key": key, "counts": counts}, handle, indent=1)
     for name in ("text", "reference", DONE):
@@ -123,26 +140,26 @@ def _publish(out, work, key, counts):
             os.replace(work / name, out / name)
 
 
-def unlike_the_paper(recipe, counts):
-    """A line for each split whose size is more than 0.5 % away from what the recipe names."""
+def unexpected_sizes(recipe: Recipe, counts: dict[str, dict[str, int]]) -> list[str]:
+    """A line for each split whose size differs by more than 0.5 % from the one in the recipe."""
     lines = []
     for split, expected in recipe.pairs.items():
         found = counts[split]["pairs"]
         if abs(found - expected) > TOLERANCE * expected:
             lines.append(
-                f"{split} has {found:,} pairs, and {expected:,} according to {recipe.pairs_from} "
+                f"{split} has {found:,} pairs, but {expected:,} according to {recipe.pairs_from} "
                 f"({found / expected - 1:+.1%})"
             )
     return lines
 
 
-def fingerprint(recipe, raw, langs):
-    """A digest of all that `prepare` would make text of: recipe, languages, files."""
+def fingerprint(recipe: Recipe, raw: str | PathLike, langs: tuple[str, str]) -> str:
+    """Digest of everything that the text made by `prepare` depends on: recipe, languages, files."""
     return _key(recipe, langs, _open(recipe, raw, langs))
 
 
 def _open(recipe, raw, langs):
-    """The pairs of each split, split -> list of Pairs; all files are looked for at once."""
+    """Find the files of all splits; returns split -> list of Pairs."""
     folder = Folder(raw)
     return {
         name: [Pairs(s, folder, langs, recipe.published) for s in getattr(recipe, name).files]
@@ -151,7 +168,7 @@ def _open(recipe, raw, langs):
 
 
 def _key(recipe, langs, pairs):
-    """A digest of all that the result depends on."""
+    """Digest of everything that the result depends on."""
     raws = [raw for sources in pairs.values() for p in sources for raw in p.raws]
     contents = {path: _digest(path) for path in {raw.path for raw in raws}}
     files = [[contents[raw.path], raw.member] for raw in raws]
@@ -175,13 +192,15 @@ def _finished(out, key):
 
 
 def _check(out, work, key):
-    """Refuse a folder that holds the work of another recipe, or something else."""
+    """Refuse a folder that holds the results of another recipe, or something else."""
     if (out / DONE).exists():
         _finished(out, key)
         return
     others = [name for name in RESULTS if (out / name).exists()]
     if others and not _is_ours(work, key):
-        raise UserError(f"--out {out} holds a {others[0]} of another origin: choose another folder")
+        raise UserError(
+            f"--out {out} holds a {others[0]} that this command did not make: choose another folder"
+        )
 
 
 def _is_ours(work, key):
@@ -189,7 +208,7 @@ def _is_ours(work, key):
 
 
 def _claim(work, key):
-    """Begin, or go on with what an earlier run with the same key has begun."""
+    """Empty the folder of unfinished work, unless an earlier run with the same key left it."""
     if _is_ours(work, key):
         return
     for path in work.iterdir():
@@ -202,7 +221,7 @@ def _claim(work, key):
 
 
 def _tokenise(recipe, split, pairs, work, langs, workers, progress):
-    """The first pass over a split; returns its counts."""
+    """First pass over a split: tokenise and clean; returns its counts."""
     drawn = next((name for name in SPLITS if getattr(recipe, name).every), None)
     every = getattr(recipe, drawn).every if drawn and split == "train" else 0
 
@@ -227,7 +246,7 @@ def _reasons(counts):
 
 
 def _draw(recipe, counts):
-    """Move the numbers of a split that is drawn from train."""
+    """Update the counts for a split that is drawn from train."""
     for name in SPLITS:
         if every := getattr(recipe, name).every:
             number = counts["train"]["pairs"] // every
@@ -238,7 +257,7 @@ def _draw(recipe, counts):
 
 
 def _split_words(recipe, counts, work, langs, workers, progress):
-    """Learn the joint BPE and apply it, each if it is not done yet; updates the counts."""
+    """Learn the joint BPE and apply it, where this is not done yet; updates the counts."""
     codes = work / "text" / "codes"
     if recipe.bpe_merges and not codes.exists():
         unfinished = work / "codes"

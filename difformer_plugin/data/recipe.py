@@ -1,4 +1,4 @@
-"""Recipes: small TOML files that say how a published corpus becomes a data-bin."""
+"""Recipes: small TOML files that describe how a published corpus becomes a data-bin."""
 
 import dataclasses
 import math
@@ -10,6 +10,7 @@ import typing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from difformer_plugin.errors import UserError
 
@@ -23,24 +24,24 @@ LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
 
 @dataclass(frozen=True)
 class Source:
-    """Files with the two sides of some pairs, as their publisher ships them."""
+    """Files that hold the two sides of some pairs, as their publisher ships them."""
 
-    # a name, names to choose from, or these for each language
+    # a name, a list of alternative names, or one of these per language
     file: str | list[str] | dict[str, str | list[str]]
-    archive: str = ""  # a .tgz, .tar or .zip in which the file may still be
-    format: str = "plain"  # a line a sentence; `segments`: <seg id="…">; `jsonl`: JSON objects
-    fields: dict[str, str] = field(default_factory=dict)  # jsonl: language -> name of the value
-    drop_lines_with: list[str] = field(default_factory=list)  # leave out lines with one of these
-    remove: list[str] = field(default_factory=list)  # strings to take out of a line
+    archive: str = ""  # a .tgz, .tar or .zip that may hold the file
+    format: str = "plain"  # one sentence per line; `segments`: <seg id="…">; `jsonl`: JSON
+    fields: dict[str, str] = field(default_factory=dict)  # jsonl: language -> key of its text
+    drop_lines_with: list[str] = field(default_factory=list)  # skip lines that contain one of these
+    remove: list[str] = field(default_factory=list)  # strings to delete from a line
     replace: dict[str, str] = field(default_factory=dict)  # strings to replace in a line
-    decode_entities: bool = False  # read &amp; as &
+    decode_entities: bool = False  # &amp; becomes &
 
-    def names(self, lang, source, target):
-        """The possible names of the file of one language, with `{lang}` and such filled in."""
+    def names(self, lang: str, source: str, target: str) -> list[str]:
+        """Possible names of the file of one language, with `{lang}` and so on filled in."""
         names = self.file.get(lang) if isinstance(self.file, dict) else self.file
         if names is None:
             raise UserError(
-                f"the recipe names files for {' and '.join(self.file)} only, and none for {lang}"
+                f"the recipe has files for {' and '.join(self.file)} only, and none for {lang}"
             )
         role = "src" if lang == source else "ref"
         names = [names] if isinstance(names, str) else names
@@ -49,7 +50,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Split:
-    """Where a split comes from: files, or every n-th pair of the training text."""
+    """Origin of a split: files, or every n-th pair of the training text."""
 
     files: list[Source] = field(default_factory=list)
     every: int = 0
@@ -57,25 +58,25 @@ class Split:
 
 @dataclass(frozen=True)
 class Text:
-    """What happens to a line, in this order."""
+    """How a line is normalised and tokenised, in this order."""
 
-    normalise_punctuation: bool = False  # as Moses does
-    remove_control: bool = False  # characters that are not printed
+    normalise_punctuation: bool = False  # as Moses does it
+    remove_control: bool = False  # control, format and unassigned characters become spaces
     # language -> {string: its replacement}
     replace: dict[str, dict[str, str]] = field(default_factory=dict)
-    tokenise: bool = True  # with Moses
-    moses_language: str = ""  # whose rules, if the language's name is not a language
-    aggressive_dash_splits: bool = True  # as fairseq's --tokenizer moses: a-b is a @-@ b
+    tokenise: bool = True  # with the Moses tokeniser
+    moses_language: str = ""  # whose rules apply, if the name is not a language code
+    aggressive_dash_splits: bool = True  # a-b becomes a @-@ b, as with --tokenizer moses
     lowercase: bool = False
 
 
 @dataclass(frozen=True)
 class Clean:
-    """Which pairs of the training text stay."""
+    """Which training pairs are kept."""
 
-    min: int = 1  # units on either side
-    max: int = 0  # 0: any number
-    ratio: float = 0.0  # greatest ratio of the lengths of the two sides; 0: any
+    min: int = 1  # smallest length of either side, in units
+    max: int = 0  # greatest length; 0: any
+    ratio: float = 0.0  # greatest ratio of the two lengths; 0: any
     units: str = "tokens"  # or subwords
 
 
@@ -84,9 +85,9 @@ class Download:
     """A file with a public address."""
 
     url: str
-    bytes: int = 0  # 0: as many as the server says
-    languages: list[str] = field(default_factory=list)  # needed for these languages only
-    file: str = ""  # name to give it, if not the address's last part
+    bytes: int = 0  # size; 0: what the server says
+    languages: list[str] = field(default_factory=list)  # needed for these only; none: all
+    file: str = ""  # its name, if not the last part of the URL
 
 
 @dataclass(frozen=True)
@@ -94,41 +95,49 @@ class Recipe:
     """A recipe; docs/how-to/corpora.md explains its keys."""
 
     title: str
-    published: str  # where the files are to be had
+    published: str  # where to get the files
     train: Split
     valid: Split
     test: Split
-    languages: list[str] = field(default_factory=list)  # none: any
+    languages: list[str] = field(default_factory=list)  # of the corpus; none: any
     source_lang: str = ""
     target_lang: str = ""
-    bpe_merges: int = 0  # joint; 0: whole words
+    bpe_merges: int = 0  # merges of the joint BPE; 0: whole words
     text: Text = Text()
     clean: Clean = Clean()
-    pairs: dict[str, int] = field(default_factory=dict)  # split -> how many there should be
-    pairs_from: str = "the recipe"  # who says so
+    pairs: dict[str, int] = field(default_factory=dict)  # split -> expected number of pairs
+    pairs_from: str = "the recipe"  # source of these numbers
     download: list[Download] = field(default_factory=list)
 
 
-def available():
-    """Names of the recipes that come with the package."""
+def available() -> list[str]:
+    """Names of the recipes in the package."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def find(name):
-    """Path of a recipe, given its name or the path of a .toml file."""
+def find(name: str | Path) -> Path:
+    """Path of a recipe.
+
+    Args:
+        name: of a recipe in the package, or the path of a .toml file.
+    Raises:
+        UserError: there is no such recipe.
+    """
     path = Path(name) if str(name).endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         raise UserError(
-            f"no recipe {name}: there are {', '.join(available())}; or name a .toml file"
+            f"no recipe {name}: choose one of {', '.join(available())}, or give a .toml file"
         )
     return path
 
 
-def load(name):
+def load(name: str | Path) -> Recipe:
     """Read a recipe.
 
+    Args:
+        name: of a recipe in the package, or the path of a .toml file.
     Raises:
-        UserError: no such file, not TOML, or a key or value that a recipe does not have.
+        UserError: the file does not exist, is not TOML, or has an unknown key or a wrong value.
     """
     path = find(name)
     try:
@@ -140,11 +149,11 @@ def load(name):
     return recipe
 
 
-def _build(kind, table, where):
-    """A dataclass from a TOML table, whose keys have hyphens for underscores."""
+def _build(kind: type, table: dict[str, Any], where: str) -> Any:
+    """Build a dataclass from a TOML table, whose keys have hyphens instead of underscores."""
     fields = {f.name.replace("_", "-"): f for f in dataclasses.fields(kind)}
     if unknown := sorted(set(table) - set(fields)):
-        raise UserError(f"{where}: no such key as {unknown[0]}; there are {', '.join(fields)}")
+        raise UserError(f"{where}: unknown key {unknown[0]}; the keys are {', '.join(fields)}")
     needed = [
         key
         for key, f in fields.items()
@@ -156,8 +165,8 @@ def _build(kind, table, where):
     return kind(**{n: _value(t, v, f"{where}: {key}") for n, (t, v, key) in values.items()})
 
 
-def _value(kind, value, where):
-    """A value of a dataclass's field, checked against its type."""
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """Check a value against the type of a dataclass's field, and convert it."""
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise _not_a(kind, value, where)
@@ -176,15 +185,15 @@ def _value(kind, value, where):
     return value
 
 
-def _member(union, value, where):
-    """The type of a union that a value is of."""
+def _member(union: types.UnionType, value: Any, where: str) -> Any:
+    """The member of a union type that fits a value."""
     for kind in typing.get_args(union):
         if type(value) is (typing.get_origin(kind) or kind):
             return kind
     raise _not_a(union, value, where)
 
 
-def _not_a(kind, value, where):
+def _not_a(kind: Any, value: Any, where: str) -> UserError:
     names = {str: "string", bool: "true or false", int: "whole number", float: "number"}
     names |= {list: "list", dict: "table"}
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else [kind]
@@ -192,14 +201,14 @@ def _not_a(kind, value, where):
     return UserError(f"{where} is {value!r}, which is not a {' or '.join(called)}")
 
 
-def _check(recipe, path):
-    """What the types do not say."""
+def _check(recipe: Recipe, path: Path) -> None:
+    """Check what the types do not express."""
     for name in SPLITS:
         split = getattr(recipe, name)
         if bool(split.files) == bool(split.every):
             raise UserError(f"{path}: {name} needs either files or every")
         if split.every and name == "train":
-            raise UserError(f"{path}: train cannot be drawn from itself; name its files")
+            raise UserError(f"{path}: train cannot be drawn from itself; give its files")
         if split.every < 0 or split.every == 1:
             raise UserError(f"{path}: {name}: every must be 2 or more, not {split.every}")
         for source in split.files:
@@ -209,18 +218,18 @@ def _check(recipe, path):
     if recipe.bpe_merges < 0:
         raise UserError(f"{path}: bpe-merges must be 0 (whole words) or more")
     if wrong := [s for s, n in recipe.pairs.items() if s not in SPLITS or n < 1]:
-        raise UserError(f"{path}: pairs: {wrong[0]} is no split with 1 or more pairs")
+        raise UserError(f"{path}: pairs: {wrong[0]} is not a split with 1 or more pairs")
     if foreign := set(recipe.text.replace) - set(recipe.languages or recipe.text.replace):
-        raise UserError(f"{path}: text: replace: {foreign.pop()} is no language of this recipe")
+        raise UserError(f"{path}: text: replace: {foreign.pop()} is not a language of this recipe")
     for item in recipe.download:
         if not ADDRESS.fullmatch(item.url) or item.bytes < 0:
-            raise UserError(f"{path}: download: {item.url!r} is no address, or bytes negative")
+            raise UserError(f"{path}: download: {item.url!r} is not a URL, or bytes is negative")
     _check_clean(recipe.clean, f"{path}: clean")
 
 
 def _check_clean(clean, where):
     if clean.units not in ("tokens", "subwords"):
-        raise UserError(f"{where}: units are tokens or subwords, not {clean.units!r}")
+        raise UserError(f"{where}: units must be tokens or subwords, not {clean.units!r}")
     if clean.min < 1 or (clean.max and clean.max < clean.min):
         raise UserError(f"{where}: min must be at least 1, and max 0 (any) or at least min")
     if clean.ratio and not 1 <= clean.ratio < math.inf:
@@ -229,35 +238,39 @@ def _check_clean(clean, where):
 
 def _check_source(source, where):
     if source.format not in FORMATS:
-        raise UserError(f"{where}: format {source.format!r} is none of {', '.join(FORMATS)}")
+        raise UserError(f"{where}: format {source.format!r} is not one of {', '.join(FORMATS)}")
     if (source.format == "jsonl") != bool(source.fields):
-        raise UserError(f"{where}: jsonl needs fields, and other formats have none")
+        raise UserError(f"{where}: jsonl needs fields, and other formats do not take them")
     if "" in (*source.drop_lines_with, *source.remove, *source.replace):
-        raise UserError(f"{where}: an empty string cannot be looked for in a line")
+        raise UserError(f"{where}: an empty string cannot be searched for in a line")
     entries = source.file.values() if isinstance(source.file, dict) else [source.file]
     names = list(chain.from_iterable(e if isinstance(e, list) else [e] for e in entries))
     if not all(names) or not names:
-        raise UserError(f"{where}: file names nothing")
+        raise UserError(f"{where}: file is empty")
     for name in names:
         if not _places(name) <= PLACEHOLDERS:
             raise UserError(
-                f"{where}: the file name {name!r} may hold {{lang}}, {{src}}, {{tgt}} and {{role}}"
+                f"{where}: {name!r} may contain {{lang}}, {{src}}, {{tgt}} and {{role}} only"
             )
 
 
-def _places(name):
-    """What stands in braces in a file name; braces that do not match give a name that is none."""
+def _places(name: str) -> set[str]:
+    """Placeholders in a file name; the name itself, which is none, if its braces do not match."""
     try:
         return {place for _, place, _, _ in string.Formatter().parse(name) if place is not None}
     except ValueError:
         return {name}
 
 
-def languages(recipe, source, target):
-    """The pair to prepare: as asked for, or the recipe's own.
+def languages(recipe: Recipe, source: str | None, target: str | None) -> tuple[str, str]:
+    """The language pair to prepare: as requested, or else the recipe's own.
 
+    If only one language is given and the corpus has two, the other one is added.
+
+    Args:
+        source, target: as requested; None if not given.
     Raises:
-        UserError: a language that the corpus does not have, or one language twice.
+        UserError: a language is missing, not in the corpus, or given twice.
     """
     if (source is None) != (target is None) and recipe.languages:
         others = [lang for lang in recipe.languages if lang not in (source, target)]
@@ -269,8 +282,8 @@ def languages(recipe, source, target):
     for lang in (source, target):
         if not LANGUAGE.fullmatch(lang):
             raise UserError(
-                f"--source-lang or --target-lang {lang}: fairseq splits names of files at hyphens "
-                "and dots: use letters, digits and _"
+                f"--source-lang or --target-lang {lang}: fairseq splits file names at hyphens and "
+                "dots, so use letters, digits and _"
             )
         if recipe.languages and lang not in recipe.languages:
             raise UserError(

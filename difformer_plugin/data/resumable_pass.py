@@ -1,4 +1,4 @@
-"""A pass over a long text in chunks: on all cores, in order, and taken up where it was stopped."""
+"""A pass over a long text in chunks: parallel, in order, and resumable."""
 
 import contextlib
 import json
@@ -9,38 +9,53 @@ import signal
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from os import PathLike
+from typing import Any
 
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.files import atomic_text
 
-CHUNK = 500  # entries that go to a worker at a time
-AHEAD = 4  # chunks read ahead for each worker: what bounds the memory
+CHUNK = 500  # entries that a worker gets at a time
+AHEAD = 4  # chunks read ahead per worker; bounds the memory
 SAVE_SECONDS = 2.0
 
 
-def cores():
-    """How many cores this process may use."""
+def cores() -> int:
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def run_pass(folder, name, entries, function, outputs, workers, progress=True):
-    """Write what `function` makes of the entries to files, in the entries' order.
+def run_pass(
+    folder: str | PathLike,
+    name: str,
+    entries: Iterable[Any],
+    function: Callable[[list[Any]], tuple[list[tuple[str, ...]], Counter]],
+    outputs: Callable[[tuple[str, ...], int], dict[str, str]],
+    workers: int,
+    progress: bool = True,
+) -> Counter:
+    """Apply a function to all entries, and write its rows to files in the order of the entries.
 
-    Started again after it was stopped, a pass goes on behind its last saved chunk; the result is
-    the same. Memory does not grow with the number of entries.
+    An interrupted pass resumes after its last saved chunk, with the same result. Memory does not
+    grow with the number of entries.
 
     Args:
-        folder: where the outputs are written and `name.json` says how far the pass is.
-        entries: what to read; the same ones at each start.
-        function: picklable: a list of entries -> (rows, counts). A row is a tuple with a line for
-            each output; counts are added up.
-        outputs: function: (row, number of rows before it) -> {file name: line}.
-        workers: processes; 1 does all in this one.
+        folder: where the outputs are written; `name.json` in it holds the state of the pass.
+        name: of the pass.
+        entries: the input; must be the same on each start.
+        function: from a list of entries to (rows, counts); picklable. A row is a tuple of lines.
+            Counts are summed over all chunks.
+        outputs: from (row, number of rows before it) to {file name: line}.
+        workers: number of processes; with 1, all work is done in this process.
+        progress: show a progress bar.
     Returns:
-        the sums of the counts, with `lines`, the number of entries, and `rows`.
+        the summed counts, with the number of entries as `lines` and of rows as `rows`.
+    Raises:
+        UserError: a worker was killed; and what `function` raises.
     """
     state = _load(os.path.join(folder, f"{name}.json"))
     if state.get("done"):
@@ -69,7 +84,7 @@ def run_pass(folder, name, entries, function, outputs, workers, progress=True):
 
 
 class _Files:
-    """Files opened as they are needed, cut to the size that was saved for them."""
+    """Output files, opened when first needed; existing ones are truncated to their saved size."""
 
     def __init__(self, stack, folder, sizes):
         self.stack, self.folder, self.files = stack, folder, {}
@@ -88,7 +103,7 @@ class _Files:
             self.files[name].write(line.encode("utf-8") + b"\n")
 
     def flush(self):
-        """Sizes of the files, which are then on the disk."""
+        """Force the files to the disk, and return their sizes in bytes."""
         for file in self.files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -114,7 +129,7 @@ def _bar(name, done, progress):
 
 
 def _chunks(entries, skip):
-    """Lists of CHUNK entries, without the first `skip` of them."""
+    """Yield lists of CHUNK entries, without the first `skip` lists."""
     entries = iter(entries)
     for _ in range(skip):
         for _ in islice(entries, CHUNK):
@@ -124,7 +139,7 @@ def _chunks(entries, skip):
 
 
 def _map(function, chunks, workers):
-    """(length, result) of each chunk, in order; `workers * AHEAD` chunks are under way at most."""
+    """Yield (length, result) of each chunk in order, with at most `workers * AHEAD` in progress."""
     if workers == 1:
         for chunk in chunks:
             yield len(chunk), function(chunk)
@@ -142,18 +157,18 @@ def _map(function, chunks, workers):
                 yield length, future.result()
     except BrokenProcessPool:
         raise UserError(
-            "a worker was killed, perhaps for want of memory: run the same command again, which "
-            "goes on from here, with fewer --workers"
+            "a worker was killed, perhaps because memory ran out: run the same command again with "
+            "fewer --workers; it resumes from here"
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
-def tied_children():
-    """What multiprocessing forks in this block leaves Ctrl-C to this process, and ends with it.
+def tied_children() -> Iterator[None]:
+    """Within the block, processes forked by multiprocessing ignore Ctrl-C and end with this one.
 
-    A pool's processes would otherwise print tracebacks, or wait for ever where this one is killed.
+    Otherwise the processes of a pool print tracebacks, or wait for ever if this one is killed.
     """
     parent, token = os.getpid(), _Token()
     multiprocessing.util.register_after_fork(token, lambda _: _tie(parent))
@@ -161,7 +176,7 @@ def tied_children():
 
 
 class _Token:
-    pass
+    """An object to register with, since `register_after_fork` needs weak references."""
 
 
 def _tie(parent):
@@ -170,7 +185,7 @@ def _tie(parent):
 
 
 def _follow(parent):
-    """End this process when its parent is no more."""
+    """End this process when its parent has ended."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

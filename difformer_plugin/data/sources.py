@@ -1,4 +1,4 @@
-"""The files of a corpus as their publishers ship them, read pair by pair."""
+"""Raw files of a corpus, as their publisher ships them: found, unpacked, and read pair by pair."""
 
 import contextlib
 import gzip
@@ -10,20 +10,24 @@ import re
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
+from os import PathLike
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
+from difformer_plugin.data.recipe import Source
 from difformer_plugin.errors import UserError
 
 SEGMENT = re.compile(r'<seg id="?([^">]*)"?>(.*?)</seg>', re.IGNORECASE)
 DOCUMENT = re.compile(r"<doc[ >]", re.IGNORECASE)
-# RuntimeError and NotImplementedError are zipfile's for passwords and for rare compressions.
+# zipfile raises RuntimeError for passwords and NotImplementedError for rare compressions.
 DAMAGED = (
     *(gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError),
     *(zipfile.BadZipFile, RuntimeError, NotImplementedError),
 )
-# What `preparation` leaves in a folder, and the files by which such a folder is known.
+# What `preparation` writes to a folder, and the files that mark such a folder.
 RESULTS, UNFINISHED = ("text", "reference", "data-bin"), "unfinished"
 DONE, KEY = "prepare.json", "key"
 
@@ -39,8 +43,8 @@ class Raw:
         return f"{self.path}:{self.member}" if self.member else str(self.path)
 
     @contextlib.contextmanager
-    def open(self):
-        """A stream of its bytes, unpacked on the way."""
+    def open(self) -> Iterator[IO[bytes]]:
+        """A stream of the unpacked bytes."""
         with contextlib.ExitStack() as stack:
             name, stream = self.member or self.path.name, None
             if not self.member:
@@ -55,33 +59,40 @@ class Raw:
 
 
 class Folder:
-    """The files below a folder, and in the archives there, found by the end of their paths.
+    """The files below a folder and in its archives, searched by the end of their paths.
 
-    What `difformer prepare` has made somewhere below it is left out.
+    Results of `difformer prepare` below the folder are ignored.
+
+    Raises:
+        UserError: there is no such folder.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | PathLike) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise UserError(f"{folder}: no such folder; name the one with the files of the corpus")
+            raise UserError(f"{folder}: no such folder; give the one with the files of the corpus")
         self.paths = sorted(_files(self.folder))
-        self.members = {}  # of an archive
+        self.members: dict[Path, list[str]] = {}  # archive -> its files
 
-    def has(self, names):
-        """Whether a file has one of these names, plain or gzipped."""
+    def has(self, names: list[str]) -> bool:
+        """Whether there is a file with one of these names, plain or gzipped, outside archives."""
         return bool(self._find(names))
 
-    def _find(self, names):
+    def _find(self, names: list[str]) -> list[Raw]:
         wanted = [name + end for name in names for end in ("", ".gz")]
         paths = [p for p in self.paths if _ends(p.relative_to(self.folder), wanted)]
-        # of a file and its compressed form in one folder, the file
+        # if a file is there both plain and gzipped, the plain one
         return [Raw(p) for p in paths if p.suffix != ".gz" or p.with_suffix("") not in paths]
 
-    def find(self, names, archive, published):
-        """The file that has one of these names, plain or gzipped, else the archive's member.
+    def find(self, names: list[str], archive: str, published: str) -> Raw:
+        """Find the file with one of these names, plain or gzipped, else a member of the archive.
 
+        Args:
+            names: alternative names; a path must end in one of them.
+            archive: name of the archive that may hold the file; may be empty.
+            published: where to get the file, for the error message.
         Raises:
-            UserError: it is nowhere, or in several places.
+            UserError: there is none, or more than one.
         """
         wanted = [name + end for name in names for end in ("", ".gz")]
         found = self._find(names)
@@ -90,7 +101,7 @@ class Folder:
             found = [Raw(p, m) for p in archives for m in self._list(p) if _ends(m, wanted)]
         if len(found) > 1:
             raise UserError(
-                f"{' and '.join(map(str, found[:3]))} could all be {names[0]}: leave one of them"
+                f"{' and '.join(map(str, found[:3]))} could all be {names[0]}: keep one of them"
             )
         if not found:
             inside = f", nor in {archives[0]}" if archives else ""
@@ -101,7 +112,7 @@ class Folder:
             )
         return found[0]
 
-    def _list(self, path):
+    def _list(self, path: Path) -> list[str]:
         """Names of the files in an archive."""
         if path not in self.members:
             try:
@@ -113,33 +124,33 @@ class Folder:
                         names = [member.name for member in archive if member.isfile()]
             except DAMAGED as error:
                 raise UserError(f"{path}: damaged archive ({error}); fetch it again") from error
-            self.members[path] = sorted(set(names))  # one may be there twice
+            self.members[path] = sorted(set(names))  # a name may occur twice
         return self.members[path]
 
 
-def _files(folder):
-    """All files below a folder but those that `preparation` has made."""
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder, except those that `preparation` wrote."""
     for place, folders, names in os.walk(folder, followlinks=True):
         if DONE in names or os.path.exists(os.path.join(place, UNFINISHED, KEY)):
             folders[:] = [name for name in folders if name not in (*RESULTS, UNFINISHED)]
         yield from (Path(place, name) for name in names)
 
 
-def _ends(path, names):
-    """Whether a path is one of the names, or ends in one after a slash."""
+def _ends(path: str | PathLike, names: list[str]) -> bool:
+    """Whether a path equals one of the names, or ends in one after a slash."""
     parts = PurePosixPath(path).parts
     return any(
         parts[-len(PurePosixPath(name).parts) :] == PurePosixPath(name).parts for name in names
     )
 
 
-def read_lines(raw):
-    r"""Lines of a UTF-8 file, split on \n only: U+2028 and such stay inside.
+def read_lines(raw: Raw | str | PathLike) -> Iterator[str]:
+    r"""Yield the lines of a UTF-8 file, split on \n only, so that U+2028 and the like stay inside.
 
     Args:
         raw: a Raw, or the path of a file, plain or ending in .gz.
     Raises:
-        UserError: bad UTF-8 or a damaged file; it names the line.
+        UserError: invalid UTF-8 or a damaged file; the message names the line.
     """
     raw = raw if isinstance(raw, Raw) else Raw(Path(raw))
     number = 0
@@ -158,16 +169,16 @@ def read_lines(raw):
         ) from error
 
 
-def side_by_side(left, right, names):
-    """Entries of two iterables, pair by pair.
+def side_by_side(left: Iterator, right: Iterator, names: Iterable[Any]) -> Iterator[tuple]:
+    """Yield the entries of two iterators, pair by pair.
 
     Args:
-        names: of the two, for messages.
+        names: of the two files, for messages.
     Raises:
-        UserError: one is empty or ends before the other; both lengths are named.
+        UserError: a file is empty, or their lengths differ; the message gives both lengths.
     """
     nothing = object()
-    for whole in count():  # noqa: B007 - it is read after the loop
+    for whole in count():  # noqa: B007 - used after the loop
         pair = (next(left, nothing), next(right, nothing))
         if nothing in pair:
             break
@@ -178,7 +189,7 @@ def side_by_side(left, right, names):
     ]
     for name, number in zip(names, counts):
         if number == 0:
-            raise UserError(f"{name}: the file is empty; it needs one sentence a line")
+            raise UserError(f"{name}: the file is empty; it needs one sentence per line")
     if counts[0] != counts[1]:
         raise UserError(
             f"{names[0]} has {counts[0]} lines and {names[1]} has {counts[1]}; "
@@ -187,18 +198,30 @@ def side_by_side(left, right, names):
 
 
 class Pairs:
-    """The pairs of one source of a recipe: iterating yields (place, source text, target text).
+    """The sentence pairs of one source of a recipe.
 
-    `place` tells the file and the line of each side, for messages.
+    Iterating yields (place, source text, target text); `place` is the file and the line number of
+    each side, for messages.
+
+    Args:
+        source: files of the recipe.
+        folder: where to look for them.
+        langs: source and target language.
+        published: where to get the files, for messages.
+    Raises:
+        UserError: a file is missing. On iterating also: it is damaged, or the two sides do not
+            match.
     """
 
-    def __init__(self, source, folder, langs, published):
+    def __init__(
+        self, source: Source, folder: Folder, langs: tuple[str, str], published: str
+    ) -> None:
         self.source, self.langs = source, langs
         self.raws = [
             folder.find(source.names(lang, *langs), source.archive, published) for lang in langs
         ]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple]:
         if self.source.format == "jsonl":
             pairs = self._objects()
         elif self.source.format == "segments":
@@ -246,7 +269,7 @@ class Pairs:
         if self.raws[0] != self.raws[1]:
             raise UserError(f"{self.raws[0]} and {self.raws[1]}: one file must hold both sides")
         if missing := [lang for lang in self.langs if lang not in self.source.fields]:
-            raise UserError(f"the recipe's fields of {self.raws[0]} lack {missing[0]}")
+            raise UserError(f"the recipe's fields for {self.raws[0]} lack {missing[0]}")
         raw, keys, number = self.raws[0], [self.source.fields[lang] for lang in self.langs], 0
         for number, line in enumerate(read_lines(raw), start=1):
             texts = _strings(line, keys)
@@ -257,23 +280,23 @@ class Pairs:
                 )
             yield self._place(number, number), *(" ".join(text.split("\n")) for text in texts)
         if number == 0:
-            raise UserError(f"{raw}: the file is empty; it needs one JSON object a line")
+            raise UserError(f"{raw}: the file is empty; it needs one JSON object per line")
 
 
-def _strings(line, keys):
-    """Values of a JSON object, or None unless all are strings of whole characters."""
+def _strings(line: str, keys: list[str]) -> list[str] | None:
+    """Values of a JSON object, or None unless all are strings of valid characters."""
     try:
         entry = json.loads(line)
         texts = [entry[key] for key in keys]
         for text in texts:
-            text.encode("utf-8")  # half a surrogate pair cannot be
+            text.encode("utf-8")  # fails on half a surrogate pair
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return texts
 
 
-def _read_segments(raw):
-    """(document, segment's id, line number, text) of each <seg> in a file."""
+def _read_segments(raw: Raw) -> Iterator[tuple[int, str, int, str]]:
+    """Yield (document number, segment id, line number, text) of each <seg> in a file."""
     document = 0
     for number, line in enumerate(read_lines(raw), start=1):
         document += DOCUMENT.search(line) is not None

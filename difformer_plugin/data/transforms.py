@@ -1,23 +1,37 @@
-"""What is done to each chunk of a text on its way to subwords; the workers of `preparation`."""
+"""Transforms of a chunk of sentence pairs, run by the worker processes of `resumable_pass`.
+
+Each is a picklable function from a list of entries to (rows, counts): the rows to write, and how
+many pairs were removed for each reason.
+"""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from difformer_plugin.data.cleaning import is_empty, normalise, to_tokens, unfit
+from difformer_plugin.data.recipe import Clean, Recipe
 from difformer_plugin.data.tokenisation import load_codes
 from difformer_plugin.errors import UserError
 
 
 @dataclass(frozen=True)
 class Tokenise:
-    """(place, source text, target text) -> rows of tokens, and the text itself, of what stays."""
+    """Tokenise (place, source text, target text).
 
-    recipe: object
+    A row is (source tokens, target tokens, source text, target text). In train, empty and unfit
+    pairs are removed.
+
+    Raises:
+        UserError: a line of valid or test is empty; these are scored line by line.
+    """
+
+    recipe: Recipe
     split: str
-    langs: tuple
+    langs: tuple[str, str]
 
-    def __call__(self, entries):
+    def __call__(self, entries: list[tuple]) -> tuple[list[tuple[str, ...]], Counter]:
         rows, counts = [], Counter()
         for place, *texts in entries:
             pair = [
@@ -26,14 +40,14 @@ class Tokenise:
             ]
             reason = self._reason(place, texts, pair)
             if reason is None:
-                # a line must stay one to every reader
+                # The untouched text, without what other readers take for the end of a line.
                 rows.append((*pair, *(" ".join(text.splitlines()) for text in texts)))
             else:
                 counts[reason] += 1
         return rows, counts
 
-    def _reason(self, place, texts, pair):
-        """Why a pair is left out of train; in the other splits, where all are scored, an error."""
+    def _reason(self, place: Any, texts: list[str], pair: list[str]) -> str | None:
+        """Why a pair is removed, or None if it stays."""
         empty = [i for i in (0, 1) if is_empty(texts[i]) or not pair[i]]
         if self.split == "train":
             clean = self.recipe.clean
@@ -49,14 +63,19 @@ class Tokenise:
 
 @dataclass(frozen=True)
 class SplitWords:
-    """(source tokens, target tokens) -> the same in subwords, without what is unfit."""
+    """Split (source tokens, target tokens) into subwords; remove pairs that are then unfit.
+
+    Args:
+        codes: path of the BPE merges; None keeps whole words.
+        clean: the bounds; None keeps all pairs.
+    """
 
     codes: str | None
-    clean: object
+    clean: Clean | None
 
-    def __call__(self, entries):
+    def __call__(self, entries: list[tuple[str, str]]) -> tuple[list[tuple[str, ...]], Counter]:
         rows, counts = [], Counter()
-        split = _bpe(self.codes) if self.codes else str
+        split = _load_codes(self.codes) if self.codes else str
         for pair in entries:
             pair = tuple(map(split, pair))
             reason = unfit(*pair, self.clean) if self.clean else None
@@ -67,6 +86,4 @@ class SplitWords:
         return rows, counts
 
 
-@lru_cache(maxsize=1)
-def _bpe(path):
-    return load_codes(path)
+_load_codes: Callable[[str], Callable[[str], str]] = lru_cache(maxsize=1)(load_codes)

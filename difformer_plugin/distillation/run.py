@@ -1,74 +1,87 @@
-"""The work of `difformer distill`: decode, choose, write; or merge."""
+"""The work of `difformer distill`: decode, choose targets, write; or merge shards."""
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from fairseq.data import Dictionary
 from tqdm import tqdm
 
-from difformer_plugin.cli.distill import parse_shard
-from difformer_plugin.data.data_bin_pairs import RawPairs
-from difformer_plugin.distillation import corpus as distilled
-from difformer_plugin.distillation import journaled as distillation
+from difformer_plugin.data.data_bin_pairs import DataBinPairs
+from difformer_plugin.distillation import distilled_data_bin as distilled
+from difformer_plugin.distillation import shards as sharding
+from difformer_plugin.distillation.journaled_decoding import decode
+from difformer_plugin.distillation.plan import Plan, make_plan, unusable
+from difformer_plugin.distillation.settings import (
+    CHOICES,
+    CUTS,
+    FORMAT,
+    SEARCH,
+    Settings,
+    difference,
+)
+from difformer_plugin.distillation.tally import Tally
+from difformer_plugin.distillation.targets import ABSENT, DROPPED, Targets, draw_raw_pairs
 from difformer_plugin.distillation.teacher import Teacher
 from difformer_plugin.errors import UserError
+from difformer_plugin.storage.files import digest_files
 from difformer_plugin.storage.journal import Journal
 
-SEARCH = ("beam", "lenpen", "max_len_a", "max_len_b")
-CUTS = ("max_tokens", "batch_size", "post_process")
-CHOICES = ("on_failure", "add_raw", "seed")  # made after decoding
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def distill(args):
-    """Distill a split, or a shard of one.
+def distill(settings: Settings) -> tuple[dict[str, Any], bool]:
+    """Distil a split, or a shard of one.
 
     Returns:
-        the manifest of what was done, and whether an earlier run had finished it.
+        the manifest, and whether an earlier run had finished the work.
+    Raises:
+        UserError: data and teacher do not fit each other, or `out` holds something else.
     """
-    teacher, raw = load(args)
-    decoding = decoding_setting(args, teacher, raw)
-    name = raw.stems[0].name.removesuffix(f".{teacher.languages[0]}")
-    choices = {option(choice): vars(args)[choice] for choice in CHOICES}
+    teacher, raw = load(settings)
+    decoding = decoding_setting(settings, teacher, raw)
     manifest = {
-        "setting": decoding | choices,
-        "teachers": args.teacher.split(":"),
-        "name": name,
+        "setting": decoding | settings.named(*CHOICES),
+        "teachers": settings.teacher,
+        "name": raw.stems[0].name.removesuffix(f".{teacher.languages[0]}"),
         "lines": len(raw),
     }
-    if found := distilled.check_out(args.out, manifest):
+    if found := distilled.finished_manifest(settings.out, manifest):
         return found, True
     tokens = teacher.source_lengths()
-    causes = distillation.unusable(raw.source_lengths(), tokens, teacher.max_source_tokens())
-    cuts = args.max_tokens, args.batch_size
-    shard, shards = parse_shard(args.shard)
-    plan = distillation.plan(tokens, causes, *cuts, shard, shards)
-    work = distilled.work_folder(args.out)
+    causes = unusable(raw.source_lengths(), tokens, teacher.max_source_tokens())
+    cuts = settings.max_tokens, settings.batch_size
+    plan = make_plan(tokens, causes, *cuts, settings.shard, settings.shards)
+    work = distilled.work_folder(settings.out)
     work.mkdir(parents=True, exist_ok=True)
     with Journal(work / "journal") as journal:
-        if found := distilled.check_out(args.out, manifest):  # by another process meanwhile
+        # Another process may have finished in the meantime.
+        if found := distilled.finished_manifest(settings.out, manifest):
             return found, True
         begin(journal, decoding)
-        tally = decode(plan, journal, teacher, raw)
-        choice = distilled.Choice(plan, journal, args.on_failure)
-        write(args, manifest, raw, choice, tally)
+        tally = decode_with_progress(plan, journal, teacher, raw)
+        targets = Targets(plan, journal, settings.on_failure)
+        write(settings, manifest, raw, targets, tally)
     return manifest, False
 
 
-def load(args):
-    """The teacher, on its device, and the pairs of the split."""
-    gpu = torch.cuda.is_available() and not args.cpu
-    if args.precision == "fp16" and not gpu:
+def load(settings: Settings) -> tuple[Teacher, DataBinPairs]:
+    """The teacher on its device, and the raw pairs of the split."""
+    gpu = torch.cuda.is_available() and not settings.cpu
+    if settings.precision == "fp16" and not gpu:
         raise UserError("--fp16 needs a GPU: use --bf16 on the CPU, or neither")
-    data = Path(args.data[0])
-    search = {name: vars(args)[name] for name in SEARCH}
-    paths, precision = args.teacher.split(":"), PRECISIONS.get(args.precision)
-    teacher = Teacher(paths, data, search, precision, "cuda" if gpu else "cpu")
-    raw = RawPairs(data, args.split, teacher.languages, teacher.dictionaries, args.post_process)
-    teacher.load_split(args.split)
-    if len(teacher.source_lengths()) != len(raw):  # a task may repeat or leave out sentences
+    precision = PRECISIONS.get(settings.precision) if settings.precision else None
+    data, device = settings.data, "cuda" if gpu else "cpu"
+    teacher = Teacher(settings.teacher, data, settings.search(), precision, device)
+    raw = DataBinPairs(
+        data, settings.split, teacher.languages, teacher.dictionaries, settings.post_process
+    )
+    teacher.load_split(settings.split)
+    # Some tasks of fairseq repeat or skip sentences.
+    if len(teacher.source_lengths()) != len(raw):
         raise UserError(
             f"the teacher's task reads {len(teacher.source_lengths())} of {len(raw)} lines: use a "
             "teacher of fairseq's task translation"
@@ -76,53 +89,54 @@ def load(args):
     return teacher, raw
 
 
-def decoding_setting(args, teacher, raw):
-    """All that decides on the journal's contents: options, and hashes of data and teacher."""
+def decoding_setting(settings: Settings, teacher: Teacher, raw: DataBinPairs) -> dict[str, Any]:
+    """Everything that the journal depends on: options, and hashes of data and teacher."""
     files = [f"{stem}.{end}" for stem in raw.stems for end in ("idx", "bin")]
-    files += [Path(args.data[0]) / f"dict.{language}.txt" for language in teacher.languages]
+    files += [settings.data / f"dict.{language}.txt" for language in teacher.languages]
     return {
-        "format": distillation.FORMAT,
-        "data": distillation.digest(files),
-        "teacher": distillation.digest(args.teacher.split(":")),
-        "split": args.split,
+        "format": FORMAT,
+        "data": digest_files(files),
+        "teacher": digest_files(settings.teacher),
+        "split": settings.split,
         **dict(zip(("source", "target"), teacher.languages)),
-        **{option(name): vars(args)[name] for name in (*SEARCH, *CUTS)},
-        "precision": args.precision or "float32",
-        "--shard": "{}/{}".format(*parse_shard(args.shard)),  # 00/01 is 0/1
+        **settings.named(*SEARCH, *CUTS),
+        "precision": settings.precision or "float32",
+        "--shard": f"{settings.shard}/{settings.shards}",
     }
 
 
-def option(name):
-    """How an argument is written."""
-    return f"--{name.replace('_', '-')}"
+def begin(journal: Journal, decoding: dict[str, Any]) -> None:
+    """Resume a journal with the same setting, or start one that has no records.
 
-
-def begin(journal, decoding):
-    """Go on with a journal of the same work; one without records may be begun anew."""
+    Raises:
+        UserError: the journal has records of another setting.
+    """
     if not journal.count:
         journal.begin(decoding)
-    elif differs := distillation.difference(journal.header, decoding):
+    elif differs := difference(journal.header, decoding):
         raise UserError(
             f"{Path(journal.path).parent} holds unfinished work with {differs}: give another "
             "--out, or remove it"
         )
 
 
-def bar(total, unit, label, items=None):
-    """A progress bar on a terminal, a line a minute in a log."""
+def progress_bar(total: int, unit: str, label: str, items: Iterable | None = None) -> tqdm:
+    """A progress bar; in a log file it prints a line per minute."""
     interval = 0.1 if sys.stderr.isatty() else 60
     return tqdm(items, label, total, unit=unit, mininterval=interval, smoothing=0.05)
 
 
-def decode(plan, journal, teacher, raw):
-    """Translate what is left; returns the Tally of all of it."""
-    tally = distillation.Tally()
+def decode_with_progress(
+    plan: Plan, journal: Journal, teacher: Teacher, raw: DataBinPairs
+) -> Tally:
+    """Translate the batches that are left; returns the tally of all batches."""
+    tally = Tally()
     total = sum(len(batch) for batch in plan.batches.values())
 
-    with bar(total, " lines", "distill") as progress:
+    with progress_bar(total, " lines", "distill") as progress:
 
-        def observe(batch, is_old):
-            tally.add(batch)
+        def observe(batch: Tally, is_old: bool) -> None:
+            tally.add(vars(batch))
             if is_old:
                 progress.initial += batch.sentences
                 progress.n += batch.sentences
@@ -130,22 +144,26 @@ def decode(plan, journal, teacher, raw):
                 progress.set_postfix_str(f"BLEU {tally.score().score:.1f}", refresh=False)
                 progress.update(batch.sentences)
 
-        sides = raw.tokens, raw.target_words
-        distillation.decode(journal, plan.batches, teacher.translate, *sides, observe)
+        decode(journal, plan.batches, teacher.translate, raw.tokens, raw.target_words, observe)
     tally.failures.update(plan.failures.values())
     return tally
 
 
-def write(args, manifest, raw, choice, tally):
-    """Write the data-bin of a Choice; the tally goes into the manifest."""
-    own = choice.kinds != distilled.ABSENT
-    rows = choice.rows()
-    drawn = distilled.drawn(len(raw), args.add_raw, args.seed)
-    added = np.flatnonzero(own & drawn & (choice.kinds != distilled.DROPPED))
-    tally.replaced, tally.raw = choice.replaced, len(added)
-    tally.dropped = int(np.count_nonzero(choice.kinds == distilled.DROPPED))
+def write(
+    settings: Settings,
+    manifest: dict[str, Any],
+    raw: DataBinPairs,
+    targets: Targets,
+    tally: Tally,
+) -> None:
+    """Write the data-bin; the completed tally becomes part of the manifest."""
+    rows = targets.rows()
+    drawn = draw_raw_pairs(len(raw), settings.add_raw, settings.seed)
+    added = np.flatnonzero(drawn & (targets.kinds != ABSENT) & (targets.kinds != DROPPED))
+    tally.replaced, tally.raw = targets.replaced, len(added)
+    tally.dropped = int(np.count_nonzero(targets.kinds == DROPPED))
     tally.pairs = len(rows) + len(added)
-    if tally.pairs == 0 and parse_shard(args.shard) == (0, 1):
+    if tally.pairs == 0 and settings.shards == 1:
         raise UserError(f"the teacher failed on all of {len(raw)} lines: nothing is left to write")
     manifest["tally"] = vars(tally)
     eos = raw.dictionaries[1].eos()
@@ -153,37 +171,42 @@ def write(args, manifest, raw, choice, tally):
     def pairs():
         source, target = raw.sides
         for i in rows.tolist():
-            output = choice.output(i)
+            output = targets.output(i)
             yield source[i], target[i] if output is None else torch.tensor([*output, eos])
         for i in added.tolist():
             yield source[i], target[i]
 
-    report = distilled.report_lines(choice, raw.source_words, raw.target_words)
+    report = targets.report(raw.source_words, raw.target_words)
     numbers = np.concatenate([rows, added])
     with (
-        distilled.building(args.out) as folder,
-        bar(len(numbers), " pairs", "write", pairs()) as progress,
+        distilled.building(settings.out) as folder,
+        progress_bar(len(numbers), " pairs", "write", pairs()) as progress,
     ):
-        distilled.copy_rest(args.data[0], folder, manifest["name"], args.split)
+        distilled.copy_rest(settings.data, folder, manifest["name"], settings.split)
         distilled.write(folder, manifest, progress, numbers, report, raw.dictionaries)
 
 
-def merge(args):
-    """Put shards together.
+def merge(folders: Sequence[str], out: Path) -> tuple[dict[str, Any], bool]:
+    """Merge finished shards.
 
+    Args:
+        folders: of all shards, in any order.
+        out: the data-bin to write.
     Returns:
-        the manifest, and whether an earlier run had done so.
+        the manifest, and whether an earlier run had finished the work.
+    Raises:
+        UserError: the shards are incomplete or do not belong together.
     """
-    shards = distilled.read_shards(args.data)
-    manifest = distilled.merged(shards)
-    if found := distilled.check_out(args.out, manifest):
+    shards = sharding.read_shards(folders)
+    manifest = sharding.merged_manifest(shards)
+    if found := distilled.finished_manifest(out, manifest):
         return found, True
-    distilled.check_whole(shards)
+    sharding.check_complete(shards)
     first = shards[0]["folder"]
     languages = (manifest["setting"]["source"], manifest["setting"]["target"])
     dictionaries = [Dictionary.load(str(first / f"dict.{language}.txt")) for language in languages]
 
-    def progress(pairs, total):
-        return bar(total, " pairs", "merge", pairs)
+    def progress(pairs: Iterable, total: int) -> Iterable:
+        return progress_bar(total, " pairs", "merge", pairs)
 
-    return distilled.merge(shards, args.out, dictionaries, progress), False
+    return sharding.merge_shards(shards, out, dictionaries, progress), False

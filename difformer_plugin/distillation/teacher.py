@@ -1,4 +1,8 @@
-"""A teacher: any translation model of fairseq, translating the sentences of a data-bin."""
+"""A teacher: any translation model of fairseq, which translates the sentences of a data-bin."""
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,19 +16,26 @@ from difformer_plugin.errors import UserError
 
 
 class Teacher:
-    """Models, their task, and, once it is loaded, the split that they translate.
+    """One model or an ensemble, with its task and, once loaded, the split to translate.
 
     Args:
-        paths: checkpoints; several are one ensemble.
-        data: a data-bin.
+        paths: checkpoints; several are an ensemble.
+        data: the data-bin.
         search: fields of fairseq's GenerationConfig.
-        precision: None, torch.float16 or torch.bfloat16.
+        precision: torch.float16 or torch.bfloat16; None keeps that of the checkpoint.
         device: of the models.
     Raises:
-        UserError: the checkpoints cannot be read, or do not go with the data.
+        UserError: a checkpoint cannot be read, or does not fit the data.
     """
 
-    def __init__(self, paths, data, search, precision=None, device="cpu"):
+    def __init__(
+        self,
+        paths: Sequence[str],
+        data: str | PathLike,
+        search: dict[str, Any],
+        precision: torch.dtype | None = None,
+        device: str = "cpu",
+    ) -> None:
         self.models, cfg, self.task = _load(paths, str(data))
         self.languages = (self.task.cfg.source_lang, self.task.cfg.target_lang)
         self.dictionaries = (self.task.source_dictionary, self.task.target_dictionary)
@@ -34,39 +45,41 @@ class Teacher:
             model.prepare_for_inference_(cfg)
         self.generator = self.task.build_generator(self.models, GenerationConfig(**search))
 
-    def load_split(self, split):
-        """Load the sentences to translate, framed as the task wants them."""
+    def load_split(self, split: str) -> None:
+        """Load the sentences to translate, with the BOS and EOS that the task adds."""
         self.task.load_dataset(split)
         self.dataset = self.task.dataset(split)
 
-    def source_lengths(self):
-        """Source tokens of each sentence, their frame included, (N,)."""
+    def source_lengths(self) -> np.ndarray:
+        """Number of source tokens of each sentence, BOS and EOS included, (N,)."""
         return np.asarray(self.dataset.src_sizes)
 
-    def max_source_tokens(self):
-        """The longest source that the teacher has positions for."""
+    def max_source_tokens(self) -> int:
+        """Length of the longest source that the teacher has positions for."""
         limits = [self.task.max_positions(), *(model.max_positions() for model in self.models)]
         return utils.resolve_max_positions(*limits)[0]
 
     @torch.inference_mode()
-    def translate(self, sentences):
-        """Translate one batch; where memory does not suffice, in halves.
+    def translate(self, sentences: Sequence[int]) -> list[tuple[list[list[int]], int | None]]:
+        """Translate one batch; if it does not fit into the memory, in halves.
 
         Args:
             sentences: their numbers.
         Returns:
-            for each its hypotheses, the best first, as lists of tokens without BOS and EOS, and
-            after how many tokens the search stops it, or None where it is not searched for so.
+            for each sentence (hypotheses, limit): the hypotheses as tokens without BOS and EOS, the
+            best first, and the number of tokens at which the search cuts them off, None if unknown.
+        Raises:
+            UserError: a sentence alone exceeds the memory, or the scores are not finite.
         """
         try:
             sample = self.dataset.collater([self.dataset[int(i)] for i in sentences])
             sample = utils.apply_to_sample(lambda tensor: tensor.to(self.device), sample)
             found = self.task.inference_step(self.generator, self.models, sample)
         except torch.OutOfMemoryError:
-            found = None  # what the failed attempt holds is free once this block is left
-        except AssertionError as error:  # of fairseq's search, where no score is a number
+            found = None  # the memory of the failed attempt is released after this block
+        except AssertionError as error:  # fairseq's search raises it if all scores are NaN
             raise UserError(
-                "the teacher's scores are no numbers: use --bf16 or float32, or another teacher"
+                "the teacher's scores are not finite: use --bf16 or float32, or another teacher"
             ) from error
         if found is None:
             if len(sentences) == 1:
@@ -84,13 +97,20 @@ class Teacher:
         limit = self._limit(sample["net_input"]["src_tokens"].shape[1])
         return [(outputs[int(i)], limit) for i in sentences]
 
-    def _body(self, tokens):
+    def _body(self, tokens: torch.Tensor) -> list[int]:
+        """Tokens without BOS, EOS and padding."""
         dictionary = self.dictionaries[1]
         frame = {dictionary.bos(), dictionary.eos(), dictionary.pad()}
         return [token for token in tokens.tolist() if token not in frame]
 
-    def _limit(self, width):
-        """After how many tokens fairseq's beam search forces EOS, for sources of this width."""
+    def _limit(self, width: int) -> int | None:
+        """Number of tokens after which fairseq's beam search forces EOS.
+
+        Args:
+            width: source tokens of the batch, padding included.
+        Returns:
+            None for generators other than beam search.
+        """
         generator = self.generator
         if not isinstance(generator, SequenceGenerator):
             return None
@@ -98,7 +118,7 @@ class Teacher:
         return min(longest, generator.max_len - 1)
 
 
-def _load(paths, data):
+def _load(paths: Sequence[str], data: str) -> tuple[list, Any, Any]:
     """The models, the first one's configuration, and the task with the data's dictionaries."""
     models, first, task = [], None, None
     for path in paths:
@@ -125,9 +145,9 @@ def _load(paths, data):
     return models, first, task
 
 
-def _task(cfg, data):
-    """The task of a checkpoint, on this data."""
+def _task(cfg: Any, data: str) -> Any:
+    """Set up the task of a checkpoint on this data."""
     if "source_lang" not in cfg:
-        raise UserError(f"its task {cfg._name} does not translate one language into another")
+        raise UserError(f"its task {cfg._name} is not a translation task")
     check_folder(data, cfg.source_lang, cfg.target_lang)
     return tasks.setup_task(cfg, from_checkpoint=True)

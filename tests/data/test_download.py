@@ -1,4 +1,4 @@
-"""Fetching from a server of our own: resumed, checked by size, refused in one line."""
+"""Downloads from a local server: resumed, checked by size, refused in one line."""
 
 import multiprocessing
 import re
@@ -20,7 +20,7 @@ CONTENT = bytes(range(256)) * 4000  # a million bytes
 
 @pytest.fixture
 def server():
-    """A server with /file; `ranges`: whether it knows them; `cut`: bytes before it hangs up."""
+    """A server with /file. `ranges`: whether it supports them; `cut`: bytes before it hangs up."""
     state = SimpleNamespace(ranges=True, cut=None, tells_size=True, requests=[])
 
     class Handler(BaseHTTPRequestHandler):
@@ -59,7 +59,7 @@ def server():
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_an_interrupted_download_goes_on(server, tmp_path, ranges):
+def test_an_interrupted_download_resumes(server, tmp_path, ranges):
     path = tmp_path / "file"
     server.cut, server.ranges = 300_000, ranges
     with pytest.raises(UserError, match=r"ended after 300,000 of 1,024,000 bytes; run the same"):
@@ -72,20 +72,20 @@ def test_an_interrupted_download_goes_on(server, tmp_path, ranges):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
 
 
-def test_a_file_that_was_whole_but_not_named_yet(server, tmp_path):
+def test_a_complete_part_is_renamed(server, tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT)
     fetch(f"{server.url}/file", tmp_path / "file", 0, progress=False)
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("expected", [len(CONTENT) - 1, len(CONTENT) + 1])
-def test_another_size_is_refused_and_removed(server, tmp_path, expected):
+def test_a_file_of_another_size_is_refused_and_removed(server, tmp_path, expected):
     with pytest.raises(UserError, match=f"has 1,024,000 bytes, not {expected:,}"):
         fetch(f"{server.url}/file", tmp_path / "file", expected, progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_any_size_a_file_is_refused(server, tmp_path):
+def test_a_file_of_unknown_size_is_refused(server, tmp_path):
     server.tells_size = False
     with pytest.raises(UserError, match="comes without its size"):
         fetch(f"{server.url}/file", tmp_path / "file", 0, progress=False)
@@ -93,16 +93,16 @@ def test_without_any_size_a_file_is_refused(server, tmp_path):
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_a_part_of_something_else_is_not_taken_for_the_file(server, tmp_path):
-    """The server knows no such range and does not say how long the file is: all over again."""
+def test_a_part_of_a_different_file_is_discarded(server, tmp_path):
+    """The server rejects the range and does not give the size: the download starts again."""
     server.tells_size = False
     (tmp_path / "file.part").write_bytes(b"x" * (len(CONTENT) + 9))
     fetch(f"{server.url}/file", tmp_path / "file", len(CONTENT), progress=False)
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_a_page_is_no_archive(server, tmp_path):
-    with pytest.raises(UserError, match="is no archive, but perhaps a page"):
+def test_a_web_page_instead_of_an_archive_is_refused(server, tmp_path):
+    with pytest.raises(UserError, match="is not an archive, but perhaps a web page"):
         fetch(f"{server.url}/file.tgz", tmp_path / "file.tgz", 0, progress=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -114,7 +114,7 @@ def hold_part(path, held, release):
         release.wait()
 
 
-def test_two_at_once(server, tmp_path):
+def test_a_second_process_is_refused(server, tmp_path):
     context = multiprocessing.get_context("fork")
     held, release = context.Event(), context.Event()
     arguments = (tmp_path / "file.part", held, release)
@@ -128,7 +128,7 @@ def test_two_at_once(server, tmp_path):
     fetch(f"{server.url}/file", tmp_path / "file", 0, progress=False)
 
 
-def test_what_is_unpacked_is_not_fetched(server, tmp_path):
+def test_an_unpacked_archive_is_not_fetched(server, tmp_path):
     own = replace(
         recipe.load("wmt16-en-ro"), download=[Download(f"{server.url}/file", file="test.tgz")]
     )
@@ -136,7 +136,7 @@ def test_what_is_unpacked_is_not_fetched(server, tmp_path):
         (tmp_path / f"newstest2016-enro-{role}.{lang}.sgm").write_text("")
     download(own, tmp_path, ("en", "ro"), progress=False)
     assert server.requests == []
-    with pytest.raises(UserError, match="is no archive"):
+    with pytest.raises(UserError, match="is not an archive"):
         download(own, tmp_path, ("ro", "en"), progress=False)
 
 
@@ -148,7 +148,7 @@ def test_refusals_are_one_line(server, tmp_path):
         fetch(f"{server_url}/file", tmp_path / "file", 0, progress=False)
 
 
-def test_a_recipe_fetches_what_it_needs_and_does_not_have(server, tmp_path):
+def test_only_missing_files_of_the_languages_are_fetched(server, tmp_path):
     items = [
         Download(f"{server.url}/file", len(CONTENT)),
         Download(f"{server.url}/file", file="german", languages=["de"]),
@@ -162,6 +162,6 @@ def test_a_recipe_fetches_what_it_needs_and_does_not_have(server, tmp_path):
     assert len(server.requests) == 1
 
 
-def test_a_recipe_without_an_address_says_where_to_go(tmp_path):
+def test_a_recipe_without_a_url_names_the_publisher(tmp_path):
     with pytest.raises(UserError, match="QQP cannot be fetched.*DiffuSeq.*put the files into"):
         download(recipe.load("qqp"), tmp_path, ("src", "tgt"))

@@ -1,4 +1,4 @@
-"""Recipes at work: against the shell tools that the published scripts use, and against kills."""
+"""Preparation of a corpus: compared with the shell tools of the published scripts, and killed."""
 
 import errno
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from difformer_plugin.data import fairseq_preprocess, preparation, recipe, resumable_pass
-from difformer_plugin.data.preparation import fingerprint, prepare, unlike_the_paper
+from difformer_plugin.data.preparation import fingerprint, prepare, unexpected_sizes
 from difformer_plugin.data.recipe import Clean, Source, Split
 from difformer_plugin.data.sources import read_lines
 from difformer_plugin.data.synthetic.grammar import write_corpus
@@ -34,7 +34,7 @@ def write(folder, **files):
 
 @pytest.fixture
 def raw(tmp_path):
-    """A complete small corpus."""
+    """A small but complete corpus."""
     return write(
         tmp_path / "raw",
         **{f"{s}_de": "Ein Hund läuft.\nZwei Hunde.\n" for s in ("train", "valid", "test")},
@@ -54,16 +54,16 @@ def text(out, name):
     return (out / "text" / name).read_text("utf-8").splitlines()
 
 
-def test_tokens_of_an_odd_line_stay_on_one_line(raw, tmp_path):
+def test_unusual_line_breaks_stay_within_a_line(raw, tmp_path):
     write(raw, test_de="ein\u2028Hund\x85und\rein\x0bTier\x1f.\nx\n")
     go(raw, tmp_path / "out")
-    # Read with universal newlines, as fairseq-preprocess does.
+    # Read with universal newlines, as in fairseq-preprocess.
     assert text(tmp_path / "out", "test.de") == ["ein Hund und ein Tier .", "x"]
     reference = (tmp_path / "out" / "reference" / "test.de").read_text("utf-8")
     assert reference.splitlines() == ["ein Hund und ein Tier\x1f.", "x"]
 
 
-def test_empty_lines_leave_train_and_are_counted(raw, tmp_path):
+def test_empty_lines_are_removed_from_train_and_counted(raw, tmp_path):
     write(raw, train_de="a\n\n \u2003\nd\n\x01\n", train_en="1\n2\n3\n4\n5\n")
     counts = go(raw, tmp_path / "out").counts["train"]
     assert counts == {"pairs": 2, "lines": 5, "empty": 3}
@@ -78,7 +78,7 @@ def test_empty_line_in_a_scored_split_is_an_error(raw, tmp_path, split):
         go(raw, tmp_path / "out", workers=2)
 
 
-def test_nothing_left_of_train_is_an_error(raw, tmp_path):
+def test_an_empty_train_is_an_error(raw, tmp_path):
     write(raw, train_de="\nb\n", train_en="1\n\n")
     with pytest.raises(UserError, match=r"train: no pair is left \(2 empty\)"):
         go(raw, tmp_path / "out")
@@ -86,7 +86,7 @@ def test_nothing_left_of_train_is_an_error(raw, tmp_path):
         go(raw, tmp_path / "out")
 
 
-def test_a_failure_leaves_no_result_and_the_mended_input_is_read_anew(raw, tmp_path):
+def test_after_a_failure_the_corrected_input_is_read_again(raw, tmp_path):
     write(raw, test_de="only one line\n")
     with pytest.raises(UserError, match=r"test\.de has 1 lines"):
         go(raw, tmp_path / "out")
@@ -97,7 +97,7 @@ def test_a_failure_leaves_no_result_and_the_mended_input_is_read_anew(raw, tmp_p
     assert not (tmp_path / "out" / "unfinished").exists()
 
 
-def test_what_is_done_is_known_and_what_is_foreign_refused(raw, tmp_path):
+def test_a_finished_run_is_recognised_and_a_foreign_folder_refused(raw, tmp_path):
     first = go(raw, tmp_path / "out")
     before = tree(tmp_path / "out")
     again = go(raw, tmp_path / "out")
@@ -106,7 +106,7 @@ def test_what_is_done_is_known_and_what_is_foreign_refused(raw, tmp_path):
     with pytest.raises(UserError, match="made of other files, by another recipe"):
         go(raw, tmp_path / "out", replace(PLAIN, bpe_merges=3))
     (tmp_path / "other" / "text").mkdir(parents=True)
-    with pytest.raises(UserError, match="other holds a text of another origin"):
+    with pytest.raises(UserError, match="other holds a text that this command did not make"):
         go(raw, tmp_path / "other")
 
 
@@ -116,7 +116,7 @@ def hold(folder, held, release):
         release.wait()
 
 
-def test_two_at_once(raw, tmp_path):
+def test_a_second_process_is_refused(raw, tmp_path):
     context = multiprocessing.get_context("fork")
     held, release = context.Event(), context.Event()
     other = context.Process(target=hold, args=(tmp_path / "out" / "unfinished", held, release))
@@ -129,7 +129,7 @@ def test_two_at_once(raw, tmp_path):
     go(raw, tmp_path / "out")
 
 
-def test_the_fingerprint_tells_files_and_recipes_apart(raw, tmp_path):
+def test_the_fingerprint_depends_on_files_languages_and_recipe(raw, tmp_path):
     def key(used=PLAIN, langs=("de", "en")):
         return fingerprint(used, raw, langs)
 
@@ -138,8 +138,8 @@ def test_the_fingerprint_tells_files_and_recipes_apart(raw, tmp_path):
     assert len({*keys, key()}) == 4 and key() == key()
 
 
-def test_cleaning_by_subwords(raw, tmp_path):
-    """A word of ten letters that no merge joins is ten subwords."""
+def test_cleaning_by_number_of_subwords(raw, tmp_path):
+    """A word of ten letters without any merge has ten subwords."""
     write(raw, train_de="aabab\nabab abab\nxyzxqwvkjh ab\n", train_en="cdcd\ncd cd\ncd cd\n")
     used = replace(PLAIN, bpe_merges=2, clean=Clean(max=8, units="subwords"))
     counts = go(raw, tmp_path / "out", used).counts["train"]
@@ -147,7 +147,7 @@ def test_cleaning_by_subwords(raw, tmp_path):
     assert len(text(tmp_path / "out", "train.en")) == 2
 
 
-def test_every_nth_pair_that_stays(raw, tmp_path):
+def test_a_split_of_every_nth_kept_pair(raw, tmp_path):
     lines = [f"w{n}" for n in range(30)]
     lines[4] = ""
     write(raw, train_de="\n".join(lines), train_en="\n".join(lines))
@@ -162,11 +162,11 @@ def test_every_nth_pair_that_stays(raw, tmp_path):
         go(raw, tmp_path / "other", replace(PLAIN, valid=Split(every=100)))
 
 
-def test_sizes_that_differ_by_more_than_half_a_percent():
+def test_sizes_that_differ_by_more_than_half_a_percent_are_reported():
     counts = {"train": {"pairs": 1006}, "valid": {"pairs": 995}, "test": {"pairs": 1000}}
     named = replace(PLAIN, pairs=dict.fromkeys(counts, 1000), pairs_from="Table 20")
-    assert unlike_the_paper(named, counts) == [
-        "train has 1,006 pairs, and 1,000 according to Table 20 (+0.6%)"
+    assert unexpected_sizes(named, counts) == [
+        "train has 1,006 pairs, but 1,000 according to Table 20 (+0.6%)"
     ]
 
 
@@ -203,7 +203,7 @@ def test_the_same_bytes_for_any_number_of_workers_and_after_kills(corpus, tmp_pa
     assert tree(tmp_path / "killed") == expected
 
 
-def test_killed_between_the_last_renames(corpus, tmp_path, monkeypatch):
+def test_a_kill_between_the_last_renames(corpus, tmp_path, monkeypatch):
     go(corpus, tmp_path / "whole", SUBWORDS)
     real = os.replace
 
@@ -220,7 +220,7 @@ def test_killed_between_the_last_renames(corpus, tmp_path, monkeypatch):
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
-def test_text_first_and_the_data_bin_of_it_later(raw, tmp_path):
+def test_text_first_and_the_data_bin_in_a_second_run(raw, tmp_path):
     made = []
 
     def binarise(text, folder, langs, workers):
@@ -239,7 +239,7 @@ def test_text_first_and_the_data_bin_of_it_later(raw, tmp_path):
     assert not (out / "unfinished").exists()
 
 
-def test_the_files_count_and_not_where_and_when_they_are(raw, tmp_path):
+def test_moved_and_touched_files_are_recognised_but_not_changed_ones(raw, tmp_path):
     go(raw, tmp_path / "out")
     for path in raw.iterdir():
         os.utime(path, (1, 1))
@@ -252,14 +252,14 @@ def test_the_files_count_and_not_where_and_when_they_are(raw, tmp_path):
         go(moved.parent, tmp_path / "out")
 
 
-def test_results_below_the_raw_folder_are_no_raw_files(raw, tmp_path):
+def test_results_below_the_raw_folder_are_not_read(raw, tmp_path):
     go(raw, raw / "out")
     os.symlink(raw, tmp_path / "link")
     assert go(tmp_path / "link", tmp_path / "raw" / ".." / "link" / "out").known
     assert not go(raw, raw / "second").known
 
 
-def test_a_full_disk_is_named_and_the_run_goes_on_later(corpus, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_the_run_resumes(corpus, tmp_path, monkeypatch):
     def full(*unused):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -272,15 +272,15 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(corpus, tmp_path, monkey
     assert tree(tmp_path / "out") == tree(tmp_path / "other")
 
 
-def test_the_line_of_an_empty_segment_is_that_of_its_own_file(raw, tmp_path):
+def test_an_empty_segment_is_reported_with_the_line_of_its_own_file(raw, tmp_path):
     write(raw, test_de='<seg id="1">a</seg>\n', test_en='<x>\n\n<seg id="1"> </seg>\n')
     segments = Split(files=[Source(file="test.{lang}", format="segments")])
     with pytest.raises(UserError, match=r"test\.en, line 3: empty"):
         go(raw, tmp_path / "out", replace(PLAIN, test=segments))
 
 
-def test_the_data_bin(corpus, tmp_path):
-    """fairseq reads back what the text says; a joint dictionary; no names of folders in it."""
+def test_the_data_bin_holds_the_text(corpus, tmp_path):
+    """fairseq reads the text back; the dictionary is joint; no file depends on the folder."""
     from fairseq.data import Dictionary
     from fairseq.data.data_utils import load_indexed_dataset
 
@@ -304,7 +304,7 @@ def test_the_data_bin(corpus, tmp_path):
 
 
 def run(pipeline, **files):
-    """Run a shell pipeline as the published scripts have it."""
+    """Run a shell pipeline, as in the published scripts."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     subprocess.run(["bash", "-euo", "pipefail", "-c", pipeline], check=True, env=environment)
 
@@ -314,8 +314,8 @@ a > 0 && b > 0 && a <= 175 && b <= 175 && a / b <= 1.5 && b / a <= 1.5 { print }
 
 
 @pytest.mark.skipif(not (DATA / "ted-xml").is_dir(), reason="TED is not beside the repository")
-def test_iwslt14_against_the_published_scripts_steps(tmp_path):
-    """grep, sed, awk and the command-line tools of sacremoses and subword-nmt do the same."""
+def test_iwslt14_equals_the_published_script(tmp_path):
+    """grep, sed, awk and the command-line tools of sacremoses and subword-nmt give the same."""
     raw, out, own = tmp_path / "raw", tmp_path / "out", tmp_path / "own"
     raw.mkdir(), own.mkdir()
     names = ["TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012"]
@@ -326,7 +326,7 @@ def test_iwslt14_against_the_published_scripts_steps(tmp_path):
             lines = list(read_lines(DATA / "ted-xml" / file))[:120]
             (raw / file).write_text("\n".join(lines) + "\n", "utf-8")
             talk += [line.removeprefix("<seg").partition(">")[2] for line in lines]
-        # what tagged training text looks like: tags, titles, and lines without either
+        # tagged training text: tags, titles, and lines without either
         tagged = [f"<title>{t}</title>" if i % 40 == 0 else t for i, t in enumerate(talk)]
         tagged[5], tagged[17], tagged[90] = "<url>x</url>", "<keywords>y</keywords>", "<talkid>3"
         tagged[30] = "viele Wörter " * 100 if lang == "de" else "many words " * 100

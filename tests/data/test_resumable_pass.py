@@ -1,4 +1,4 @@
-"""A pass in chunks: any number of workers, any kill, any restart give the same files."""
+"""Resumable pass: the same files for any number of workers and after any kill."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ from difformer_plugin.errors import UserError
 
 @dataclass(frozen=True)
 class Double:
-    """Rows (n, 2n) of the numbers that 7 does not divide."""
+    """Rows (n, 2n) for the numbers that are not divisible by 7."""
 
     pause: float = 0.0
     fail_at: int | None = None
@@ -34,14 +34,16 @@ class Double:
 
 
 def outputs(row, before):
-    """Every fifth row goes to other files."""
+    """Every fifth row goes to separate files."""
     kind = "fifth" if (before + 1) % 5 == 0 else "rest"
     return {f"{kind}.one": row[0], f"{kind}.two": row[1]}
 
 
 def go(folder, function=None, count=100, workers=1):
     function = function or Double()
-    return resumable_pass.run_pass(folder, "pass", iter(range(count)), function, outputs, workers, False)
+    return resumable_pass.run_pass(
+        folder, "pass", iter(range(count)), function, outputs, workers, False
+    )
 
 
 def contents(folder):
@@ -65,26 +67,26 @@ def expected(count=100):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-def test_any_number_of_workers(tmp_path, workers):
+def test_the_output_does_not_depend_on_the_number_of_workers(tmp_path, workers):
     counts = go(tmp_path, workers=workers)
     assert contents(tmp_path) == expected()
     assert counts == {"lines": 100, "rows": 85, "sevens": 15}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_failure_is_passed_on_and_the_next_run_goes_on(tmp_path, workers):
+def test_after_an_error_the_next_run_resumes(tmp_path, workers):
     with pytest.raises(UserError, match="number 50"):
         go(tmp_path, Double(fail_at=50), workers=workers)
     assert go(tmp_path, Double(fail_at=0)) == {"lines": 100, "rows": 85, "sevens": 15}
     assert contents(tmp_path) == expected()
 
 
-def test_what_is_done_is_not_done_again(tmp_path):
+def test_a_finished_pass_is_not_repeated(tmp_path):
     first = go(tmp_path)
     assert go(tmp_path, Double(fail_at=0)) == first
 
 
-def test_a_killed_worker_is_one_clear_line(tmp_path):
+def test_a_killed_worker_is_reported_in_one_line(tmp_path):
     with pytest.raises(UserError, match="a worker was killed.*run the same command again"):
         go(tmp_path, Double(fail_at=50, die=True), workers=2)
     go(tmp_path)
@@ -92,8 +94,8 @@ def test_a_killed_worker_is_one_clear_line(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_at_random_moments(tmp_path, workers):
-    """kill -9 again and again: nothing is lost, doubled or out of order."""
+def test_kills_at_random_moments(tmp_path, workers):
+    """After many kill -9, nothing is lost, duplicated or out of order."""
     draw, kills = random.Random(4), 0
     context = multiprocessing.get_context("fork")
     arguments = (tmp_path, Double(pause=0.004 * workers), 600, workers)
@@ -112,7 +114,7 @@ def test_killed_at_random_moments(tmp_path, workers):
 
 
 def start_and_tell(connection, folder):
-    """A pass that never ends, with two workers; their process numbers go to the connection."""
+    """A pass with two workers that never ends; their process ids go to the connection."""
 
     def watch(row, before):
         connection.send(row[0])
@@ -134,7 +136,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, kill):
     process = context.Process(target=start_and_tell, args=(theirs, tmp_path))
     process.start()
     worker = int(ours.recv())
-    os.kill(worker, 0)  # it is there
+    os.kill(worker, 0)  # it is alive
     os.kill(process.pid, kill)
     process.join()
     deadline = time.monotonic() + 20
@@ -144,14 +146,14 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, kill):
 
 
 def is_running(process):
-    """Whether a process is there, and no zombie that nobody has waited for."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_what_was_written_after_the_last_save_is_cut_off(tmp_path, monkeypatch):
+def test_output_after_the_last_save_is_truncated(tmp_path, monkeypatch):
     with pytest.raises(UserError):
         go(tmp_path, Double(fail_at=50))
     for path in tmp_path.glob("*.one"):
@@ -161,8 +163,8 @@ def test_what_was_written_after_the_last_save_is_cut_off(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_it_reads_ahead_a_bounded_number_of_chunks(tmp_path, workers):
-    """However slow the work is: this is what keeps memory from growing with the corpus."""
+def test_reading_ahead_is_bounded(tmp_path, workers):
+    """However slow the workers are, so that memory does not grow with the corpus."""
     read = []
 
     def entries():

@@ -1,4 +1,4 @@
-"""Files as their publishers ship them: found, unpacked, read side by side; damage is named."""
+"""Raw files: found, unpacked and read side by side; damage is reported with file and line."""
 
 import gzip
 import io
@@ -18,7 +18,7 @@ LONG = b"".join(b"%d\n" % number for number in range(9999))
 
 
 def write(folder, **files):
-    """train_de="text" -> folder/train.de; bytes as they are, str as UTF-8."""
+    """Write train_de="text" to folder/train.de; str is encoded as UTF-8."""
     folder.mkdir(exist_ok=True, parents=True)
     for name, content in files.items():
         content = content.encode() if isinstance(content, str) else content
@@ -27,7 +27,7 @@ def write(folder, **files):
 
 
 def pairs(folder, langs=("de", "en"), **options):
-    """The texts of a source, `train.{lang}` unless it is said otherwise."""
+    """The texts of a source, `train.{lang}` by default."""
     source = Source(**({"file": "train.{lang}"} | options))
     return [texts for _, *texts in Pairs(source, Folder(folder), langs, "the moon")]
 
@@ -40,7 +40,7 @@ def tar(path, **files):
             archive.addfile(info, io.BytesIO(content))
 
 
-def test_plain_gzip_and_archives_read_alike(tmp_path):
+def test_plain_gzipped_and_archived_files_give_the_same(tmp_path):
     german, english = b"Ein Hund.\nZwei.\n", b"A dog.\nTwo.\n"
     expected = [["Ein Hund.", "A dog."], ["Zwei.", "Two."]]
     write(tmp_path / "a", train_de=german, train_en=english)
@@ -55,13 +55,13 @@ def test_plain_gzip_and_archives_read_alike(tmp_path):
     assert pairs(tmp_path / "c", archive="x.tgz", file="inner/train.{lang}") == expected
 
 
-def test_unpacked_files_come_before_the_archive(tmp_path):
+def test_an_unpacked_file_is_preferred_to_the_archive(tmp_path):
     tar(write(tmp_path) / "x.tgz", train_de=b"alt\n", train_en=b"old\n")
     write(tmp_path, train_de="neu\n", train_en="new\n")
     assert pairs(tmp_path, archive="x.tgz") == [["neu", "new"]]
 
 
-def test_what_is_missing_or_double_is_named(tmp_path):
+def test_missing_and_ambiguous_files_are_reported(tmp_path):
     write(tmp_path, train_de="a\n")
     with pytest.raises(UserError) as error:
         pairs(tmp_path, archive="x.tgz")
@@ -71,7 +71,7 @@ def test_what_is_missing_or_double_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no train\.en there.*nor in .*x\.tgz; it is published"):
         pairs(tmp_path, archive="x.tgz")
     write(tmp_path, train_de_gz=gzip.compress(b"a\n"), train_en="b\n")
-    assert pairs(tmp_path) == [["a", "b"]]  # unpacked beside what was packed
+    assert pairs(tmp_path) == [["a", "b"]]  # both plain and gzipped
     write(tmp_path / "copy", train_de="a\n", train_en="b\n")
     with pytest.raises(UserError, match=r"train\.de and .*train\.de could all be train\.de"):
         pairs(tmp_path)
@@ -79,7 +79,7 @@ def test_what_is_missing_or_double_is_named(tmp_path):
         pairs("nowhere")
 
 
-def test_a_name_must_end_a_path_at_a_slash(tmp_path):
+def test_a_name_matches_whole_parts_of_a_path(tmp_path):
     write(tmp_path, train_de="a\n", train_en="b\n", mytrain_de="c\n")
     assert pairs(tmp_path) == [["a", "b"]]
 
@@ -104,13 +104,13 @@ def test_bad_utf8_names_file_and_line(tmp_path):
     [b"no gzip", gzip.compress(LONG)[:-12], gzip.compress(LONG)[:20] + b"\xff" * 9],
     ids=["no gzip", "cut short", "broken"],
 )
-def test_damaged_gzip_is_named(tmp_path, content):
+def test_damaged_gzip_is_reported(tmp_path, content):
     write(tmp_path, train_de_gz=content, train_en=LONG)
     with pytest.raises(UserError, match=r"train\.de\.gz: damaged"):
         pairs(tmp_path)
 
 
-def test_an_archive_with_a_password_is_named(tmp_path):
+def test_an_archive_with_a_password_is_reported(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("train.de", "a")
     packed = bytearray((tmp_path / "x.zip").read_bytes())
@@ -122,20 +122,20 @@ def test_an_archive_with_a_password_is_named(tmp_path):
         pairs(tmp_path, archive="x.zip")
 
 
-def test_damaged_archive_is_named(tmp_path):
+def test_a_damaged_archive_is_reported(tmp_path):
     write(tmp_path, x_tgz=b"no archive", train_de="a\n")
     with pytest.raises(UserError, match=r"x\.tgz: damaged archive"):
         pairs(tmp_path, archive="x.tgz")
 
 
 @pytest.mark.parametrize("german, english", [(5, 3), (3, 5), (3, 4), (4, 3)])
-def test_unequal_counts_are_both_named(tmp_path, german, english):
+def test_unequal_numbers_of_lines_are_reported(tmp_path, german, english):
     write(tmp_path, train_de="a\n" * german, train_en="b\n" * english)
     with pytest.raises(UserError, match=rf"de has {german} lines and .*en has {english};"):
         pairs(tmp_path)
 
 
-def test_empty_file_is_refused(tmp_path):
+def test_an_empty_file_is_refused(tmp_path):
     write(tmp_path, train_de="", train_en="")
     with pytest.raises(UserError, match=r"train\.de: the file is empty"):
         pairs(tmp_path)

@@ -1,4 +1,4 @@
-"""Words and subwords: tokens equal to fairseq's own, and nothing lost on the way back."""
+"""Tokenisation and BPE: equal to fairseq's own, and reversible."""
 
 from argparse import Namespace
 from dataclasses import replace
@@ -26,9 +26,9 @@ def plain(merges):
     return replace(recipe.load("plain"), bpe_merges=merges)
 
 
-def test_what_bpe_cannot_do_is_said(tmp_path):
+def test_text_without_repeated_pairs_of_letters_is_refused(tmp_path):
     text = tmp_path / "text"
-    for content in ("a b c\n", "ab cd\n"):  # no pair of letters; none twice
+    for content in ("a b c\n", "ab cd\n"):  # no pair of letters; none that occurs twice
         text.write_text(content)
         with pytest.raises(UserError, match="no pair of letters"):
             learn_codes([text], tmp_path / "codes", 10)
@@ -49,7 +49,7 @@ def test_round_trip_on_the_grammar_corpus(tmp_path):
         restored = [restore(remove_bpe(line)) for line in lines.splitlines()]
         assert restored == (tmp_path / "raw" / path.name).read_text("utf-8").splitlines()
         assert "@@ " in lines
-    # Joint: words of both languages are whole, which merges learnt on one side would not give.
+    # A joint BPE keeps frequent words of both languages whole.
     assert " der " in (text / "train.de").read_text("utf-8")
     assert " the " in (text / "train.en").read_text("utf-8")
 

@@ -1,4 +1,4 @@
-"""Failures of a teacher, against an exhaustive search for repetitions and against real text."""
+"""Failures of a teacher: compared with an exhaustive search for repetitions, and on real text."""
 
 import gzip
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from difformer_plugin.distillation.failures import (
     CUT_OFF,
     EMPTY,
-    LONGEST_UNIT,
+    MAX_UNIT,
     REPETITION,
     TOO_LONG,
     failure,
@@ -20,10 +20,10 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def exhaustive(tokens):
-    """Try every start and unit: how much after the unit's first occurrence repeats it."""
+    """Try every start and unit; count the tokens that repeat the unit after its first time."""
     most = 0
     for start in range(len(tokens)):
-        for unit in range(1, LONGEST_UNIT + 1):
+        for unit in range(1, MAX_UNIT + 1):
             first = tokens[start : start + unit]
             stop = start + unit
             while stop < len(tokens) and tokens[stop] == first[(stop - start) % unit]:
@@ -65,11 +65,11 @@ TARGET = words("a man in a white shirt is walking his dog through the park")
         ("a man is very , very , very white", None),
     ],
 )
-def test_causes(output, cause):
+def test_the_cause_of_a_failure(output, cause):
     assert failure(words(output), SOURCE, TARGET) == cause
 
 
-def test_a_repetition_of_the_source_or_the_target_is_no_failure():
+def test_a_repetition_in_source_or_target_is_not_a_failure():
     dashes = words("- - - - - - - - table")
     assert failure(dashes, SOURCE, TARGET) == REPETITION
     assert failure(dashes, dashes, TARGET) is None
@@ -77,7 +77,7 @@ def test_a_repetition_of_the_source_or_the_target_is_no_failure():
     assert failure(words("-") * 40, dashes, dashes) == REPETITION
 
 
-def test_the_limit_of_the_search_is_a_failure():
+def test_an_output_cut_off_by_the_search_is_a_failure():
     output = words("a man in a white")
     assert failure(output, SOURCE, TARGET, limit=5) == CUT_OFF
     assert failure(output, SOURCE, TARGET, limit=6) is None
@@ -85,8 +85,8 @@ def test_the_limit_of_the_search_is_a_failure():
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no shared/data")
 @pytest.mark.parametrize("corpus, flagged", [("multi30k", (0, 0)), ("debian-descriptions", (0, 1))])
-def test_real_targets_are_no_failures(corpus, flagged):
-    """The training sets, into English and into German, in words: at most one in 29,000."""
+def test_real_targets_are_not_failures(corpus, flagged):
+    """In training sets, into English and into German, at most one of 29,000 is flagged."""
     sides = []
     for language in ("de", "en"):
         path = DATA / corpus / f"train.{language}.gz"

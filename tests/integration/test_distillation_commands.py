@@ -312,7 +312,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(corpus, drilled_teacher, mon
     monkeypatch.undo()
     for parameter in teacher.models[0].parameters():
         parameter.data.fill_(torch.nan)
-    with pytest.raises(UserError, match="scores are no numbers"):
+    with pytest.raises(UserError, match="scores are not finite"):
         teacher.translate(sentences)
 
 
@@ -367,7 +367,7 @@ def test_bad_input(corpus, drilled_teacher, other_teacher, distilled, tmp_path):
     assert not os.path.exists("evil-was-here")
     assert "no such file" in refuse("--split", "other")
     assert "only 1 batches" in refuse("--shard", "1/2", "--split", "test")
-    assert "holds other things" in refuse(out=tmp_path)
+    assert "holds other files" in refuse(out=tmp_path)
     assert "--batch-size 4 instead of 256" in refuse(out=distilled[0])
     assert "--post-process" in refuse("--post-process", "nonsense")
     assert "--fp16" in refuse("--fp16")

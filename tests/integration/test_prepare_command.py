@@ -1,4 +1,4 @@
-"""`difformer prepare` as a user types it: what it prints, and one line for each mistake."""
+"""`difformer prepare` as a user runs it: its output, and one line per mistake."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ def raw(tmp_path_factory):
 PAIR = ("--source-lang", "de", "--target-lang", "en")
 
 
-def test_a_data_bin_that_fairseq_trains_on(raw, tmp_path):
+def test_fairseq_trains_on_the_data_bin(raw, tmp_path):
     command = ["difformer", "prepare", "plain", "--raw", raw, "--out", tmp_path / "out", *PAIR]
     first = succeed(tmp_path, *command)
     assert first.out.splitlines() == [
@@ -47,7 +47,7 @@ def test_a_data_bin_that_fairseq_trains_on(raw, tmp_path):
     )
 
 
-def test_an_own_recipe_is_a_copy_that_is_changed(raw, tmp_path):
+def test_a_recipe_of_the_users_own(raw, tmp_path):
     shown = succeed(tmp_path, "difformer", "prepare", "plain", "--show").out
     assert shown == recipe.find("plain").read_text("utf-8")
     own = tmp_path / "own.toml"
@@ -66,7 +66,7 @@ def test_an_own_recipe_is_a_copy_that_is_changed(raw, tmp_path):
     command = ["difformer", "prepare", own, "--raw", part, "--out", tmp_path / "out", *PAIR]
     assert "no test.en" in error_line(run(tmp_path, *command, "--text-only"))
     outcome = succeed(tmp_path, *command, "--text-only", "--download")
-    assert "warning: train has 120 pairs, and 100 according to" in outcome.out
+    assert "warning: train has 120 pairs, but 100 according to" in outcome.out
     assert len(lines(tmp_path / "out" / "text" / "codes")) == 51
     assert not (tmp_path / "out" / "data-bin").exists()
     counts = json.loads((tmp_path / "out" / "prepare.json").read_text("utf-8"))["counts"]
@@ -76,7 +76,7 @@ def test_an_own_recipe_is_a_copy_that_is_changed(raw, tmp_path):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["iwslt"], "no recipe iwslt: there are debian-descriptions, "),
+        (["iwslt"], "no recipe iwslt: choose one of debian-descriptions, "),
         (["nowhere.toml"], "no recipe nowhere.toml"),
         (["plain", "--out", "out"], "--raw is needed"),
         (["plain", "--raw", "raw"], "--out is needed"),
@@ -88,11 +88,11 @@ def test_an_own_recipe_is_a_copy_that_is_changed(raw, tmp_path):
         (["multi30k", "--raw", "raw", "--out", "out", "-s", "it"], None),
     ],
 )
-def test_mistakes(raw, tmp_path, arguments, said):
+def test_mistakes_are_reported_in_one_line(raw, tmp_path, arguments, said):
     (tmp_path / "raw").symlink_to(raw)
     arguments = [tmp_path / a if a in ("raw", "out", "nowhere") else a for a in arguments]
     outcome = run(tmp_path, "difformer", "prepare", *arguments)
-    if said is None:  # argparse's own
+    if said is None:  # argparse's own message
         assert outcome.code == 2 and "unrecognized arguments: -s it" in outcome.err
     else:
         assert re.sub(r"\s+", " ", said) in error_line(outcome)

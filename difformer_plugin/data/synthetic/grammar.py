@@ -1,13 +1,15 @@
-"""A synthetic German-English corpus drawn from a grammar of our own, for tests and the demo.
+"""Synthetic German-English corpus, drawn from a probabilistic grammar.
 
-Each German sentence has one English translation and the lengths and words are few, so a small
-model can learn the mapping perfectly in minutes; yet gender, case, verb-final clauses, separable
-verbs and do-support make word-by-word translation fail.
+Each German sentence has exactly one English translation, sentences are short and the vocabulary is
+small, so that a small model can learn the mapping perfectly in minutes. Gender, case, verb-final
+clauses, separable verbs and do-support make word-by-word translation fail.
 """
 
 import os
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from difformer_plugin.data.synthetic import lexicon
 from difformer_plugin.data.synthetic.lexicon import OBJECTS, VERBS
@@ -30,26 +32,28 @@ from difformer_plugin.data.synthetic.syntax import (
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.files import atomic_text
 
-SHORTEST, LONGEST = 4, 20  # tokens, punctuation included
-MOST_REPEATS = 10_000  # new sentences are exhausted when so many draws in a row bring none
+MIN_LENGTH, MAX_LENGTH = 4, 20  # tokens, punctuation included
+MAX_REPEATS = 10_000  # draws in a row without a new sentence before giving up
+
+T = TypeVar("T")
 
 
 class Draw:
-    """Choices from random() alone, the one method whose values Python keeps across versions."""
+    """Random choices that are the same in every version of Python: they use random() alone."""
 
-    def __init__(self, seed):
+    def __init__(self, seed: int) -> None:
         self._random = random.Random(seed).random
 
-    def chance(self, probability):
+    def chance(self, probability: float) -> bool:
         """True with the given probability."""
         return self._random() < probability
 
-    def pick(self, options):
-        """One of a sequence, each as likely."""
+    def pick(self, options: Sequence[T]) -> T:
+        """An element of a sequence, drawn uniformly."""
         return options[int(self._random() * len(options))]
 
-    def weighted(self, options):
-        """One of the keys of a dict of weights."""
+    def weighted(self, options: Mapping[T, float]) -> T:
+        """A key of a dict, drawn in proportion to its weight."""
         point = self._random() * sum(options.values())
         for option, weight in options.items():
             point -= weight
@@ -75,7 +79,7 @@ USES = (
 
 
 def _phrase(draw, kind, case, subject=False, avoid=""):
-    """A noun phrase about a noun of `kind`, other than the German word `avoid`; and the noun."""
+    """A noun phrase with a noun of `kind` other than the German word `avoid`; and the noun."""
     noun = draw.pick([noun for noun in OBJECTS[kind].values() if noun.singular != avoid])
     plural = bool(noun.plural) and draw.chance(0.25)
     if not noun.plural:
@@ -99,7 +103,7 @@ def _adjective(draw, kind):
 
 
 def _subject(draw, kind="person"):
-    """A subject and the German noun in it, "" for a pronoun."""
+    """A subject and its German noun, "" for a pronoun."""
     if kind == "person" and draw.chance(0.15):
         return draw.pick(PRONOUNS), ""
     phrase, noun = _phrase(draw, kind, "nom", subject=True)
@@ -121,7 +125,7 @@ def _company(draw, avoid):
 
 
 def _predicate(draw, name):
-    """Verb, objects and what follows them, for a subject whose noun is `name`."""
+    """Verb, objects and `rest` of a clause whose subject has the German noun `name`."""
     verb = draw.pick(lexicon.ANIMAL_VERBS if name in lexicon.ANIMALS else USES)
     objects, rest = (), []
     if verb in lexicon.TRANSITIVE:
@@ -142,7 +146,14 @@ def _predicate(draw, name):
 
 
 def _clause(draw, tense=None, subject=None, name="", extras=True):
-    """A clause with a subject of its own unless one is given; `extras`: time, negation."""
+    """A clause.
+
+    Args:
+        tense: drawn if not given.
+        subject: drawn if not given.
+        name: German noun of the subject, "" for a pronoun.
+        extras: allow a time or frequency and negation.
+    """
     if subject is None:
         subject, name = _subject(draw, "animal" if draw.chance(0.1) else "person")
     tense = tense or draw.weighted(TENSES)
@@ -162,7 +173,7 @@ def _clause(draw, tense=None, subject=None, name="", extras=True):
 
 
 def _description(draw):
-    """A clause with sein: the old house is (not) very beautiful."""
+    """A clause with sein (to be): the old house is (not) very beautiful."""
     kind = draw.pick(tuple(kind for kind in OBJECTS if kind != "drink"))
     noun = draw.pick(tuple(OBJECTS[kind].values()))
     determiner = _determiner(draw, {"der": 4, "dieser": 2, "mein": 2, "unser": 1}, noun)
@@ -181,7 +192,7 @@ def _plain(draw):
 
 
 def _fronted(draw):
-    """Heute liest er ...: the time first and the subject after the verb."""
+    """Time first, subject after the verb: Heute liest er ..."""
     while (clause := _clause(draw)).time is None:
         pass
     german, english = front_time(clause)
@@ -189,7 +200,7 @@ def _fronted(draw):
 
 
 def _question(draw):
-    # No present tense but of sein: each verb would need a capitalised form in the vocabulary.
+    # Present tense of sein only: other verbs would add a capitalised form each to the vocabulary.
     tense = draw.weighted({"past": 3, "future": 2, "modal": 3})
     clause = _description(draw) if draw.chance(0.2) else _clause(draw, tense)
     clause = replace(clause, negated=False)
@@ -197,7 +208,7 @@ def _question(draw):
 
 
 def _reason(draw):
-    """Main clause, then weil, obwohl: each in a tense of its own."""
+    """Main clause, then weil or obwohl (because, although); the tenses are independent."""
     german, english = draw.pick((("weil", "because"), ("obwohl", "although")))
     main, other = _clause(draw, extras=draw.chance(0.3)), _clause(draw, extras=draw.chance(0.5))
     return (
@@ -207,7 +218,7 @@ def _reason(draw):
 
 
 def _condition(draw):
-    """A clause with wenn, bevor or während, before or after the main clause."""
+    """A clause with wenn, bevor or während (when, before, while), before or after the main one."""
     german, english = draw.pick((("wenn", "when"), ("bevor", "before"), ("während", "while")))
     tense = "present" if german == "wenn" or draw.chance(0.6) else "past"
     main, other = _clause(draw, tense, extras=False), _clause(draw, tense, extras=False)
@@ -225,7 +236,7 @@ def _condition(draw):
 
 
 def _reported(draw):
-    """Er sagt, dass ...; er fragt, ob ..."""
+    """Reported speech: Er sagt, dass ...; er fragt, ob ..."""
     verb = draw.pick(("sagen", "glauben", "fragen"))
     german, english = ("ob", "whether") if verb == "fragen" else ("dass", "that")
     subject, _ = _subject(draw)
@@ -238,7 +249,7 @@ def _reported(draw):
 
 
 def _relative(draw):
-    """A relative clause on the subject of the main clause."""
+    """A relative clause that modifies the subject of the main clause."""
     noun = draw.pick(list(lexicon.PERSONS.values()))
     head = nominal(noun, draw.pick(("der", "dieser")), "nom", None, draw.chance(0.3))
     tense = draw.weighted(SUBORDINATE_TENSES)
@@ -262,11 +273,11 @@ SHAPES = {
 }
 
 
-def derive(draw):
-    """One (German, English) pair; may repeat an earlier one."""
+def derive(draw: Draw) -> tuple[str, str]:
+    """Draw one (German, English) pair; it may repeat an earlier one."""
     while True:
         german, english = draw.weighted(SHAPES)(draw)
-        if all(SHORTEST <= _length(text) <= LONGEST for text in (german, english)):
+        if all(MIN_LENGTH <= _length(text) <= MAX_LENGTH for text in (german, english)):
             return german, english
 
 
@@ -274,11 +285,18 @@ def _length(text):
     return text.count(" ") + 1 + sum(text.count(mark) for mark in ",.?")
 
 
-def generate(seed, sizes):
-    """Draw disjoint splits of distinct pairs: `sizes` and the result are dicts by split name.
+def generate(seed: int, sizes: Mapping[str, int]) -> dict[str, list[tuple[str, str]]]:
+    """Draw disjoint splits of distinct pairs.
 
-    No German and no English sentence occurs twice. The same seed gives the same pairs under every
-    version of Python, and the held-out splits do not depend on the size of `train`.
+    No German and no English sentence occurs twice. The same seed gives the same pairs in every
+    version of Python, and the other splits do not depend on the size of `train`.
+
+    Args:
+        sizes: split -> number of pairs.
+    Returns:
+        split -> (German, English) pairs.
+    Raises:
+        UserError: a size is negative, or larger than the number of sentences of the grammar.
     """
     for split, size in sizes.items():
         if size < 0:
@@ -290,7 +308,7 @@ def generate(seed, sizes):
             german, english = derive(draw)
             if german in german_seen or english in english_seen:
                 repeats += 1
-                if repeats > MOST_REPEATS:
+                if repeats > MAX_REPEATS:
                     raise UserError(f"the grammar has no {sizes[split]} sentences; ask for fewer")
                 continue
             repeats = 0
@@ -301,8 +319,18 @@ def generate(seed, sizes):
     return splits
 
 
-def write_corpus(folder, seed=1, train=40_000, valid=500, test=500):
-    """Write {train,valid,test}.{de,en} to `folder`: one sentence a line, ordinary orthography."""
+def write_corpus(
+    folder: str | os.PathLike,
+    seed: int = 1,
+    train: int = 40_000,
+    valid: int = 500,
+    test: int = 500,
+) -> None:
+    """Write {train,valid,test}.{de,en} to `folder`, one untokenised sentence per line.
+
+    Args:
+        train, valid, test: number of pairs.
+    """
     for split, pairs in generate(seed, {"train": train, "valid": valid, "test": test}).items():
         for side, language in enumerate(("de", "en")):
             with atomic_text(os.path.join(folder, f"{split}.{language}")) as handle:

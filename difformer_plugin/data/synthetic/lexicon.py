@@ -1,28 +1,28 @@
-"""The words of the synthetic German-English corpus, with the forms that agreement needs."""
+"""Lexicon of the synthetic German-English corpus, with the forms needed for agreement."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Noun:
-    """A noun in both languages; `plural` is empty for what is not counted (milk)."""
+    """A noun in both languages; `plural` is empty for mass nouns (milk)."""
 
     singular: str
-    oblique: str  # accusative and dative singular; differs in weak masculines (den Jungen)
+    oblique: str  # accusative and dative singular; differs for weak masculines (den Jungen)
     gender: str  # m, f or n
     plural: str
     english: str
     english_plural: str
 
     @property
-    def dative_plural(self):
-        """The plural with the -n of the dative, where the ending admits one."""
+    def dative_plural(self) -> str:
+        """The plural with the -n of the dative, unless it ends in -n or -s."""
         return self.plural if self.plural[-1] in "ns" else self.plural + "n"
 
 
 @dataclass(frozen=True)
 class Adjective:
-    """An adjective: its bare form, the stem that takes endings, its English."""
+    """An adjective: its uninflected form, the stem that takes endings, and its translation."""
 
     bare: str
     stem: str
@@ -31,12 +31,12 @@ class Adjective:
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb with its finite present forms, its participle and its English forms."""
+    """A verb with its forms in both languages."""
 
     prefix: str  # the separable prefix, or ""
-    infinitive: str  # without the prefix; also the form of the plural
-    third: str  # er/sie/es
-    participle: str  # prefix included
+    infinitive: str  # without the prefix; also the present plural
+    third: str  # third person singular, present
+    participle: str  # with the prefix
     auxiliary: str  # of the perfect: haben or sein
     english: str
     english_third: str
@@ -86,7 +86,7 @@ def _words(text):
 
 
 def _table(text):
-    """Lines "keys : values" as a dict from each key to the values."""
+    """Parse lines of the form "keys : values" to a dict from each key to the values."""
     rows = [line.split(" : ") for line in text.strip().splitlines()]
     return {key: _words(values) for keys, values in rows for key in keys.split()}
 
@@ -156,7 +156,7 @@ Küche f Küchen kitchen kitchens
 Zimmer n Zimmer room rooms
 Haus n Häuser house houses
 """)
-# Places, by the preposition that says where one is.
+# Places, by the German preposition of location.
 PLACES_IN = _nouns("""
 Küche f Küchen kitchen kitchens
 Haus n Häuser house houses
@@ -207,7 +207,7 @@ room : alt klein groß schön dunkel
 place : alt klein groß schön dunkel
 """)
 
-# [prefix|]infinitive third participle [sein] : english third past ("+" for a blank)
+# [prefix|]infinitive third participle [sein] : english third past ("+" for a space)
 VERBS = _verbs("""
 lesen liest gelesen : read reads read
 schreiben schreibt geschrieben : write writes wrote
@@ -261,7 +261,7 @@ glauben glaubt geglaubt : believe believes believed
 fragen fragt gefragt : ask asks asked
 """)
 
-# What each transitive verb takes as its object.
+# Kinds of objects that each transitive verb takes.
 TRANSITIVE = _table("""
 lesen schreiben vorlesen : text
 besuchen begrüßen : person
@@ -279,19 +279,19 @@ aufräumen : room
 """)
 DATIVE = ("helfen", "danken", "folgen", "zuhören")
 DITRANSITIVE = ("geben", "zeigen", "schicken")
-GIVEN = ("text", "clothes", "thing")  # what is given, shown and sent
+GIVEN = ("text", "clothes", "thing")  # kinds of things that are given, shown and sent
 INTRANSITIVE = _words("schlafen arbeiten warten singen tanzen spielen einschlafen ankommen")
 MOTION = ("gehen", "laufen")
 
-# The verbs above that animals are the subjects of.
+# Verbs that take animals as subjects.
 ANIMAL_VERBS = _words(
     "essen aufessen trinken sehen suchen finden schlafen warten spielen"
     " einschlafen ankommen gehen laufen folgen"
 )
-# With a possessive these would be read as husband, wife, son (or less).
+# A possessive would change the meaning of these: mein Mann is my husband.
 NOT_OWNED = ("Mann", "Frau", "Junge", "Mädchen")
 
-# Prepositions: (German, English, the case they ask for, what they go with).
+# Prepositions: (German, English, case, nouns).
 PLACES = (
     ("in", "in", "dat", PLACES_IN),
     ("an", "at", "dat", PLACES_AN),
@@ -303,7 +303,7 @@ PLACES = (
 DIRECTIONS = (("in", "into", "acc", PLACES_IN), ("zu", "to", "dat", PLACES_AN))
 COMPANY = (("mit", "with", "dat", PERSONS), ("ohne", "without", "acc", PERSONS))
 
-# Adverbials of time: (German, English), by the tense that they go with.
+# Adverbials of time: (German, English), by tense.
 TIMES = {
     "present": (
         ("heute", "today"),

@@ -1,11 +1,12 @@
-"""German and English sentences from words: agreement, word order, the verb's bracket; no chance."""
+"""German and English syntax: agreement, word order, verb brackets. Nothing here is random."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from difformer_plugin.data.synthetic.lexicon import Verb
+from difformer_plugin.data.synthetic.lexicon import Adjective, Noun, Verb
 
-# Endings by case, then gender or plural. Determiners other than der take these; an ein-word
-# drops the ending in three cells, and it is there that the adjective takes it over.
+# Strong endings by case, then by gender or plural. All determiners but der take them. An ein-word
+# has no ending in the three cells of BARE_EIN; there the adjective takes the strong ending.
 STRONG = {
     "nom": {"m": "er", "f": "e", "n": "es", "pl": "e"},
     "acc": {"m": "en", "f": "e", "n": "es", "pl": "e"},
@@ -17,7 +18,7 @@ DEFINITE = {
     "dat": {"m": "dem", "f": "der", "n": "dem", "pl": "den"},
 }
 BARE_EIN = {("nom", "m"), ("nom", "n"), ("acc", "n")}
-# Where the weak adjective ends in -e; everywhere else in -en.
+# Where weak adjectives end in -e; everywhere else they end in -en.
 WEAK_E = {("nom", "m"), ("nom", "f"), ("nom", "n"), ("acc", "f"), ("acc", "n")}
 
 # determiner -> (kind, German stem, English singular, English plural)
@@ -43,7 +44,7 @@ CONTRACTIONS = {
     "zu der": "zur",
 }
 
-# Finite forms in the third person singular and in the plural.
+# Finite forms: third person singular, plural.
 FINITE = {
     "haben": ("hat", "haben"),
     "sein": ("ist", "sind"),
@@ -65,15 +66,26 @@ class Nominal:
 
     german: str
     english: str
-    plural: bool  # as the verb sees it
+    plural: bool  # number that the verb agrees with
     definite: bool = True
 
 
 PRONOUNS = (Nominal("er", "he", False), Nominal("wir", "we", True))
 
 
-def nominal(noun, determiner, case="nom", adjective=None, plural=False):
-    """Determiner, adjective or none, and noun, agreeing in case, gender and number."""
+def nominal(
+    noun: Noun,
+    determiner: str,
+    case: str = "nom",
+    adjective: Adjective | None = None,
+    plural: bool = False,
+) -> Nominal:
+    """A noun phrase whose determiner, adjective (if any) and noun agree.
+
+    Args:
+        determiner: a key of DETERMINERS.
+        case: "nom", "acc" or "dat".
+    """
     kind, stem, english_singular, english_plural = DETERMINERS[determiner]
     row = "pl" if plural else noun.gender
     if kind == "definite":
@@ -99,8 +111,12 @@ def nominal(noun, determiner, case="nom", adjective=None, plural=False):
     return Nominal(" ".join(german), " ".join(english), plural, definite)
 
 
-def prepositional(german, english, phrase):
-    """A preposition and its noun phrase, contracted where German does (im, zur)."""
+def prepositional(german: str, english: str, phrase: Nominal) -> tuple[str, str]:
+    """A prepositional phrase as (German, English), contracted where German requires it (im, zur).
+
+    Args:
+        german, english: the preposition.
+    """
     text = f"{german} {phrase.german}"
     for long, short in CONTRACTIONS.items():
         if text.startswith(long + " "):
@@ -110,19 +126,19 @@ def prepositional(german, english, phrase):
 
 @dataclass(frozen=True)
 class Clause:
-    """A clause before it gets a word order. Pairs are (German, English)."""
+    """A clause without word order. Pairs are (German, English)."""
 
     subject: Nominal
     verb: Verb
-    tense: str = "present"  # or past, future, the name of a modal
-    objects: tuple = ()  # Nominals, the dative first
-    rest: tuple = ()  # pairs that follow the negation: places, directions, predicates
+    tense: str = "present"  # or past, future, or an element of MODALS
+    objects: tuple = ()  # Nominals, the dative object first
+    rest: tuple = ()  # pairs after the negation: places, directions, predicates
     time: tuple | None = None
     frequency: tuple | None = None
     negated: bool = False
 
-    def german_verb(self):
-        """The finite verb and what closes the bracket (prefix, participle, infinitive or "")."""
+    def german_verb(self) -> tuple[str, str]:
+        """The finite verb, and the end of the bracket: prefix, participle, infinitive or ""."""
         verb, plural = self.verb, self.subject.plural
         infinitive = verb.prefix + verb.infinitive
         if self.tense == "present":
@@ -135,16 +151,20 @@ class Clause:
             return FINITE[verb.auxiliary][plural], verb.participle
         return FINITE["werden" if self.tense == "future" else self.tense][plural], infinitive
 
-    def german_middle(self):
-        """What stands between the two halves of the verb."""
+    def german_middle(self) -> list[str]:
+        """The middle field: everything between the two parts of the verb, except the subject."""
         parts = [self.time[0]] if self.time else []
         parts += [self.frequency[0]] if self.frequency else []
         parts += [phrase.german for phrase in self.objects]
         parts += ["nicht"] if self.negated else []
         return parts + [german for german, _ in self.rest]
 
-    def english_verb(self, support):
-        """Auxiliary ("" if there is none) and main verb; `support` asks for do where needed."""
+    def english_verb(self, support: bool) -> tuple[str, str]:
+        """Auxiliary ("" if there is none) and main verb.
+
+        Args:
+            support: add do, does or did if there is no other auxiliary.
+        """
         verb, plural = self.verb, self.subject.plural
         if self.tense in ("können", "sollen", "future"):
             return {"können": "can", "sollen": "should", "future": "will"}[self.tense], verb.english
@@ -163,15 +183,15 @@ class Clause:
             return "do" if plural else "does", base + tail
         return "", (base if plural else third) + tail
 
-    def english_rest(self):
-        """Objects, what follows them, and the time."""
+    def english_rest(self) -> list[str]:
+        """Everything after the verb: objects, `rest`, and the time."""
         parts = [phrase.english for phrase in self.objects]
         parts += [english for _, english in self.rest]
         return parts + ([self.time[1]] if self.time else [])
 
 
-def german_statement(clause, fronted=""):
-    """Verb second: what is fronted, or else the subject, stands before it."""
+def german_statement(clause: Clause, fronted: str = "") -> str:
+    """Verb-second order; the fronted constituent, or else the subject, precedes the verb."""
     finite, closing = clause.german_verb()
     start = (fronted, finite, clause.subject.german)
     if not fronted:
@@ -179,22 +199,22 @@ def german_statement(clause, fronted=""):
     return _join(*start, *clause.german_middle(), closing)
 
 
-def german_subordinate(clause):
-    """Verb last: ... weil die Frau die Tür aufmacht / aufgemacht hat."""
+def german_subordinate(clause: Clause) -> str:
+    """Verb-final order: ... weil die Frau die Tür aufmacht / aufgemacht hat."""
     finite, closing = clause.german_verb()
     if clause.tense == "present":
         return _join(clause.subject.german, *clause.german_middle(), closing + finite)
     return _join(clause.subject.german, *clause.german_middle(), closing, finite)
 
 
-def german_question(clause):
-    """Verb first."""
+def german_question(clause: Clause) -> str:
+    """Verb-first order."""
     finite, closing = clause.german_verb()
     return _join(finite, clause.subject.german, *clause.german_middle(), closing)
 
 
-def english_statement(clause, fronted=""):
-    """Subject, verb, objects, time; what is fronted goes before the subject."""
+def english_statement(clause: Clause, fronted: str = "") -> str:
+    """Subject, verb, objects, time; a fronted constituent precedes the subject."""
     auxiliary, main = clause.english_verb(support=clause.negated)
     negation = "not" if clause.negated else ""
     if negation and auxiliary == "can":
@@ -204,22 +224,30 @@ def english_statement(clause, fronted=""):
     return _join(*start, *clause.english_rest())
 
 
-def english_question(clause):
-    """Auxiliary first, do where there is no other."""
+def english_question(clause: Clause) -> str:
+    """Auxiliary first; do if there is no other."""
     auxiliary, main = clause.english_verb(support=True)
     frequency = clause.frequency[1] if clause.frequency else ""
     return _join(auxiliary, clause.subject.english, frequency, main, *clause.english_rest())
 
 
-def front_time(clause):
-    """The clause in both languages with its time first: Heute liest er ... / Today he reads ..."""
+def front_time(clause: Clause) -> tuple[str, str]:
+    """The clause with its time first: Heute liest er ... / Today he reads ..."""
     german, english = clause.time
     bare = replace(clause, time=None)
     return german_statement(bare, german), english_statement(bare, english)
 
 
-def with_relative(noun, head, clause_without_subject):
-    """`head` (a nominative Nominal of `noun`) with a relative clause of which it is the subject."""
+def with_relative(
+    noun: Noun, head: Nominal, clause_without_subject: Callable[[Nominal], Clause]
+) -> Nominal:
+    """Add a relative clause to a noun phrase.
+
+    Args:
+        noun: the noun of `head`.
+        head: the noun phrase, in the nominative.
+        clause_without_subject: function from the relative pronoun, its subject, to the clause.
+    """
     row = "pl" if head.plural else noun.gender
     clause = clause_without_subject(Nominal(DEFINITE["nom"][row], "who", head.plural))
     return Nominal(
@@ -229,10 +257,10 @@ def with_relative(noun, head, clause_without_subject):
     )
 
 
-def sentence(text, mark="."):
-    """Capital at the start, mark at the end."""
+def sentence(text: str, mark: str = ".") -> str:
+    """Capitalise the first letter and add the punctuation mark."""
     return text[0].upper() + text[1:] + mark
 
 
-def _join(*parts):
+def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)

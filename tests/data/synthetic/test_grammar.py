@@ -1,4 +1,4 @@
-"""The synthetic corpus: its promises, and its German and English checked from outside."""
+"""The synthetic corpus: its guarantees, and its German and English checked independently."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ def pairs(corpus):
     return [pair for split in corpus.values() for pair in split]
 
 
-# What may stand before a noun, by gender: determiner and the ending of the adjective after it.
+# By gender: determiners and the ending of an adjective that follows.
 ALLOWED = {
     "m": "der e, den en, dem en, ein er, einen en, einem en, mein er, meinen en, meinem en,"
     "sein er, seinen en, kein er, keinen en, keinem en, dieser e, diesen en, diesem en",
@@ -68,7 +68,7 @@ def test_articles_and_adjectives_agree_with_their_nouns(pairs):
         for gender, text in ALLOWED.items()
     }
     determiners = "|".join(sorted({entry[0] for entries in allowed.values() for entry in entries}))
-    # A comma before der, die, das makes it the relative pronoun, which agrees with another noun.
+    # After a comma der, die, das is a relative pronoun, which agrees with another noun.
     pattern = re.compile(rf"(?<!, )\b({determiners}) (?:([a-zäöüß]+) )?([A-ZÄÖÜ]\w+)")
     checked = Counter()
     for german, _ in pairs:
@@ -154,7 +154,7 @@ def test_english_agreement_and_articles(pairs):
 
 
 def test_every_german_sentence_has_one_translation():
-    """On raw derivations, where repeats do occur, so that it is the grammar that is tested."""
+    """Tested on raw derivations, in which repeats do occur."""
     draw, translation, repeats = Draw(11), {}, 0
     for _ in range(40_000):
         german, english = derive(draw)
@@ -169,13 +169,13 @@ def test_splits_are_disjoint_and_distinct(corpus):
         assert len(sentences) == len(set(sentences)) == 6600
 
 
-def test_size_of_train_leaves_the_held_out_splits_alone(corpus):
+def test_the_held_out_splits_do_not_depend_on_the_size_of_train(corpus):
     other = generate(1, {"test": 300, "train": 5, "valid": 300})
     assert other["test"] == corpus["test"] and other["valid"] == corpus["valid"]
     assert generate(2, {"test": 300})["test"] != corpus["test"]
 
 
-def test_words_and_lengths_are_in_bounds(corpus, pairs):
+def test_vocabulary_and_lengths_are_within_bounds(corpus, pairs):
     for side, (low, high) in enumerate(((400, 520), (300, 400))):
         tokens = [re.findall(r"\w+|[.,?]", pair[side]) for pair in pairs]
         assert low <= len({token for line in tokens for token in line}) <= high
@@ -186,7 +186,7 @@ def test_words_and_lengths_are_in_bounds(corpus, pairs):
     assert all(re.fullmatch(r"[A-ZÄÖÜ].*[\wß][.?]", text) for pair in pairs for text in pair)
 
 
-def test_same_bytes_in_every_process():
+def test_the_same_text_in_every_process():
     program = (
         "import hashlib; from difformer_plugin.data.synthetic.grammar import generate;"
         "pairs = generate(3, {'train': 300, 'test': 20});"
@@ -204,7 +204,7 @@ def test_same_bytes_in_every_process():
     ]
     here = generate(3, {"train": 300, "test": 20})
     assert digests == [hashlib.sha256(repr(sorted(here.items())).encode()).hexdigest()] * 2
-    # And under every version of Python: a new word or rule is the only reason to change these.
+    # And in every version of Python: only a new word or rule may change these.
     assert [pair[0] for pair in here["test"][:2]] == FIRST_OF_SEED_3
 
 
@@ -234,7 +234,7 @@ def test_write_corpus(tmp_path):
 def test_impossible_sizes_are_refused(monkeypatch):
     with pytest.raises(UserError, match="size of test is -1"):
         generate(1, {"test": -1})
-    for side in (0, 1):  # a repeat on either side is a repeat
+    for side in (0, 1):  # a repetition on either side counts
 
         def derive_repeats(draw, side=side):
             pair = [str(draw.pick(range(10**9))), str(draw.pick(range(10**9)))]

@@ -1,4 +1,4 @@
-"""Agreement and word order against German and English written by hand."""
+"""Agreement and word order, compared with sentences written by hand."""
 
 import pytest
 
