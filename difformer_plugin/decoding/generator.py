@@ -65,15 +65,8 @@ class DiffusionGenerator:
                 f"the first model of --path is a {type(models[0]).__name__}, not a diffusion "
                 "model: put the diffusion model first and a teacher second"
             )
-        needs_teacher = self.reranker.needs_teacher
-        if needs_teacher and len(models) < 2:
-            raise UserError("--ppl-mbr needs a teacher: --path difformer.pt:teacher.pt")
-        if needs_teacher and is_diffusion_model(models[1]):
-            raise UserError(
-                "the teacher, the second model of --path, must be autoregressive, "
-                f"not a {type(models[1]).__name__}"
-            )
-        if len(models) > 1 + needs_teacher:
+        self.reranker.check(models)
+        if len(models) > 1 + self.reranker.needs_teacher:
             raise UserError(
                 f"--path names {len(models)} models: give one, or a second one as the teacher of "
                 "--ppl-mbr (ensembles are not supported)"

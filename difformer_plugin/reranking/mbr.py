@@ -1,5 +1,6 @@
 """Minimum Bayes risk: the candidate with the highest mean BLEU against the others (Sec. 3.3)."""
 
+from collections.abc import Sequence
 from itertools import permutations
 from typing import Any, ClassVar
 
@@ -27,6 +28,9 @@ class MinimumBayesRisk:
 
     def __init__(self, options: Any, dictionary: Dictionary):
         self.mark, self.dictionary = options.mbr_remove_bpe, dictionary
+
+    def check(self, models: Sequence[Any]) -> None:
+        """It needs no other model."""
 
     def scores(self, batch: Batch) -> Scores:
         """Means over the other candidates, and all evidence."""

@@ -1,5 +1,6 @@
 """The model's own confidence in its last prediction."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,9 @@ class OwnProbability:
 
     def __init__(self, options: Any, dictionary: Any):
         pass
+
+    def check(self, models: Sequence[Any]) -> None:
+        """It needs no other model."""
 
     def scores(self, batch: Batch) -> Scores:
         """The means, float32."""

@@ -54,6 +54,9 @@ class Reranker(Protocol):
     name: ClassVar[str]
     needs_teacher: bool
 
+    def check(self, models: Sequence[Any]) -> None:
+        """Raise a UserError if these models of --path are not those that it needs."""
+
     def scores(self, batch: Batch) -> Scores:
         """Scores of finished candidates."""
 

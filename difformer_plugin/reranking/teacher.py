@@ -9,6 +9,8 @@ import torch
 from fairseq.data import Dictionary
 from torch.nn.utils.rnn import pad_sequence
 
+from difformer_plugin.errors import UserError
+from difformer_plugin.families.contract import is_diffusion_model
 from difformer_plugin.reranking.reranker import Batch, Scores, register_reranker
 
 TOKENS = 1024  # target tokens read at a time, padding included; of more, caches lose the logits
@@ -23,6 +25,17 @@ class TeacherProbability:
 
     def __init__(self, options: Any, dictionary: Dictionary):
         self.dictionary = dictionary
+        self.option = "--ppl-mbr" if options.ppl_mbr else "--rerank teacher"
+
+    def check(self, models: Sequence[Any]) -> None:
+        """The second model must be autoregressive."""
+        if len(models) < 2:
+            raise UserError(f"{self.option} needs a teacher: --path difformer.pt:teacher.pt")
+        if is_diffusion_model(models[1]):
+            raise UserError(
+                "the teacher, the second model of --path, must be autoregressive, "
+                f"not a {type(models[1]).__name__}"
+            )
 
     def scores(self, batch: Batch) -> Scores:
         """The means, EOS included."""
