@@ -18,8 +18,8 @@ from sacrebleu.metrics import BLEU
 from difformer_plugin.cli import register_quietly
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
-from difformer_plugin.decoding.probe import words
 from difformer_plugin.decoding.settings import read_settings
+from difformer_plugin.decoding.text import to_text
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("data")
@@ -62,13 +62,13 @@ generators = {
 for start in tqdm(range(0, len(chosen), args.batch_size), disable=None):
     part = order[chosen[start : start + args.batch_size]]
     batch = dataset.collater([dataset[i] for i in part])
-    references += [words(dictionary, t, "@@ ", escape_unk=True) for t in batch["target"]]
+    references += [to_text(dictionary, t, "@@ ", escape_unk=True) for t in batch["target"]]
     for name, steps in runs:
         started = time.perf_counter()
         with torch.inference_mode():
             found = generators[steps].generate([models[name]], batch)
         seconds[name, steps] += time.perf_counter() - started
-        outputs[name, steps] += [words(dictionary, best["tokens"], "@@ ") for best, *_ in found]
+        outputs[name, steps] += [to_text(dictionary, best["tokens"], "@@ ") for best, *_ in found]
 
 bleu = BLEU(tokenize="none", force=True)
 print(f"{'BLEU, K =':<24}" + "".join(f"{steps:>8}" for steps in args.steps))

@@ -22,11 +22,11 @@ from difformer_plugin.cli import register_quietly
 from difformer_plugin.decoding.candidates import FRAME
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
-from difformer_plugin.decoding.probe import words
+from difformer_plugin.decoding.text import to_text
 from difformer_plugin.evaluation.inputs import Words
 from difformer_plugin.evaluation.metrics import sacre_bleu
 from difformer_plugin.reranking.ngram_bleu import mbr_scores
-from difformer_plugin.reranking.teacher_scores import candidate_log_probs
+from difformer_plugin.reranking.teacher import candidate_log_probs
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("data")
@@ -98,7 +98,7 @@ def decode(lengths, noises):
                 teacher, batch["net_input"]["src_tokens"], tokens, dictionary
             )
         for i, (number, own) in enumerate(zip(batch["id"].tolist(), drawn)):
-            texts = [words(dictionary, c.tokens, "@@ ") for c in own]
+            texts = [to_text(dictionary, c.tokens, "@@ ") for c in own]
             scores = [c.log_probs.mean().item() for c in own]
             found.append((number, texts, scores, by_teacher[i] if teacher else scores))
     return found

@@ -19,8 +19,8 @@ from sacrebleu.metrics import BLEU
 from difformer_plugin.cli import register_quietly
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
-from difformer_plugin.decoding.probe import words
 from difformer_plugin.decoding.settings import read_settings
+from difformer_plugin.decoding.text import to_text
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("data")
@@ -52,13 +52,13 @@ outputs, seconds, references = {name: [] for name in generators}, dict.fromkeys(
 for start in tqdm(range(0, len(chosen), args.batch_size), disable=None):
     part = order[chosen[start : start + args.batch_size]]
     batch = dataset.collater([dataset[i] for i in part])
-    references += [words(dictionary, t, "@@ ", escape_unk=True) for t in batch["target"]]
+    references += [to_text(dictionary, t, "@@ ", escape_unk=True) for t in batch["target"]]
     for name, generator in generators.items():
         started = time.perf_counter()
         with torch.inference_mode():
             found = generator.generate([model], batch)
         seconds[name] += time.perf_counter() - started
-        outputs[name] += [words(dictionary, best["tokens"], "@@ ") for best, *_ in found]
+        outputs[name] += [to_text(dictionary, best["tokens"], "@@ ") for best, *_ in found]
 
 bleu = BLEU(tokenize="none", force=True)
 draws = np.random.default_rng(1).integers(0, len(chosen), (args.resamples, len(chosen)))

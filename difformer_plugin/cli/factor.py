@@ -7,6 +7,7 @@ from typing import Any
 
 from difformer_plugin.cli import register_quietly
 from difformer_plugin.cli.factor_arguments import check, given, scored_embeddings
+from difformer_plugin.errors import translated
 from difformer_plugin.tuning import defaults
 
 
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     return print_table(args) if args.table else print_factor(args)
 
 
+@translated(stride="--timesteps")
 def print_table(args: argparse.Namespace) -> int:
     """Print Table 19; as JSON, also Tables 2, 14 and 17."""
     from difformer_plugin.tuning.factor_table import factor_table, render
@@ -120,6 +122,7 @@ def print_table(args: argparse.Namespace) -> int:
     return 0
 
 
+@translated(stride="--timesteps")
 def print_factor(args: argparse.Namespace) -> int:
     """Print the factor that is searched for, or the score of the given one, and plot it."""
     from difformer_plugin.tuning import factor, factor_report

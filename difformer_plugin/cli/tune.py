@@ -1,91 +1,105 @@
 """`difformer tune`: the fastest settings of decoding within a given loss of BLEU."""
 
 import math
-from argparse import BooleanOptionalAction
+from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
+from typing import Any
 
 from difformer_plugin.cli import add_post_process, register_quietly
 from difformer_plugin.errors import UserError
+from difformer_plugin.options import flag
 
 
-def add_parser(subparsers):
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "tune",
         help="find the fastest settings of decoding within a given loss of BLEU",
-        description="Decode a validation set with one setting after another, starting from slow "
-        "and good reference settings, and write the fastest that lose at most --max-loss BLEU to "
-        "a file for --decoding-settings. What is interrupted goes on when the same command is "
-        "given again.",
+        description="Decode a validation set with different settings, starting from slow but good "
+        "reference settings, and write the fastest that lose at most --max-loss BLEU to a file "
+        "for --decoding-settings. An interrupted search resumes when the same command is given "
+        "again.",
     )
     add = parser.add_argument
     add("data", metavar="DATA-BIN", help="from fairseq-preprocess")
     add("--path", required=True, metavar="FILES", help="checkpoint; with --ppl-mbr FILE:TEACHER")
-    add("--out", required=True, type=Path, metavar="FILE", help="the settings, as TOML")
+    add("--out", required=True, type=Path, metavar="FILE", help="write the settings to it, as TOML")
     add("--gen-subset", default="valid", metavar="SPLIT", help="default: valid")
     add(
         "--max-loss",
         type=float,
         default=0.2,
         metavar="BLEU",
-        help="how much BLEU may be lost against the reference settings; default: 0.2",
+        help="BLEU that may be lost against the reference settings; default: 0.2",
     )
-    add("--sentences", type=int, metavar="N", help="only so many, evenly spread; default: all")
+    add("--sentences", type=int, metavar="N", help="use only N, evenly spread; default: all")
     add(
         "--batch-size",
         type=int,
         default=50,
         metavar="N",
-        help="sentences at a time, as many as will be decoded with; default: 50",
+        help="sentences per batch, as in later use; default: 50",
     )
     add(
         "--precisions",
         nargs="+",
         metavar="NAME",
-        help="of the denoiser: fp32, bf16, fp16; default: fp32 bf16, and fp16 on a GPU",
+        help="precisions of the denoiser: fp32, bf16, fp16; default: fp32 bf16, and fp16 on a GPU",
     )
     add(
         "--max-trials",
         type=int,
         default=80,
         metavar="N",
-        help="how often settings are measured, at most; default: 80",
+        help="maximum number of measurements; default: 80",
     )
-    add("--minutes", type=float, metavar="M", help="of decoding in the search, at most")
-    add("--repeats", type=int, default=3, help="of the last, alternating timing; default: 3")
-    add("--seed", type=int, default=1, help="of the noise; default: 1")
+    add("--minutes", type=float, metavar="M", help="maximum minutes of decoding in the search")
+    add("--repeats", type=int, default=3, help="repetitions of the final timing; default: 3")
+    add("--seed", type=int, default=1, help="seed of the noise; default: 1")
     add_post_process(add)
-    add("--plot", type=Path, metavar="FILE", help="also plot it, to .png, .svg or .pdf")
-    add("--json", type=Path, metavar="FILE", help="also write all that was measured, as JSON")
-    add("--cpu", action="store_true", help="even if there is a GPU")
-    group = parser.add_argument_group("reference settings, none of whose limits is exceeded")
+    add("--plot", type=Path, metavar="FILE", help="also plot BLEU by speed, to .png, .svg or .pdf")
+    add("--json", type=Path, metavar="FILE", help="also write all measurements, as JSON")
+    add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
+    group = parser.add_argument_group("reference settings, which the search does not exceed")
     add = group.add_argument
     add("--decoding-steps", type=int, metavar="K", help="default: 20")
     add("--decoding-early-stopping", type=int, metavar="E", help="default: 0")
-    add("--length-beam-size", type=int, metavar="B1", help="default: 7, and 1 where lengths grow")
-    add("--noise-beam-size", type=int, metavar="B2", help="default: 3, and 21 where they do")
+    add(
+        "--length-beam-size",
+        type=int,
+        metavar="B1",
+        help="default: 7, or 1 if lengths are not predicted",
+    )
+    add(
+        "--noise-beam-size",
+        type=int,
+        metavar="B2",
+        help="default: 3, or 21 if lengths are not predicted",
+    )
     add("--bleu-mbr", action=BooleanOptionalAction, help="default: yes, without --ppl-mbr")
-    add("--ppl-mbr", action="store_true", default=None, help="choose by a teacher")
+    add("--ppl-mbr", action="store_true", default=None, help="choose candidates by a teacher")
     add("--decoding-precision", metavar="NAME", help="default: fp32")
-    add("--decoding-settings", metavar="FILE", help="these and other options from a file")
+    add("--decoding-settings", metavar="FILE", help="read these and other options from a file")
     parser.set_defaults(run=run)
 
 
-def run(args):
-    """Search, print the Pareto front, and write the settings."""
+def run(args: Namespace) -> int:
+    """Search, write the settings, and print the Pareto front."""
     check(args)
     register_quietly()
-    from difformer_plugin.tuning import run as tune_run
+    from difformer_plugin.tuning.report import render
+    from difformer_plugin.tuning.tune import tune
 
-    return tune_run.tune(args)
+    print(render(args, tune(args)))
+    return 0
 
 
-def check(args):
-    """Raise a UserError for options that cannot be."""
+def check(args: Namespace) -> None:
+    """Raise a UserError for values out of range and for names of files that cannot be written."""
     for name in ("sentences", "batch_size", "max_trials", "repeats"):
         value = vars(args)[name]
         if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+            raise UserError(f"{flag(name)} must be at least 1, not {value}")
     if not 0 <= args.max_loss < math.inf:
         raise UserError(f"--max-loss must be at least 0, not {args.max_loss:g}")
     if args.minutes is not None and not args.minutes > 0:

@@ -1,1 +1,1 @@
-"""Which settings? The search of `difformer tune` and of `difformer factor`."""
+"""Which settings? The searches of `difformer tune` and `difformer factor`."""

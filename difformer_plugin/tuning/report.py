@@ -1,21 +1,25 @@
-"""What `difformer tune` tells: a table, a plot, and the comments of its settings file."""
+"""The report of `difformer tune`: a table, a plot, and the comments of its settings file."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
 
 
-def explain(args, result):
-    """The lines at the head of the settings file, which say what it is good for."""
+def settings_comments(args: Namespace, result: dict[str, Any]) -> list[str]:
+    """The comments at the head of the settings file: how it was found, and how it performs."""
     chosen, reference = result["chosen"], result["reference"]
     low, high = chosen["loss_interval"]
     return [
         f"found by difformer tune {result['version']} within a loss of {args.max_loss:g} BLEU",
         f"data: {result['sentences']:,} sentences of {args.gen_subset} of {args.data} in batches "
-        f"of {args.batch_size}; speed depends on the size of a batch",
+        f"of {args.batch_size}; speed depends on the batch size",
         f"model: {args.path}",
         f"machine: {result['machine']}",
         f"these settings: {_performance(chosen)}, {chosen['ratio']:.1f} times the reference",
         f"reference: {_performance(reference)} with {reference['name']}",
         f"loss: {chosen['loss']:.2f} BLEU, 95 % interval of the paired bootstrap {low:.2f} to "
         f"{high:.2f}",
-        f"BLEU: {result['signature']}, of words as the data has them",
+        f"BLEU: {result['signature']}, on the tokenised text of the data",
     ]
 
 
@@ -23,8 +27,8 @@ def _performance(row):
     return f"BLEU {row['bleu']:.2f}, {row['sentences_per_second']:.2f} sentences/s"
 
 
-def render(args, result):
-    """The Pareto front as a table, and what was chosen."""
+def render(args: Namespace, result: dict[str, Any]) -> str:
+    """The Pareto front as a table, with the reference and the chosen settings marked."""
     chosen, reference = result["chosen"], result["reference"]
     rows = sorted(result["front"], key=lambda each: each["sentences_per_second"])
     width = max(len(each["name"]) for each in rows)
@@ -42,15 +46,15 @@ def render(args, result):
         f"{result['sentences']:,} sentences of {args.gen_subset} in batches of "
         f"{args.batch_size}, {result['machine']}",
         f"BLEU, {result['signature']}",
-        f"{args.out}.journal keeps what was measured, for another --max-loss or --max-trials",
+        f"{args.out}.journal keeps all measurements: other --max-loss or --max-trials reuse them",
     ]
     if chosen is reference:
-        lines.insert(-3, "nothing faster was found: allow a greater --max-loss or budget")
+        lines.insert(-3, "nothing faster was found: allow a greater --max-loss or more trials")
     return "\n".join(lines)
 
 
-def plot(path, args, result):
-    """BLEU by speed: the front, and all that was measured on all sentences."""
+def plot(path: Path, args: Namespace, result: dict[str, Any]) -> None:
+    """Plot BLEU by speed to a file: the front, and all settings measured on all sentences."""
     from difformer_plugin.evaluation.plots import save_panels
 
     front = sorted(result["front"], key=lambda each: each["sentences_per_second"])

@@ -1,32 +1,49 @@
-"""The settings among which `difformer tune` searches, and where they lie for its model."""
+"""The settings that `difformer tune` searches, and their features for the surrogates."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from random import Random
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from difformer_plugin.decoding.options import check_options
+from difformer_plugin.decoding.options import DecodingOptions, check_options
+from difformer_plugin.diffusion.sampler import settings_of
 from difformer_plugin.errors import UserError
 
 STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
-BEAM = (1, 2, 3, 5, 7, 10, 15, 20, 30)
-HALTING = (0, 1, 2, 3)
-RACING = (1, 2, 3, 5, 8, 12)
-# --decoding-sampler and --decoding-remasking: the first that a model accepts is its default
-SAMPLERS = (
-    ("ancestral", False),
-    ("confidence", False),
-    ("confidence", True),
-    ("tweedie", False),
-    ("tau_leaping", False),
-)
-MOST = 40_000  # settings, drawn from more: neighbours of each are left, and a model that is quick
+BEAM_SIZES = (1, 2, 3, 5, 7, 10, 15, 20, 30)
+HALT_AFTER = (0, 1, 2, 3)
+RACE_AFTER = (1, 2, 3, 5, 8, 12)
+NO_RACE = (0, 1)  # race_after, race_keep
+MAX_SETTINGS = 40_000  # more are sampled down to this many, which keeps the surrogates fast
+
+
+class SamplerChoice(NamedTuple):
+    """A sampler, and the values of its settings.
+
+    Attributes:
+        name: value of --decoding-sampler.
+        settings: (option, value) of each setting of any sampler that the model has; those of other
+            samplers have their defaults.
+    """
+
+    name: str | None = None
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def options(self) -> dict[str, Any]:
+        """The options of decoding that it sets."""
+        return {"decoding_sampler": self.name, **dict(self.settings)}
+
+    def __str__(self) -> str:
+        on = [name.removeprefix("decoding_") for name, value in self.settings if value is True]
+        name = self.name or "the model's sampler"
+        return f"{name} with {' and '.join(on)}" if on else name
 
 
 class Settings(NamedTuple):
-    """The options that are searched over, by their names."""
+    """The options that are searched over, and the sampler."""
 
     decoding_steps: int
     decoding_early_stopping: int
@@ -35,118 +52,148 @@ class Settings(NamedTuple):
     halt_after: int
     race_after: int
     race_keep: int
-    decoding_precision: Optional[str]
-    decoding_sampler: Optional[str] = None
-    decoding_remasking: bool = False
+    decoding_precision: str | None
+    sampler: SamplerChoice = SamplerChoice()
 
     @classmethod
-    def of(cls, options):
-        """Those of DecodingOptions."""
-        return cls(*(getattr(options, name) for name in cls._fields))
+    def of(cls, options: DecodingOptions, sampler: SamplerChoice) -> "Settings":
+        """The settings of some options, with a sampler."""
+        return cls(*(getattr(options, name) for name in cls._fields[:-1]), sampler)
+
+    def options(self) -> dict[str, Any]:
+        """The options of decoding that they set, name -> value."""
+        own = self._asdict()
+        del own["sampler"]
+        return own | (self.sampler.options() if self.sampler.name else {})
 
     @property
-    def sampler(self):
-        """The name of the sampler and whether it remasks."""
-        return self.decoding_sampler, self.decoding_remasking
-
-    @property
-    def taken(self):
+    def num_steps(self) -> int:
         """The steps that are taken, K - E."""
         return self.decoding_steps - self.decoding_early_stopping
 
     @property
-    def candidates(self):
-        """How many a sentence has."""
+    def num_candidates(self) -> int:
+        """The candidates of a sentence."""
         return self.length_beam_size * self.noise_beam_size
 
     @property
-    def lowered(self):
+    def low_precision(self) -> bool:
         """Whether the denoiser works in less than full precision."""
         return self.decoding_precision not in (None, "fp32")
 
-    def __str__(self):
-        words = [
+    def __str__(self) -> str:
+        parts = [
             f"K {self.decoding_steps}",
             f"E {self.decoding_early_stopping}",
             f"{self.length_beam_size} x {self.noise_beam_size}",
         ]
         if self.halt_after:
-            words.append(f"halt {self.halt_after}")
+            parts.append(f"halt {self.halt_after}")
         if self.race_after:
-            words.append(f"race {self.race_after} to {self.race_keep}")
-        if self.decoding_sampler:
-            words.append(self.decoding_sampler + " with remasking" * self.decoding_remasking)
-        return ", ".join([*words, self.decoding_precision or "the model's precision"])
+            parts.append(f"race {self.race_after} to {self.race_keep}")
+        if self.sampler.name:
+            parts.append(str(self.sampler))
+        return ", ".join([*parts, self.decoding_precision or "the model's precision"])
 
-    def passes(self):
-        """How often a candidate goes through the denoiser, of one sentence, if none halts."""
+    def denoiser_passes(self) -> int:
+        """Passes of a candidate through the denoiser for one sentence, if none halts early."""
         if not self.race_after:
-            return self.taken * self.candidates
-        return self.race_after * self.candidates + (self.taken - self.race_after) * self.race_keep
+            return self.num_steps * self.num_candidates
+        after = (self.num_steps - self.race_after) * self.race_keep
+        return self.race_after * self.num_candidates + after
 
 
-def space(options, precisions, check_model):
-    """The settings that the search knows; none exceeds the reference in any option.
+def search_space(
+    options: DecodingOptions,
+    precisions: Sequence[str],
+    samplers: Mapping[str, type],
+    check: Callable[[DecodingOptions], Any],
+) -> list[Settings]:
+    """The settings to search; none exceeds the reference in any option.
 
     Args:
-        options: DecodingOptions of the reference; what is not searched over keeps their value.
-        precisions: names as of --decoding-precision.
-        check_model: raises a UserError for DecodingOptions that the model refuses.
+        options: of the reference; what is not searched over keeps its value.
+        precisions: values of --decoding-precision.
+        samplers: the model's, by name, its default first.
+        check: raises a UserError for options that the model refuses.
     Returns:
-        a list of Settings, the reference first.
+        the settings, the reference first.
     Raises:
         UserError: the model refuses the reference.
     """
-    check_model(options)
-    accepts = _Accepted(options, check_model)
-    samplers = [s for s in SAMPLERS if accepts.sampler(*s)]
-    if options.decoding_sampler is None and samplers:
-        options = replace(options, decoding_sampler=samplers[0][0])
-    reference = Settings.of(options)
-    samplers = samplers or [reference.sampler]
+    check(options)
+    accepts = _Accepted(options, check)
+    own = _sampler_choice(samplers, options.decoding_sampler or next(iter(samplers)), options)
+    others = [each for each in _sampler_choices(samplers, options) if accepts.sampler(each)]
+    choices = list(dict.fromkeys([own, *others]))
+    reference = Settings.of(options, own)
     steps = _levels(STEPS, reference.decoding_steps)
-    lengths = _levels(BEAM, reference.length_beam_size)
-    noises = _levels(BEAM, reference.noise_beam_size)
+    lengths = _levels(BEAM_SIZES, reference.length_beam_size)
+    noises = _levels(BEAM_SIZES, reference.noise_beam_size)
     found = {reference: None}
     for k, b1, b2 in product(steps, lengths, noises):
         stops = {0, k // 4, k // 2, min(reference.decoding_early_stopping, k - 1)}
-        for e, sampler in product(sorted(stops), samplers):
-            races = [(0, 1)] + [
+        for e, sampler in product(sorted(stops), choices):
+            races = [NO_RACE] + [
                 (after, keep)
-                for after, keep in product(RACING, BEAM)
+                for after, keep in product(RACE_AFTER, BEAM_SIZES)
                 if after < k - e and 2 * keep <= b1 * b2
             ]
-            halting = [n for n in HALTING if n < k - e]
+            halting = [n for n in HALT_AFTER if n < k - e]
             for halt, race, precision in product(halting, races, precisions):
-                found[Settings(k, e, b1, b2, halt, *race, precision, *sampler)] = None
-    if len(found) > MOST:
-        found = [reference, *Random(0).sample([*found][1:], MOST - 1)]
-    return [settings for settings in found if accepts(settings)]
+                found[Settings(k, e, b1, b2, halt, *race, precision, sampler)] = None
+    settings = list(found)
+    if len(settings) > MAX_SETTINGS:
+        settings = [reference, *Random(0).sample(settings[1:], MAX_SETTINGS - 1)]
+    return [each for each in settings if accepts(each)]
 
 
 def _levels(levels, most):
     return [level for level in levels if level < most] + [most]
 
 
-class _Accepted:
-    """Which settings can be, the model being asked as seldom as possible.
+def _sampler_choices(
+    samplers: Mapping[str, type], options: DecodingOptions
+) -> Iterator[SamplerChoice]:
+    """Each sampler with all combinations of its boolean settings."""
+    for name, kind in samplers.items():
+        switches = [_option(f) for f in settings_of(kind) if isinstance(f.default, bool)]
+        for values in product((False, True), repeat=len(switches)):
+            varied = replace(options, **dict(zip(switches, values)))
+            yield _sampler_choice(samplers, name, varied)
 
-    To a model it matters only whether there are early stopping, halting and racing, not after how
-    many steps, and what it has been asked once is known.
+
+def _sampler_choice(samplers, name, options):
+    """A sampler, its settings taken from options."""
+    values = {_option(f): f.default for kind in samplers.values() for f in settings_of(kind)}
+    for f in settings_of(samplers[name]):
+        values[_option(f)] = getattr(options, _option(f))
+    return SamplerChoice(name, tuple(sorted(values.items())))
+
+
+def _option(field):
+    """The option of decoding for a setting of a sampler."""
+    return f"decoding_{field.name}"
+
+
+class _Accepted:
+    """Which settings the model accepts, asking it as seldom as possible.
+
+    A model is asked only whether there is early stopping, halting or racing at all: it is taken to
+    accept either all numbers of steps for them or none. Its answers are cached.
     """
 
-    def __init__(self, options, check_model):
-        self.options, self.check_model, self.known = options, check_model, {}
+    def __init__(self, options, check):
+        self.options, self.check, self.answers = options, check, {}
 
-    def sampler(self, name, remasking):
-        """Whether the model has such a sampler, for one candidate."""
-        plain = {"length_beam_size": 1, "noise_beam_size": 1, "race_after": 0, "race_keep": 1}
-        own = {"decoding_sampler": name, "decoding_remasking": remasking}
-        return self._ask(replace(self.options, **plain, **own))
+    def sampler(self, choice):
+        """Whether the model accepts a sampler for a single candidate."""
+        single = {"length_beam_size": 1, "noise_beam_size": 1, "race_after": 0, "race_keep": 1}
+        return self._ask(replace(self.options, **single, **choice.options()))
 
     def __call__(self, settings):
         try:
-            check_options(replace(self.options, **settings._asdict()))
+            check_options(replace(self.options, **settings.options()))
         except UserError:
             return False
         key = settings._replace(
@@ -156,47 +203,49 @@ class _Accepted:
             race_keep=1,
             decoding_precision=None,
         )
-        if key not in self.known:
-            self.known[key] = self._ask(replace(self.options, **key._asdict()))
-        return self.known[key]
+        if key not in self.answers:
+            self.answers[key] = self._ask(replace(self.options, **key.options()))
+        return self.answers[key]
 
     def _ask(self, options):
         try:
-            self.check_model(options)
+            self.check(options)
         except UserError:
             return False
         return True
 
 
-def features(settings):
-    """Where settings lie for the model, about 1 apart where results differ noticeably.
+def features(settings: Settings, samplers: Sequence[SamplerChoice]) -> list[float]:
+    """The coordinates of settings for the surrogates.
 
-    Returns:
-        a list of numbers.
+    They are scaled so that results differ noticeably at a distance of about 1.
+
+    Args:
+        samplers: all that occur in the search space.
     """
-    kept, share = 0.0, 0.0
+    dropped, share = 0.0, 0.0  # candidates that the race drops, in bits
     if settings.race_after:
-        kept = np.log2(settings.candidates / settings.race_keep)
-        share = kept * settings.race_after / settings.taken
+        dropped = np.log2(settings.num_candidates / settings.race_keep)
+        share = dropped * settings.race_after / settings.num_steps
     return [
         1.5 * np.log2(settings.decoding_steps),
         2 * settings.decoding_early_stopping / settings.decoding_steps,
         np.log2(settings.length_beam_size),
         np.log2(settings.noise_beam_size),
         2 / settings.halt_after if settings.halt_after else 0.0,
-        kept,
+        dropped,
         share,
-        2.0 * settings.lowered,
+        2.0 * settings.low_precision,
         2.0 * (settings.decoding_precision == "fp16"),
-        *(2.0 * (settings.sampler == sampler) for sampler in SAMPLERS),
+        *(2.0 * (settings.sampler == sampler) for sampler in samplers),
     ]
 
 
-def expected_work(settings):
-    """Time as it may be before anything is known, in passes of a candidate through the denoiser."""
-    work = settings.passes()
+def expected_work(settings: Settings) -> float:
+    """The time to expect before anything is measured, in passes through the denoiser."""
+    work = float(settings.denoiser_passes())
     if settings.halt_after:
         work *= 0.6 + 0.1 * settings.halt_after
-    if settings.lowered:
+    if settings.low_precision:
         work *= 0.6
     return work + 2  # the encoder, and the choice among candidates

@@ -1,151 +1,165 @@
-"""Decoding with one setting after another: BLEU and time of each, kept in a journal."""
+"""Measures BLEU and time of settings of decoding, and records them in a journal."""
 
 import hashlib
+import math
 import time
 from argparse import Namespace
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
+from fairseq.data import Dictionary
 from sacrebleu.metrics import BLEU
 
-from difformer_plugin.decoding.probe import words
+from difformer_plugin.decoding.text import to_text
 from difformer_plugin.errors import UserError
+from difformer_plugin.storage.journal import Journal
 from difformer_plugin.tuning.search import Measured
+from difformer_plugin.tuning.space import Settings
 
-SCREEN = 200  # sentences that settings are first measured on, at least, if there are so many
-SHARE = 4  # and at least one of so many
-RESAMPLES = 1000
-GENERATORS = 8  # kept ready for the next batch
+# Settings are screened on at least this many sentences and this share of all batches.
+MIN_SCREENING_SENTENCES = 200
+SCREENING_SHARE = 1 / 4
+RESAMPLES = 1000  # of the bootstrap
+MAX_GENERATORS = 8  # kept for the next batch
 
 
 class Trials:
     """Measures settings on batches of sentences.
 
-    A batch is decoded once with some settings, with the same noise as with all others, so that
-    its BLEU can be compared with theirs; what is in the journal is not decoded again.
+    Each batch is decoded once with given settings. All settings get the same noise, so that their
+    BLEU can be compared. What the journal holds is not decoded again.
 
     Args:
-        build_generator: called with a Namespace of options; returns what has `generate`.
-        models: as `generate` takes them.
+        build_generator: called with the models and a Namespace of options; returns an object with
+            a method `generate`, as fairseq's generators have.
+        models: what `generate` is called with.
         dictionary: of the target.
-        batches: a list of fairseq's samples, with targets.
-        reference: settings.
-        mark: how subwords are joined to words, as fairseq's --post-process.
-        journal: a Journal.
-        options: those that are not searched over, name -> value.
-        observe: called with the number of sentences decoded.
+        batches: fairseq's samples, with targets.
+        reference: the settings that losses are measured against.
+        post_process: how subwords are joined, a value of fairseq's --post-process.
+        journal: where measurements are recorded.
+        options: options that are not searched over, name -> value.
+        observe: called with the number of sentences after each batch.
+    Attributes:
+        count: measurements so far.
+        seconds: decoding time of them, including batches that the journal held already.
     """
 
     def __init__(
         self,
-        build_generator,
-        models,
-        dictionary,
-        batches,
-        reference,
-        mark,
-        journal,
-        options=None,
-        observe=lambda sentences: None,
-    ):
+        build_generator: Callable[[Sequence[Any], Namespace], Any],
+        models: Sequence[Any],
+        dictionary: Dictionary,
+        batches: Sequence[dict[str, Any]],
+        reference: Settings,
+        post_process: str,
+        journal: Journal,
+        options: Mapping[str, Any] | None = None,
+        observe: Callable[[int], Any] = lambda sentences: None,
+    ) -> None:
         self.build_generator, self.models, self.dictionary = build_generator, models, dictionary
-        self.batches, self.reference, self.mark = batches, reference, mark
-        self.journal, self.options, self.observe = journal, options or {}, observe
+        self.batches, self.reference, self.post_process = batches, reference, post_process
+        self.journal, self.options, self.observe = journal, dict(options or {}), observe
         self.sizes = [len(batch["id"]) for batch in batches]
         self.references = [
-            [words(dictionary, tokens, mark, escape_unk=True) for tokens in batch["target"]]
+            [to_text(dictionary, each, post_process, escape_unk=True) for each in batch["target"]]
             for batch in batches
         ]
         self.metric = BLEU(tokenize="none", force=True)
-        # measurements and their time, with those of an earlier run that this one has asked for
         self.count, self.seconds = 0, 0.0
-        self.taken, self.generators, self.warm = set(), {}, False
-        self.known = {
+        self._generators: dict[Settings, Any] = {}
+        self._warm = False
+        self._counted: set[tuple] = set()  # records whose time is part of `seconds`
+        self._records = {
             (record["settings"], record["batch"], record["repeat"]): record
             for record in journal.records()
         }
 
     @property
-    def part(self):
-        """The numbers of the batches that settings are first measured on, of all lengths."""
+    def screening_batches(self) -> list[int]:
+        """Indices of the batches that settings are measured on first, evenly spread."""
         total, sentences = len(self.batches), sum(self.sizes)
-        least = -(-SCREEN * total // sentences)
-        count = min(total, max(-(-total // SHARE), least))
+        enough = math.ceil(MIN_SCREENING_SENTENCES * total / sentences)
+        count = min(total, max(math.ceil(SCREENING_SHARE * total), enough))
         return [int((i + 0.5) * total / count) for i in range(count)]
 
-    def measure(self, settings, whole):
-        """`Measured` of settings, as `Search` wants it."""
-        numbers = range(len(self.batches)) if whole else self.part
+    def measure(self, settings: Settings, whole: bool) -> Measured:
+        """Decode with some settings, all sentences or the screening batches."""
+        numbers = range(len(self.batches)) if whole else self.screening_batches
         self.count += 1
-        runs = [self._run(settings, number) for number in numbers]
-        found = _statistics(runs)
+        records = [self._record(settings, number) for number in numbers]
+        statistics = _statistics(records)
         if settings == self.reference:
-            difference, error = 0.0, 0.0
+            loss, error = 0.0, 0.0
         else:
-            base = _statistics([self._run(self.reference, number) for number in numbers])
-            difference, error = bleu(base.sum(0)) - bleu(found.sum(0)), losses(base, found).std()
-        seconds = sum(run["seconds"] for run in runs) / len(found)
-        return Measured(difference, float(error), seconds, len(numbers) == len(self.batches))
+            base = _statistics([self._record(self.reference, number) for number in numbers])
+            loss = bleu(base.sum(0)) - bleu(statistics.sum(0))
+            error = float(bootstrap_losses(base, statistics).std())
+        seconds = sum(record["seconds"] for record in records) / len(statistics)
+        return Measured(loss, error, seconds, len(numbers) == len(self.batches))
 
-    def score(self, settings):
+    def score(self, settings: Settings) -> tuple[float, tuple[float, float]]:
         """BLEU on all sentences, and the 95 % interval of the loss against the reference."""
-        base, found = (
-            _statistics([self._run(which, number) for number in range(len(self.batches))])
-            for which in (self.reference, settings)
+        base, statistics = (
+            _statistics([self._record(each, number) for number in range(len(self.batches))])
+            for each in (self.reference, settings)
         )
-        low, high = np.percentile(losses(base, found), [2.5, 97.5])
-        return bleu(found.sum(0)), (float(low), float(high))
+        low, high = np.percentile(bootstrap_losses(base, statistics), [2.5, 97.5])
+        return bleu(statistics.sum(0)), (float(low), float(high))
 
-    def speeds(self, several, repeats):
-        """Sentences a second of several settings, measured in alternation.
+    def speeds(self, several: Sequence[Settings], repeats: int) -> dict[Settings, float]:
+        """Sentences per second of several settings, measured in alternation.
 
-        Each batch is decoded with all of them before the next, so that a machine that others
-        work on as well is as slow for one as for another; of the repetitions the median counts.
+        Each batch is decoded with all of them before the next, so that other load on the machine
+        slows all of them equally. The median of the repetitions counts.
         """
-        # times of one alternation are never mixed with those of another
+        # Times are comparable only within one alternation, so its members are part of the key.
         group = hashlib.blake2b("\n".join(map(str, several)).encode(), digest_size=4).hexdigest()
         spent = defaultdict(list)  # settings, batch -> seconds
         for repeat in range(1, repeats + 1):
-            for number in self.part:
+            for number in self.screening_batches:
                 turn = repeat % len(several)
                 for settings in [*several[turn:], *several[:turn]]:
-                    run = self._run(settings, number, f"{group}-{repeat}")
-                    spent[settings, number].append(run["seconds"])
-        sentences = sum(self.sizes[number] for number in self.part)
+                    record = self._record(settings, number, f"{group}-{repeat}")
+                    spent[settings, number].append(record["seconds"])
+        sentences = sum(self.sizes[number] for number in self.screening_batches)
         return {
-            settings: sentences / sum(median(spent[settings, number]) for number in self.part)
+            settings: sentences
+            / sum(median(spent[settings, number]) for number in self.screening_batches)
             for settings in several
         }
 
-    def signature(self):
-        """sacreBLEU's."""
-        self.metric.corpus_score(["a"], [["a"]])  # it has none before it has scored anything
+    def signature(self) -> str:
+        """sacreBLEU's signature."""
+        self.metric.corpus_score(["a"], [["a"]])  # there is none before the first score
         return str(self.metric.get_signature())
 
-    def _run(self, settings, number, repeat=None):
-        """The record of a batch: seconds and, the first time, the statistics of BLEU."""
+    def _record(self, settings, number, repeat=None):
+        """Seconds of a batch and, unless it is a repetition, its statistics of BLEU."""
         key = str(settings), number, repeat
-        if key not in self.known:
+        if key not in self._records:
             record = dict(zip(("settings", "batch", "repeat"), key))
             record |= self._decode(settings, number, repeat is None)
             self.journal.append(record)
-            self.known[key] = record
-        if key not in self.taken:
-            self.taken.add(key)
-            self.seconds += self.known[key]["seconds"]
-        return self.known[key]
+            self._records[key] = record
+        if key not in self._counted:
+            self._counted.add(key)
+            self.seconds += self._records[key]["seconds"]
+        return self._records[key]
 
     def _decode(self, settings, number, first):
-        """Decode a batch: a dict of `seconds` and, the first time, `bleu`."""
+        """Decode a batch: `seconds` and, the first time, `bleu`."""
         generator, sample = self._generator(settings), self.batches[number]
         source = sample["net_input"]["src_tokens"]
         try:
-            if not self.warm:
+            if not self._warm:
                 self._generator(_cheapest(settings)).generate(self.models, sample)
-                self.warm = True
-            if first and source.is_cuda:  # a GPU prepares itself for shapes that it has not met
+                self._warm = True
+            if first and source.is_cuda:  # kernels are prepared when a shape occurs first
                 generator.generate(self.models, sample)
             if source.is_cuda:
                 torch.cuda.synchronize()
@@ -155,12 +169,15 @@ class Trials:
         except torch.OutOfMemoryError:
             raise UserError(
                 f"the GPU's memory is too small for {self.sizes[number]} sentences with "
-                f"{settings.candidates} candidates each: give a smaller --batch-size"
+                f"{settings.num_candidates} candidates each: give a smaller --batch-size"
             ) from None
         self.observe(self.sizes[number])
         if not first:
             return {"seconds": seconds}
-        best = [words(self.dictionary, found[0]["tokens"], self.mark) for found in translations]
+        best = [
+            to_text(self.dictionary, hypotheses[0]["tokens"], self.post_process)
+            for hypotheses in translations
+        ]
         scored = [
             self.metric.corpus_score([hypothesis], [[reference]])
             for hypothesis, reference in zip(best, self.references[number], strict=True)
@@ -171,16 +188,16 @@ class Trials:
         }
 
     def _generator(self, settings):
-        if settings not in self.generators:
-            if len(self.generators) == GENERATORS:
-                self.generators.pop(next(iter(self.generators)))
-            options = Namespace(**(self.options | settings._asdict()))
-            self.generators[settings] = self.build_generator(self.models, options)
-        return self.generators[settings]
+        if settings not in self._generators:
+            if len(self._generators) == MAX_GENERATORS:
+                self._generators.pop(next(iter(self._generators)))
+            options = Namespace(**(self.options | settings.options()))
+            self._generators[settings] = self.build_generator(self.models, options)
+        return self._generators[settings]
 
 
 def _cheapest(settings):
-    """Settings to warm up with."""
+    """The same with one step and one candidate, to warm up with."""
     return settings._replace(
         decoding_steps=1,
         decoding_early_stopping=0,
@@ -192,29 +209,29 @@ def _cheapest(settings):
     )
 
 
-def _statistics(runs):
-    """Counts of n-grams and lengths of each sentence, (N, 10)."""
-    return np.array([sentence for run in runs for sentence in run["bleu"]])
+def _statistics(records):
+    """Statistics of BLEU of each sentence, (N, 10)."""
+    return np.array([sentence for record in records for sentence in record["bleu"]])
 
 
-def bleu(sums):
+def bleu(statistics: Sequence[int]) -> float:
     """sacreBLEU's BLEU from its statistics: 4 matches, 4 totals, 2 lengths."""
-    sums = [int(each) for each in sums]
-    return BLEU.compute_bleu(sums[:4], sums[4:8], *sums[8:], smooth_method="exp").score
+    counts = [int(each) for each in statistics]
+    return BLEU.compute_bleu(counts[:4], counts[4:8], *counts[8:], smooth_method="exp").score
 
 
-def losses(base, found, seed=1):
-    """BLEU lost on test sets resampled from one, whose sentences both systems have translated.
+def bootstrap_losses(base: np.ndarray, system: np.ndarray, seed: int = 1) -> np.ndarray:
+    """BLEU that a system loses against another, on test sets resampled from one (paired bootstrap).
 
     Source:
         Koehn (2004), Statistical Significance Tests for Machine Translation Evaluation.
     Args:
-        base, found: statistics of the sentences, (N, 10) each.
+        base, system: statistics of the same sentences, (N, 10) each.
     Returns:
-        a sample of differences.
+        a loss for each test set, (1000,).
     """
     weights = np.random.default_rng(seed).multinomial(
         len(base), [1 / len(base)] * len(base), RESAMPLES
     )
-    pairs = zip(weights @ base, weights @ found)
-    return np.array([bleu(ours) - bleu(theirs) for ours, theirs in pairs])
+    pairs = zip(weights @ base, weights @ system)
+    return np.array([bleu(theirs) - bleu(ours) for theirs, ours in pairs])

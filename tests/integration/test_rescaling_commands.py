@@ -101,7 +101,7 @@ def test_a_threshold_out_of_reach_ends_training_before_it_begins(corpus, tmp_pat
 # difformer factor --from-checkpoint
 
 
-def test_the_embeddings_of_a_checkpoint_are_sampled(followed, tmp_path):
+def test_factor_samples_the_embeddings_of_a_checkpoint(followed, tmp_path):
     arguments = ["difformer", "factor", "--from-checkpoint", followed.path, "--samples", 300]
     outcome = succeed(tmp_path, *arguments, "--json", "--rescaling-factor", 3)
     result = json.loads(outcome.out)
@@ -119,21 +119,21 @@ def test_the_embeddings_of_a_checkpoint_are_sampled(followed, tmp_path):
     assert "error               below" in out and "were they normal" in out
 
 
-def test_what_is_no_difformer_is_refused(corpus, followed, tmp_path):
+def test_factor_refuses_other_files(corpus, followed, tmp_path):
     outcome = run(tmp_path, "difformer", "factor", "--from-checkpoint", corpus.codes)
     assert "not a readable checkpoint" in error_line(outcome)
     state = load(followed.path)
     del state["model"]["denoiser.embed_tokens.weight"]
     torch.save(state, tmp_path / "other.pt")
     outcome = run(tmp_path, "difformer", "factor", "--from-checkpoint", tmp_path / "other.pt")
-    assert "is not a checkpoint of a Difformer" in error_line(outcome)
+    assert "is not a checkpoint of a model that diffuses embeddings" in error_line(outcome)
 
 
 # difformer probe
 
 
-def test_probe_is_a_single_step_from_noise_scored(corpus, model, tmp_path):
-    """As fairseq-generate --decoding-steps 1 --decoding-fixed-t t translates."""
+def test_probe_scores_a_single_step_from_noise(corpus, model, tmp_path):
+    """Its translations are those of fairseq-generate --decoding-steps 1 --decoding-fixed-t t."""
     outcome = succeed(
         tmp_path,
         *("difformer", "probe", corpus.joined, "--path", model, "--json"),
@@ -177,14 +177,14 @@ def test_probe_prints_a_column_for_each_model(corpus, model, trained, tmp_path):
         (["--batch-size", 0], "--batch-size must be at least 1, not 0"),
         (["--gen-subset", "dev"], "dev.de-en.de.idx: no such file"),
         (["--plot", "x.txt"], "--plot x.txt: end the name in .png"),
-        (["--post-process", "foo"], "--post-process 'foo' is none that fairseq knows"),
+        (["--post-process", "foo"], "--post-process 'foo' is unknown to fairseq"),
     ],
 )
-def test_probe_refuses_what_cannot_be(corpus, model, tmp_path, arguments, message):
+def test_probe_refuses_wrong_options(corpus, model, tmp_path, arguments, message):
     outcome = run(tmp_path, "difformer", "probe", corpus.joined, "--path", model, *arguments)
     assert message in error_line(outcome)
 
 
 def test_probe_refuses_a_teacher(corpus, teacher, tmp_path):
     outcome = run(tmp_path, "difformer", "probe", corpus.joined, "--path", teacher)
-    assert "not a Difformer" in error_line(outcome)
+    assert "does not diffuse embeddings" in error_line(outcome)

@@ -125,7 +125,7 @@ TUNE = ["--length-beam-size", 2, "--noise-beam-size", 2, "--decoding-steps", 6, 
 QUICK = ["--precisions", "fp32", "--batch-size", 8, "--repeats", 1, "--max-loss", 100]
 
 
-def test_tune_writes_settings_that_generate_takes(corpus, model, tmp_path):
+def test_tune_writes_settings_for_generate(corpus, model, tmp_path):
     out = tmp_path / "new" / "settings.toml"
     extras = ["--json", tmp_path / "all.json", "--plot", tmp_path / "front.png"]
     command = ["difformer", "tune", corpus.joined, "--path", model, "--out", out, *TUNE]
@@ -160,8 +160,8 @@ def test_tune_writes_settings_that_generate_takes(corpus, model, tmp_path):
     assert "settings.toml.journal" in other and "another --seed" in other
 
 
-def test_tune_goes_on_where_it_was_interrupted(corpus, model, tmp_path):
-    """The journal is cut as a kill would cut it; the rest of it is as it was."""
+def test_tune_resumes_after_an_interruption(corpus, model, tmp_path):
+    """The journal is cut where a kill might cut it; the whole lines before stay as they were."""
     command = ["difformer", "tune", corpus.joined, "--path", model, *TUNE, *QUICK]
     command += ["--max-trials", 4, "--max-loss", 1]
     succeed(tmp_path, *command, "--out", tmp_path / "whole.toml")
@@ -174,7 +174,7 @@ def test_tune_goes_on_where_it_was_interrupted(corpus, model, tmp_path):
     assert resumed.startswith(whole_lines) and len(resumed) > len(kept)
 
 
-def test_tune_refuses_in_one_line(corpus, model, teacher, tmp_path):
+def test_tune_refuses_wrong_input_in_one_line(corpus, model, teacher, tmp_path):
     def said(*options, path=model):
         command = ("difformer", "tune", corpus.joined, "--path", path, "--cpu")
         return error_line(run(tmp_path, *command, "--out", tmp_path / "out.toml", *options))
@@ -183,7 +183,7 @@ def test_tune_refuses_in_one_line(corpus, model, teacher, tmp_path):
     assert "--batch-size must be at least 1" in said("--batch-size", 0)
     assert "--precisions: no such precision as int8" in said("--precisions", "int8")
     assert "--length-beam-size" in said("--length-beam-size", 0)
-    assert "the first is no diffusion model" in said(path=teacher)
+    assert "not a diffusion model" in said(path=teacher)
     assert "--bleu-mbr and --ppl-mbr exclude" in said("--ppl-mbr", "--bleu-mbr")
     assert "needs a teacher" in said("--ppl-mbr")
     assert "nothing.toml: No such file" in said("--decoding-settings", "nothing.toml")

@@ -1,6 +1,7 @@
-"""`difformer factor` for normal embeddings: its numbers, its table, its plots and its refusals."""
+"""`difformer factor` for normal embeddings: its numbers, table, plots and error messages."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @pytest.fixture
 def factor(capsys):
-    """A function that calls the command and returns what it printed, as JSON if there is any."""
+    """A function that runs the command and returns its output, decoded if it is JSON."""
 
     def call(*arguments):
         assert main(["factor", *map(str, arguments)]) == 0
@@ -26,7 +27,7 @@ def factor(capsys):
     return call
 
 
-def test_the_command_of_the_manual(factor):
+def test_command_of_the_documentation(factor):
     setting = ["--noise-schedule", "sqrt", "--vocab-size", 10_000, "--latent-dim", 128]
     out = factor(*setting, "--max-dgs", 0.15)
     found, score = search_factor(lambda f: dgs(NoiseSeries(), f, 10_000, 128), 0.15)
@@ -63,7 +64,7 @@ def test_score_of_a_factor(factor):
     assert result["dgs"] == pytest.approx(dgs(NoiseSeries(), 2.5, 300, 128))
 
 
-def test_monte_carlo_agrees_and_says_how_far(factor):
+def test_monte_carlo_agrees_within_its_standard_error(factor):
     setting = ["--vocab-size", 60, "--latent-dim", 32, "--rescaling-factor", 2, "--json"]
     exact = factor(*setting)
     sampled = factor(*setting, "--method", "monte-carlo", "--samples", 200)
@@ -72,7 +73,7 @@ def test_monte_carlo_agrees_and_says_how_far(factor):
     assert again["dgs"] != sampled["dgs"]
 
 
-def test_the_table_has_the_papers_layout_and_marks_what_differs(factor):
+def test_table_has_the_layout_of_the_paper_and_marks_differences(factor):
     out = factor("--table").splitlines()
     assert out[0].split() == ["DGS_MAX", "Linear", "Cosine", "Sqrt"]
     assert out[1].split() == ["10K", "20K", "40K"] * 3
@@ -87,14 +88,14 @@ def test_the_table_has_the_papers_layout_and_marks_what_differs(factor):
 
 
 @pytest.mark.slow
-def test_the_table_as_json(factor):
+def test_table_as_json(factor):
     result = factor("--table", "--json", "--search-step", 2, "--latent-dim", 64)
     assert len(result["table_19"]) == 54 and "table_2" not in result
     entry = result["table_19"][0]
     assert entry["rescaling_factor"] % 2 == 1 and entry["dgs"] <= entry["max_dgs"]
 
 
-def test_plots_are_whole_files(factor, tmp_path):
+def test_plots_are_complete_files(factor, tmp_path):
     out = factor("--vocab-size", 100, "--latent-dim", 32, "--plot", tmp_path / "new" / "plot.png")
     assert f"plot                {tmp_path / 'new' / 'plot.png'}" in out
     assert (tmp_path / "new" / "plot.png").read_bytes().startswith(PNG)
@@ -110,13 +111,16 @@ def test_plots_are_whole_files(factor, tmp_path):
         ("", "give one of --vocab-size, --from-data and --from-checkpoint"),
         ("--vocab-size 9 --from-data x", "not --vocab-size and --from-data"),
         ("--vocab-size 0", "--vocab-size must be at least 1, not 0"),
-        ("--vocab-size 9 --latent-dim 1", "latent dimension must be at least 2, not 1"),
-        ("--vocab-size 9 --sigma 0", "sigma must lie between 1e-06 and 1e+06, not 0"),
+        ("--vocab-size 9 --latent-dim 1", "--latent-dim must be at least 2, not 1"),
+        ("--vocab-size 9 --sigma 0", "--sigma must lie between 1e-06 and 1e+06, not 0"),
         ("--vocab-size 9 --max-dgs 1.2", "--max-dgs must lie in (0, 1], not 1.2"),
-        ("--vocab-size 9 --max-dgs 0.05", "choose a greater --max-dgs"),
-        ("--vocab-size 9 --noise-schedule no", "unknown noise schedule 'no': choose one of"),
-        ("--vocab-size 9 --search-step -1", "search step must be 0 or from 0.001 on, not -1"),
-        ("--vocab-size 9 --timesteps 2000", "between 1 and 1999, not 2000"),
+        ("--vocab-size 9 --max-dgs 0.05", "--max-dgs must be at least 0.1"),
+        ("--vocab-size 9 --noise-schedule no", "--noise-schedule must be one of"),
+        (
+            "--vocab-size 9 --search-step -1",
+            "--search-step must be 0 or lie between 0.001 and 10000, not -1",
+        ),
+        ("--vocab-size 9 --timesteps 2000", "--timesteps must lie between 1 and 1999, not 2000"),
         ("--vocab-size 9 --rescaling-factor 0", "--rescaling-factor must be above 0 and"),
         ("--vocab-size 9 --rescaling-factor 2 --max-dgs 0.1", "leave --max-dgs out"),
         (
@@ -127,30 +131,30 @@ def test_plots_are_whole_files(factor, tmp_path):
         ("--vocab-size 9 --plot plot.docx", "--plot plot.docx: end the name in .png"),
         ("--table --max-dgs 0.1 --plot x.png", "leave --max-dgs and --plot out"),
         ("--from-checkpoint x.pt --sigma 2", "--from-checkpoint brings its own: leave --sigma"),
-        ("--table --latent-dim 0", "latent dimension must be at least 2, not 0"),
+        ("--table --latent-dim 0", "--latent-dim must be at least 2, not 0"),
         ("--table --max-dgs 0 --seed 2", "leave --max-dgs and --seed out"),
         ("--vocab-size 9 --target-lang en", "leave --target-lang out"),
-        ("--vocab-size 9 --sigma 1e160", "sigma must lie between"),
+        ("--vocab-size 9 --sigma 1e160", "--sigma must lie between"),
         ("--vocab-size 9 --method monte-carlo --seed -1", "--seed must lie between"),
         ("--vocab-size 99999999999 --method monte-carlo", "too large to be drawn"),
         ("--from-data nowhere", "nowhere: no such data folder"),
     ],
 )
-def test_wrong_options_get_one_line(arguments, message, capsys):
+def test_wrong_options_are_refused_in_one_line(arguments, message, capsys):
     assert main(["factor", *arguments.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and message in line
 
 
-def test_v_is_read_from_the_target_dictionary(factor, tmp_path):
-    """As fairseq counts it: its four symbols stand in no dict.*.txt."""
+def test_vocabulary_size_is_read_from_the_target_dictionary(factor, tmp_path):
+    """As fairseq counts it, with the four special symbols that no dict.*.txt lists."""
     from fairseq.data import Dictionary
 
     for language, size in (("de", 7), ("en", 33)):
         path = tmp_path / f"dict.{language}.txt"
         path.write_text("".join(f"w{i} 1\n" for i in range(size)), "utf-8")
     assert factor("--from-data", tmp_path, "--target-lang", "de", "--json")["vocab_size"] == 11
-    assert main(["factor", "--from-data", str(tmp_path)]) == 2  # which of them?
+    assert main(["factor", "--from-data", str(tmp_path)]) == 2  # two languages
     (tmp_path / "train.de-en.de.idx").touch()
     (tmp_path / "dict.fr.txt").write_bytes(b"\xff\xfe 1\n")
     assert main(["factor", "--from-data", str(tmp_path), "--target-lang", "fr"]) == 2
@@ -158,7 +162,7 @@ def test_v_is_read_from_the_target_dictionary(factor, tmp_path):
     assert result["vocab_size"] == len(Dictionary.load(str(tmp_path / "dict.en.txt"))) == 37
 
 
-def test_a_normal_search_imports_neither_fairseq_nor_torch():
+def test_exact_search_imports_neither_fairseq_nor_torch():
     code = (
         "import sys; from difformer_plugin.cli.main import main; "
         "main(['factor', '--vocab-size', '100', '--latent-dim', '64']); "
@@ -167,11 +171,10 @@ def test_a_normal_search_imports_neither_fairseq_nor_torch():
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 
 
-def test_the_help_names_every_option(capsys):
+def test_help_names_every_option(capsys):
     with pytest.raises(SystemExit):
         main(["factor", "--help"])
     out = capsys.readouterr().out
     source = Path(sys.modules["difformer_plugin.cli.factor"].__file__).read_text("utf-8")
-    for line in source.splitlines():
-        if line.strip().startswith('add("--'):
-            assert line.split('"')[1] in out
+    names = set(re.findall(r'"(--[a-z-]+)"', source))
+    assert len(names) == 20 and all(name in out for name in names)
