@@ -1,1 +1,1 @@
-"""How fast is it? Rows measured in turn within one run: decoding, training and reranking."""
+"""How fast are decoding, training and reranking? Rows are measured in turn within one run."""

@@ -1,19 +1,24 @@
-"""Operations of matrix products, counted, and how many a second this machine can do."""
+"""Count the operations of matrix products, and measure how many this machine does per second."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-SIDES = {"cpu": 2048, "cuda": 8192}  # of the square product that the rate is measured with
-ROWS = 4096  # tokens of the product of the model's own shape
+from difformer_plugin.bench import measurement
+
+SQUARE_SIDES = {"cpu": 2048, "cuda": 8192}  # of the square matrices whose product is timed
+NUM_TOKENS = 4096  # rows of the matrix that is multiplied with one of the model's shape
 
 
 def _attention(query, key, value, *args, out_shape=None, **kwargs):
-    """Both products of an attention: torch counts them on a GPU only."""
+    """Operations of both products of an attention, which torch counts on GPUs only."""
     return sdpa_flop_count(query, key, value)
 
 
 def _product(a, b):
-    """Operations of a product (n, m) x (m, k), of which torch takes sparse ones to be dense."""
+    """Operations of a product (n, m) x (m, k); torch would count sparse matrices as dense."""
     entries = a.numel() if a.layout == torch.strided else a._nnz()
     return 2 * entries * b.shape[1]
 
@@ -26,7 +31,7 @@ def _addmm(total, a, b, *args, **kwargs):
     return _product(a, b)
 
 
-_mm._get_raw = _addmm._get_raw = True  # torch's mark of formulas that want tensors, not shapes
+_mm._get_raw = _addmm._get_raw = True  # torch: pass tensors, not shapes
 FORMULAS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten.mm: _mm,
@@ -34,10 +39,11 @@ FORMULAS = {
 }
 
 
-def count(function):
-    """Floating-point operations of all matrix products in a call; an addition counts as one.
+def count(function: Callable[[], Any]) -> int:
+    """Floating-point operations of all matrix products in a call.
 
-    Element by element operations (activations, norms, softmax, noise) are not counted.
+    A multiplication and an addition count as one each. Element-wise operations (activations,
+    norms, softmax, noise) do not count.
     """
     with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
         function()
@@ -45,28 +51,31 @@ def count(function):
 
 
 class MatrixRate:
-    """The best rate seen of matrix products, operations/s.
+    """The best rate of matrix products measured so far.
+
+    Two products are timed, and the faster one counts: of square matrices, and of tokens with a
+    weight of the model's feed-forward layers.
 
     Args:
-        shape: (C, H) of the model's feed-forward layers: the better of a square product and of
-            tokens with such a matrix counts.
-        dtype: of the products.
+        shape: (C, H), model dimension and feed-forward dimension.
+        dtype: of the matrices.
+        device: on which they are multiplied.
+    Attributes:
+        best: operations per second; 0 before the first measurement.
     """
 
-    def __init__(self, shape, dtype, device):
-        side, (dim, hidden) = SIDES[device.type], shape
+    def __init__(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device):
+        side, (dim, hidden) = SQUARE_SIDES[device.type], shape
         make = {"device": device, "dtype": dtype}
         self.pairs = [
             (torch.rand(side, side, **make), torch.rand(side, side, **make)),
-            (torch.rand(ROWS, dim, **make), torch.rand(dim, hidden, **make)),
+            (torch.rand(NUM_TOKENS, dim, **make), torch.rand(dim, hidden, **make)),
         ]
         self.best, self.device = 0.0, device
 
-    def measure(self):
-        """Measure once more."""
-        from difformer_plugin.bench.measuring import seconds
-
+    def measure(self) -> None:
+        """Time both products again, and update `best`."""
         for a, b in self.pairs:
             for _ in range(2):
-                taken, _ = seconds(lambda a=a, b=b: a @ b, self.device)
-                self.best = max(self.best, 2 * len(a) * a.shape[1] * b.shape[1] / taken)
+                duration, _ = measurement.timed(lambda a=a, b=b: a @ b, self.device)
+                self.best = max(self.best, 2 * len(a) * a.shape[1] * b.shape[1] / duration)

@@ -1,51 +1,33 @@
-"""The runs of `difformer bench`: what is measured in which order, and what is printed of it."""
+"""The runs of `difformer bench`: what is measured, in which order, and the tables shown of it."""
 
 import contextlib
-import json
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from difformer_plugin.bench import mbr, subjects, table, workload
-from difformer_plugin.bench import scaling as growth
-from difformer_plugin.bench import systems as decoding
-from difformer_plugin.bench import train as training
-from difformer_plugin.bench.decode import DecodeBench
-from difformer_plugin.storage.files import atomic_text
+from difformer_plugin.bench import decode_rows, mbr, scaling, table, train, workload
+from difformer_plugin.bench.decode import DecodeBench, Progress
 
 STEPS, BEAMS = [5], ["1", "21"]
 
-
-class Report:
-    """What a run found, printed as soon as a part of it is there.
-
-    Args:
-        path: of --json: a file to write as well, "-" to print that alone, or None.
-    """
-
-    def __init__(self, path):
-        self.path, self.result, self.empty = path, {}, True
-
-    def tell(self, text):
-        """Print a part of the table."""
-        if self.path != "-":
-            tqdm.write(text if self.empty else f"\n{text}")
-            self.empty = False
-
-    def close(self):
-        """Write the figures."""
-        if self.path == "-":
-            print(json.dumps(self.result, indent=1))
-        elif self.path:
-            with atomic_text(self.path) as file:
-                json.dump(self.result, file, indent=1)
-        return 0
+Show = Callable[[str], None]  # shows a part of the tables as soon as it is there
 
 
 @contextlib.contextmanager
-def one_thread(threads):
-    """Use no threads at first: processes that are forked for memory could not start their own."""
+def one_thread(threads: int | None) -> Iterator[int]:
+    """Use a single thread in the context, and the given number after it.
+
+    Processes that are forked to measure memory could not start threads if this one had used some.
+
+    Args:
+        threads: None for torch's default.
+    Yields:
+        the number of threads to use later.
+    """
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -54,18 +36,18 @@ def one_thread(threads):
         torch.set_num_threads(threads)
 
 
-def device_of(args):
-    """The GPU if there is one and it is wanted."""
+def device_of(args: Namespace) -> torch.device:
+    """The GPU, if there is one and --cpu was not given."""
     return torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
 
 
-def bar(title):
-    """A wrapper of a list that shows on a terminal how far it is."""
+def progress_bar(title: str) -> Progress:
+    """A wrapper of a list that shows a progress bar on a terminal."""
     return lambda items: tqdm(items, title, leave=False, disable=None)
 
 
-def machine(device, threads):
-    """Where it was measured."""
+def machine(device: torch.device, threads: int) -> dict[str, Any]:
+    """The device and the version of torch, for the head of the table."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -73,39 +55,45 @@ def machine(device, threads):
     return {"device": name, "threads": threads, "torch": torch.__version__}
 
 
-def candidates(bench, texts):
-    """(b1, b2) for each of --beams, as the model that is measured can have them."""
-    fixed = bench.systems.diffusion.predicts_length
-    return [workload.parse_beams(text, fixed) for text in texts]
+def parse_beams(bench: DecodeBench, texts: Sequence[str]) -> list[tuple[int, int]]:
+    """(b1, b2) for each value of --beams."""
+    predicts_length = bench.systems.diffusion.model.predicts_length
+    return [workload.parse_beams(text, predicts_length) for text in texts]
 
 
-def decode(args):
-    """`difformer bench decode`."""
-    report, device = Report(args.json), device_of(args)
-    names = decoding.chosen_rows(args.rows, device, args.settings)
+def decode(args: Namespace, show: Show) -> dict[str, Any]:
+    """Measure decoding.
+
+    Args:
+        args: of `difformer bench decode`.
+    Returns:
+        all figures.
+    """
+    device = device_of(args)
+    names = decode_rows.choose_rows(args.rows, device, args.settings)
     with one_thread(args.threads) as threads:
         bench = DecodeBench(args, names, device, threads)
-        beams = candidates(bench, args.beams or BEAMS)
+        beams = parse_beams(bench, args.beams or BEAMS)
         sizes = args.batch_size or [args.sentences]
         settings = [
-            decoding.Setting(k, b, min(size, args.sentences))
+            decode_rows.Setting(k, b, min(size, args.sentences))
             for b, size, k in product(beams, sizes, args.steps or STEPS)
         ]
         for setting in settings:
             for name in bench.rows_of(setting):
-                bench.systems.generator(name, setting)  # what cannot be is said before the start
+                bench.systems.generator(name, setting)  # refuse impossible options early
         largest = max(settings, key=lambda s: s.beams[0] * s.beams[1] * s.batch_size)
-        limited = decoding.LIMIT in names and bool(bench.engines())
+        limited = decode_rows.LIMIT in names and bool(bench.engine_rows())
         if limited and device.type == "cuda":
             operations = bench.operations(largest)
         planned = {(s.beams, s.batch_size, name): s for s in settings for name in bench.rows_of(s)}
         memory = {
             key: bench.memory(setting, key[-1])
-            for key, setting in bar("memory")(list(planned.items()))
+            for key, setting in progress_bar("memory")(list(planned.items()))
         }
-    describe(report, bench, names, machine(device, threads))
-    report.result["blocks"] = []
-    if limited and device.type == "cpu":  # not before: it takes threads and memory
+    result = _describe(bench, names, machine(device, threads), show)
+    result["blocks"] = []
+    if limited and device.type == "cpu":  # not earlier, since it uses threads and memory
         operations = bench.operations(largest)
     for setting in settings:
         rates = bench.rates() if limited and setting is largest else {}
@@ -115,95 +103,114 @@ def decode(args):
                 rate.measure()
 
         measure_rates()
-        block = bench.block(setting, memory, bar(setting.title), measure_rates)
-        report.result["blocks"].append(block)
-        report.tell(table.block(setting.title, block["rows"]))
+        block = bench.block(setting, memory, progress_bar(setting.title), measure_rates)
+        result["blocks"].append(block)
+        show(table.block(setting.title, block["rows"]))
         if rates:
-            report.result["limit"] = bench.limit(setting, operations, block["rows"], rates)
-    if "limit" in report.result:
-        report.tell(table.limit(report.result["limit"]))
-    if decoding.MBR in names:
-        texts = mbr.texts(bench.systems.diffusion, args.seed)
-        report.result["mbr"] = mbr.measure(texts, args.repetitions, device)
-        report.tell(table.mbr(report.result["mbr"]))
-    return report.close()
+            result["limit"] = bench.limit(setting, operations, block["rows"], rates)
+    if "limit" in result:
+        show(table.limit(result["limit"]))
+    if decode_rows.MBR in names:
+        candidates = mbr.synthetic_candidates(bench.systems.diffusion, args.seed)
+        result["mbr"] = mbr.measure(candidates, args.repetitions, device)
+        show(table.mbr(result["mbr"]))
+    return result
 
 
-def describe(report, bench, names, where):
-    """The head of the decoding table: what is measured, on what, and what the words mean."""
-    found, args = bench.systems.subjects, bench.args
-    lengths = subjects.reference_lengths(bench.systems.diffusion)[bench.numbers].float()
-    report.result |= {**where, "subset": args.subset, "sentences": args.sentences}
-    report.result["subwords_per_reference"] = float(lengths.mean())
-    report.result["models"] = {
-        name: {"parameters": subject.parameters, "trained": subject.trained}
-        for name, subject in found.items()
-    }
+def _describe(bench, names, where, show):
+    """Show the head of the decoding table; returns its figures."""
+    args, systems = bench.args, bench.systems
+    length = float(systems.diffusion.reference_lengths()[bench.numbers].float().mean())
     lines = [
-        f"{args.sentences} sentences of {args.subset}, {float(lengths.mean()):.1f} subwords a "
-        f"reference; {where['device']}, torch {where['torch']}"
+        f"{args.sentences} sentences of {args.subset}, {length:.1f} subwords per reference; "
+        f"{where['device']}, torch {where['torch']}"
     ]
-    width = max(map(len, found)) + 2
-    for name, subject in found.items():
+    width = max(map(len, systems.subjects)) + 2
+    for name, subject in systems.subjects.items():
         parameters = f"{subject.parameters / 1e6:.1f}M parameters"
         lines.append(f"{name + ':':<{width}}{parameters}, {subject.weights}")
     if args.model_options:
-        lines.append(f"trained with {args.model_options}")
-    explained = {name: row.help for name, row in decoding.ROWS.items()}
-    explained |= decoding.YARDSTICKS | decoding.TABLES
-    explained[decoding.TUNED] = f"the engine with the options of {args.settings}"
-    lines += ["", *(f"{name:<13}{explained[name]}" for name in names)]
+        lines.append(f"model options: {args.model_options}")
+    legend = decode_rows.legend(args.settings)
+    lines += ["", *(f"{name:<13}{legend[name]}" for name in names)]
     lines += [
         "",
-        f"ratio: to the row {names[0]}, in the same repetition; sent./s, tokens/s and ratio are "
-        f"medians of {args.repetitions}",
-        "p50, p95: of a batch; MiB: beyond the weights at its peak; differ: tokens of all "
-        "candidates",
-        "unlike the exact path's; chosen: sentences whose best candidate is another one",
+        f"ratio: speed relative to the row {names[0]} in the same repetition; sent./s, tokens/s",
+        f"and ratio are medians of {args.repetitions}; p50, p95: of a batch; MiB: peak memory "
+        "beyond the weights;",
+        "differ: tokens of all candidates that differ from the exact path's; chosen: sentences",
+        "with another best candidate",
     ]
-    report.tell("\n".join(lines))
+    show("\n".join(lines))
+    return {
+        **where,
+        "subset": args.subset,
+        "sentences": args.sentences,
+        "subwords_per_reference": length,
+        "models": {
+            name: {"parameters": subject.parameters, "trained": subject.trained}
+            for name, subject in systems.subjects.items()
+        },
+    }
 
 
-def scaling(args):
-    """`difformer bench decode --scaling`."""
-    report, device = Report(args.json), device_of(args)
-    args.rows = [growth.ROW]
-    sizes = args.batch_size or sorted({min(size, args.sentences) for size in growth.BATCHES})
+def decode_scaling(args: Namespace, show: Show) -> dict[str, Any]:
+    """Measure how the cost of decoding grows.
+
+    Args:
+        args: of `difformer bench decode --scaling`.
+    Returns:
+        all figures.
+    """
+    device, names = device_of(args), [scaling.ROW]
+    sizes = args.batch_size or sorted({min(size, args.sentences) for size in scaling.BATCH_SIZES})
     with one_thread(args.threads) as threads:
-        bench = DecodeBench(args, args.rows, device, threads)
-        beams = candidates(bench, args.beams or growth.BEAMS)
-    describe(report, bench, args.rows, machine(device, threads))
-    found = growth.measure(bench, args.steps or growth.STEPS, beams, sizes, bar("scaling"))
-    report.result["scaling"] = found
-    report.tell(table.scaling(found))
-    return report.close()
+        bench = DecodeBench(args, names, device, threads)
+        beams = parse_beams(bench, args.beams or scaling.BEAMS)
+    result = _describe(bench, names, machine(device, threads), show)
+    steps = args.steps or scaling.STEPS
+    result["scaling"] = scaling.measure(bench, steps, beams, sizes, progress_bar("scaling"))
+    show(table.scaling(result["scaling"]))
+    return result
 
 
-def train(args):
-    """`difformer bench train`."""
-    # an optimiser's first step would import it, in each process that is forked for memory
+def train_rows(args: Namespace, show: Show) -> dict[str, Any]:
+    """Measure training.
+
+    Args:
+        args: of `difformer bench train`.
+    Returns:
+        all figures.
+    """
+    # An optimiser imports it at its first step. Import it here instead, or it would count as
+    # memory of every process that is forked.
     import torch._dynamo  # noqa: F401
 
-    report, device = Report(args.json), device_of(args)
-    names = training.chosen_rows(args.rows)
+    device = device_of(args)
+    names = train.choose_rows(args.rows)
     with one_thread(args.threads) as threads:
-        bench = training.TrainBench(args, names, device, threads)
-        memory = {name: bench.memory(name) for name in bar("memory")(names)}
+        bench = train.TrainBench(args, names, device, threads)
+        memory = {name: bench.memory(name) for name in progress_bar("memory")(names)}
     where, tokens = machine(device, threads), sum(bench.tokens)
-    sentences = sum(map(len, bench.numbers))
-    report.result |= {**where, "arch": args.arch, "updates": len(bench.numbers)}
-    report.result |= {"sentences": sentences, "tokens": tokens}
+    sentences, updates = sum(map(len, bench.numbers)), len(bench.numbers)
     lines = [
-        f"{len(bench.numbers)} updates of at most {args.max_tokens} tokens: {sentences} sentences, "
+        f"{updates} updates of at most {args.max_tokens} tokens: {sentences} sentences, "
         f"{tokens} target subwords; {args.arch}; {where['device']}, torch {where['torch']}",
         "",
-        *(f"{name:<18}{training.ROWS[name].help}" for name in names),
+        *(f"{name:<18}{train.ROWS[name].help}" for name in names),
         "",
-        f"ratio: to the row {names[0]}, in the same repetition; tokens/s and ratio are medians of "
-        f"{args.repetitions}; p50, p95: of an",
-        "update; MiB: beyond weights and Adam's averages at its peak",
+        f"ratio: speed relative to the row {names[0]} in the same repetition; tokens/s and ratio",
+        f"are medians of {args.repetitions}; p50, p95: of an update; MiB: peak memory beyond "
+        "weights and Adam's averages",
     ]
-    report.tell("\n".join(lines))
-    report.result["rows"] = bench.block(memory, bar("updates"))
-    report.tell(table.block("training", report.result["rows"], table.TRAINING))
-    return report.close()
+    show("\n".join(lines))
+    rows = bench.block(memory, progress_bar("updates"))
+    show(table.block("training", rows, table.TRAINING_KEYS))
+    return {
+        **where,
+        "arch": args.arch,
+        "updates": updates,
+        "sentences": sentences,
+        "tokens": tokens,
+        "rows": rows,
+    }

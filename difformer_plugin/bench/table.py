@@ -1,6 +1,9 @@
-"""The results of `difformer bench` as text for a terminal."""
+"""The results of `difformer bench` as text tables."""
 
-WIDTH = 24  # of the first column
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+WIDTH = 24  # of the first column, in characters
 COLUMNS = (  # heading, key, format
     ("sent./s", "sentences_per_second", "{:9.2f}"),
     ("tokens/s", "tokens_per_second", "{:10.1f}"),
@@ -11,18 +14,24 @@ COLUMNS = (  # heading, key, format
     ("differ", "tokens_differing", "{:8d}"),
     ("chosen", "sentences_differing", "{:8d}"),
 )
-TRAINING = ("tokens_per_second", "ratio", "p50_ms", "p95_ms", "memory_mib")
+TRAINING_KEYS = ("tokens_per_second", "ratio", "p50_ms", "p95_ms", "memory_mib")
+
+Row = Mapping[str, Any]
 
 
-def cell(form, value):
-    """A value, or a dash where there is none, in the width of the format."""
+def cell(form: str, value: Any) -> str:
+    """A formatted value; for None, a dash of the same width."""
     if value is not None:
         return form.format(value)
     return "-".rjust(len(form.format(0)))
 
 
-def block(title, rows, keys=None):
-    """A headline, then a line a row."""
+def block(title: str, rows: Sequence[Row], keys: Collection[str] | None = None) -> str:
+    """A headline, the headings, and a line for each row.
+
+    Args:
+        keys: of the columns to show; None for all.
+    """
     columns = [c for c in COLUMNS if keys is None or c[1] in keys]
     heads = "".join(head.rjust(len(form.format(0))) for head, _, form in columns)
     lines = [title, " " * WIDTH + heads]
@@ -32,8 +41,8 @@ def block(title, rows, keys=None):
     return "\n".join(lines)
 
 
-def limit(result):
-    """The arithmetic limit."""
+def limit(result: Mapping[str, Any]) -> str:
+    """The engine's rate of operations against that of matrix products; see `DecodeBench.limit`."""
     lines = [
         f"operations of matrix products, the longest batch, {result['title']}",
         " " * WIDTH + f"{'GFLOP':>9}{'s':>9}{'GFLOP/s':>10}{'products':>10}{'share':>8}",
@@ -47,16 +56,16 @@ def limit(result):
     return "\n".join(lines)
 
 
-def mbr(result):
-    """MBR alone."""
+def mbr(result: Mapping[str, Any]) -> str:
+    """MBR alone; see `mbr.measure`."""
     title = f"MBR with BLEU, {result['candidates']} candidates of {result['sentences']} sentences"
     keys = ("sentences_per_second", "ratio", "p50_ms")
     text = block(title, result["rows"], keys)
     return f"{text}\n  scores differ by at most {result['greatest_difference']:.1e}"
 
 
-def scaling(rows):
-    """Growth of the cost by each factor."""
+def scaling(rows: Sequence[Row]) -> str:
+    """The growth of the cost by each factor; see `scaling.measure`."""
     lines = [
         f"{'the engine, by':<{WIDTH}}{'value':>8}{'x':>8}{'ms/sentence':>13}{'x':>8}",
     ]

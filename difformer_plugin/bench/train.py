@@ -32,10 +32,10 @@ class Row(NamedTuple):
     """How a model is trained.
 
     Attributes:
-        help: what it is, for the table's legend.
+        help: its line in the legend of the table.
         model: "diffusion" or "transformer".
         options: of fairseq-train, beyond those of all rows.
-        context: makes the context in which a trainer trains: which speed-ups are on.
+        context: makes from a trainer the context in which it trains, which sets the speed-ups.
     """
 
     help: str
@@ -45,12 +45,12 @@ class Row(NamedTuple):
 
 
 def with_speedups(speedups: TrainingSpeedups) -> Callable[[Trainer], AbstractContextManager]:
-    """The context of a trainer whose model and criterion have some speed-ups only."""
+    """A Row.context in which model and criterion have these speed-ups only."""
     return lambda trainer: training_with(speedups, trainer.model, trainer.criterion)
 
 
-def each_alone(suffix, options, names):
-    """Rows of the plain path with one speed-up each."""
+def each_alone(suffix: str, options: str, names: Iterable[str]) -> dict[str, Row]:
+    """Rows with a single speed-up each."""
     return {
         name + suffix: Row(
             f"plain{suffix}, and {DESCRIPTIONS[name]}",
@@ -62,9 +62,9 @@ def each_alone(suffix, options, names):
 
 
 ROWS = {
-    "plain": Row("everything done the simple way, float32", context=with_speedups(PLAIN)),
+    "plain": Row("no speed-ups, float32", context=with_speedups(PLAIN)),
     **each_alone("", "", [name for name in DESCRIPTIONS if name != "single"]),
-    "engine": Row("all of these, as fairseq-train does it"),
+    "engine": Row("all of these speed-ups, as in fairseq-train"),
     "plain-bf16": Row("plain with --bf16", options="--bf16", context=with_speedups(PLAIN)),
     **each_alone("-bf16", "--bf16", DESCRIPTIONS),
     "engine-bf16": Row("engine with --bf16", options="--bf16"),

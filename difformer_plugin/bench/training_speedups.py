@@ -1,6 +1,6 @@
-"""Training without its speed-ups: each is swapped for the simple way, to measure what it gives.
+"""Replace speed-ups of training by plain implementations, to measure what each of them gives.
 
-Models and criteria know nothing of this; they always train the fast way.
+Models and criteria have no switches for this: they always train with all speed-ups.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from difformer_plugin.networks.layout import Layout
 
 
 class TrainingSpeedups(NamedTuple):
-    """Which speed-ups are on; none of them changes what is computed, up to round-off."""
+    """Which speed-ups are on; none of them changes the result beyond round-off."""
 
     dropout: bool
     single: bool
@@ -37,26 +37,26 @@ DESCRIPTIONS = {
     "dropout": "dropout masks from 16-bit random numbers, fused with the residual (CPU)",
     "single": "attention of half-precision tensors in float32 (CPU)",
     "share": "one projection of the sources for both passes of self-conditioning",
-    "pack": "what acts on each target token alone computed for real positions only",
+    "pack": "no computation for padding in the operations on single target tokens",
     "chunk": "the logits of a few tokens at a time",
 }
 
 
 def only(name: str) -> TrainingSpeedups:
-    """One speed-up alone."""
+    """A single speed-up."""
     return PLAIN._replace(**{name: True})
 
 
 @contextmanager
 def training_with(speedups: TrainingSpeedups, *modules: nn.Module) -> Iterator[None]:
-    """Within the context, models and criteria train with these speed-ups only."""
+    """A context in which models and criteria train with these speed-ups only."""
     parts = [part for module in modules for part in module.modules()]
     with ExitStack() as stack:
-        for name, kind, attribute, simple in SIMPLE_WAYS:
+        for name, kind, attribute, make_plain in PLAIN_IMPLEMENTATIONS:
             if not getattr(speedups, name):
                 for part in parts:
                     if isinstance(part, kind):
-                        setattr(part, attribute, simple(part))
+                        setattr(part, attribute, make_plain(part))
                         stack.callback(delattr, part, attribute)
         yield
 
@@ -99,8 +99,8 @@ def _all_at_once(criterion: DiffusionCriterion) -> Any:
     return token_sums
 
 
-# speed-up, class that has it, attribute that is replaced, what makes the simple way
-SIMPLE_WAYS = (
+# (speed-up, class that has it, attribute to replace, function that makes the plain implementation)
+PLAIN_IMPLEMENTATIONS = (
     ("dropout", Dropout, "forward", _dropout),
     ("single", Attention, "attend", _attend),
     ("share", DiffusionModel, "select_conditions", _project_again),

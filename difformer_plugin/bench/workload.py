@@ -1,81 +1,95 @@
-"""What is translated: some sentences of a split, in batches, and texts that resemble candidates."""
+"""What is translated: sentences of a split in batches, and synthetic candidates for MBR."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from difformer_plugin.errors import UserError
 
+BEAMS_OF_PAPER = {"1": (1, 1), "10": (5, 2), "21": (7, 3)}  # candidates -> (b1, b2)
 
-def parse_beams(text, fixed=True):
-    """`7x3`, or a number of candidates as the paper splits it, to (b1, b2).
+
+def parse_beams(text: str, predicts_length: bool = True) -> tuple[int, int]:
+    """Parse --beams into (b1, b2), the numbers of lengths and of noises.
+
+    `7x3` names both; 1, 10 and 21 candidates are split as in the paper.
 
     Args:
-        fixed: whether lengths are fixed before tokens are drawn; else all candidates differ in
-            their noise alone.
+        predicts_length: whether the model fixes lengths before it draws tokens; otherwise all
+            candidates differ in their noise alone.
     Raises:
-        UserError: it is neither, or has lengths where there are none to try.
+        UserError: the text has neither form, or asks for several lengths of a model that does not
+            predict any.
     """
-    known = {"1": (1, 1), "10": (5, 2), "21": (7, 3)}
-    if text in known:
-        return known[text] if fixed else (1, int(text))
+    if text in BEAMS_OF_PAPER:
+        return BEAMS_OF_PAPER[text] if predicts_length else (1, int(text))
     lengths, _, noises = text.partition("x")
     if not (lengths.isdecimal() and noises.isdecimal() and int(lengths) and int(noises)):
         raise UserError(
             f"--beams {text}: give the number of lengths and of noises as 7x3, or 1, 10 or 21"
         )
-    if not fixed and int(lengths) > 1:
+    if not predicts_length and int(lengths) > 1:
         raise UserError(
-            f"--beams {text}: this model's lengths grow, and there are none to try: give "
-            f"1x{int(lengths) * int(noises)}"
+            f"--beams {text}: this model predicts no lengths, so candidates cannot differ in "
+            f"length: give 1x{int(lengths) * int(noises)}"
         )
     return int(lengths), int(noises)
 
 
-def chosen(count, total, seed):
-    """The numbers of `count` of the sentences 0 .. total - 1, drawn without repetition."""
+def choose_sentences(count: int, total: int, seed: int) -> np.ndarray:
+    """Numbers of `count` of the sentences 0 to total - 1, drawn without replacement.
+
+    Raises:
+        UserError: there are fewer sentences.
+    """
     if count > total:
         raise UserError(f"--sentences: the split has only {total}, not {count}")
     return np.random.default_rng(seed).permutation(total)[:count]
 
 
-def in_batches(numbers, lengths, size):
-    """Sentences sorted by length, as fairseq-generate sorts them, `size` at a time.
+def in_batches(numbers: np.ndarray, lengths: Sequence[int], size: int) -> list[np.ndarray]:
+    """Split sentences into batches of `size`, sorted by length as fairseq-generate does.
 
     Args:
         numbers: of the sentences.
         lengths: of all sentences of the split.
     Returns:
-        a list of arrays of numbers.
+        the sentence numbers of each batch.
     """
     ordered = numbers[np.argsort(np.asarray(lengths)[numbers], kind="stable")]
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def around_quantiles(lengths, count, quantiles=(0.1, 0.5, 0.9)):
-    """For each quantile of the lengths, the `count` sentences whose lengths are nearest to it."""
+def around_quantiles(
+    lengths: Sequence[int], count: int, quantiles: Sequence[float] = (0.1, 0.5, 0.9)
+) -> list[np.ndarray]:
+    """For each quantile, the `count` sentences whose lengths are nearest to it."""
     lengths = np.asarray(lengths)
     wanted = np.quantile(lengths, quantiles)
     return [np.argsort(np.abs(lengths - length), kind="stable")[:count] for length in wanted]
 
 
-def edited(sentence, vocabulary, candidates, rng, rate=0.15):
-    """Candidates for a sentence, each with words of it replaced, dropped or doubled at random.
+def random_edits(
+    sentence: Sequence[str],
+    vocabulary: Sequence[str],
+    candidates: int,
+    rng: np.random.Generator,
+    rate: float = 0.15,
+) -> list[str]:
+    """Candidates for a sentence, made by replacing, dropping or doubling words at random.
 
     Args:
-        sentence: a list of words.
-        vocabulary: words that replace others.
-        candidates: how many.
-        rng: NumPy's random generator.
-        rate: probability that a word is edited.
-    Returns:
-        a list of texts.
+        sentence: its words.
+        vocabulary: words to replace others with.
+        candidates: how many to make.
+        rate: probability of editing a word.
     """
     texts = []
     for _ in range(candidates):
         words = []
         for word in sentence:
             edit = int(rng.integers(3)) if rng.random() < rate else None
-            # replaced, dropped or doubled
-            options = ([str(rng.choice(vocabulary))], [], [word, word])
-            words += [word] if edit is None else options[edit]
+            edited = ([str(rng.choice(vocabulary))], [], [word, word])  # replace, drop, double
+            words += [word] if edit is None else edited[edit]
         texts.append(" ".join(words))
     return texts

@@ -13,9 +13,9 @@ ROW = {
 }
 
 
-def test_columns_stand_below_their_headings():
-    yardstick = {k: v for k, v in ROW.items() if "differing" not in k} | {"name": "cmlm"}
-    title, heads, *rows = table.block("K = 5", [ROW, yardstick]).splitlines()
+def test_columns_are_aligned_with_their_headings():
+    baseline = {k: v for k, v in ROW.items() if "differing" not in k} | {"name": "cmlm"}
+    title, heads, *rows = table.block("K = 5", [ROW, baseline]).splitlines()
     assert title == "K = 5" and len({len(line) for line in (heads, *rows)}) == 1
     names = [name for name, _, _ in table.COLUMNS]
     ends = [heads.index(name) + len(name) for name in names]
@@ -35,13 +35,13 @@ def test_columns_stand_below_their_headings():
     assert rows[1].split()[-2:] == ["-", "-"]
 
 
-def test_some_columns_alone():
-    lines = table.block("training", [ROW], table.TRAINING).splitlines()
+def test_selected_columns():
+    lines = table.block("training", [ROW], table.TRAINING_KEYS).splitlines()
     assert lines[1].split() == ["tokens/s", "ratio", "p50", "ms", "p95", "ms", "MiB"]
     assert lines[2].split() == ["plain", "150.0", "1.00", "81.0", "1234567.0", "-"]
 
 
-def test_the_limit_is_in_billions():
+def test_the_limit_is_shown_in_gflop():
     row = {
         "name": "engine",
         "operations": 12e9,

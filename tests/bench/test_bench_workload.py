@@ -4,10 +4,10 @@ import pytest
 from difformer_plugin.bench.scaling import variations
 from difformer_plugin.bench.workload import (
     around_quantiles,
-    chosen,
-    edited,
+    choose_sentences,
     in_batches,
     parse_beams,
+    random_edits,
 )
 from difformer_plugin.errors import UserError
 
@@ -18,25 +18,25 @@ def test_beams_are_lengths_times_noises():
         assert np.prod(parse_beams(str(total))) == total
 
 
-def test_where_lengths_grow_candidates_differ_in_their_noise():
+def test_without_predicted_lengths_candidates_differ_in_noise_alone():
     assert [parse_beams(text, False) for text in ("1", "10", "1x4")] == [(1, 1), (1, 10), (1, 4)]
     with pytest.raises(UserError, match="--beams 7x3: .* give 1x21"):
         parse_beams("7x3", False)
 
 
 @pytest.mark.parametrize("text", ["7", "x3", "7x", "0x3", "7*3", "7x3x1", "-1x2", ""])
-def test_other_beams_are_refused(text):
+def test_malformed_beams_are_refused(text):
     with pytest.raises(UserError, match="--beams .*7x3"):
         parse_beams(text)
 
 
-def test_sentences_are_drawn_once_each():
-    numbers = chosen(30, 40, seed=5)
+def test_sentences_are_drawn_without_replacement():
+    numbers = choose_sentences(30, 40, seed=5)
     assert len(set(numbers.tolist())) == 30 and set(numbers) <= set(range(40))
-    assert (chosen(30, 40, seed=5) == numbers).all()
-    assert set(chosen(40, 40, seed=1)) == set(range(40))
+    assert (choose_sentences(30, 40, seed=5) == numbers).all()
+    assert set(choose_sentences(40, 40, seed=1)) == set(range(40))
     with pytest.raises(UserError, match="only 40, not 41"):
-        chosen(41, 40, seed=1)
+        choose_sentences(41, 40, seed=1)
 
 
 def test_batches_hold_all_sentences_sorted_by_length():
@@ -49,25 +49,25 @@ def test_batches_hold_all_sentences_sorted_by_length():
     assert lengths[flat].tolist() == sorted(lengths[numbers].tolist())
 
 
-def test_sentences_around_a_quantile_have_about_its_length():
+def test_sentences_around_a_quantile_are_near_its_length():
     lengths = np.random.default_rng(0).permutation(np.arange(100))
     for quantile, numbers in zip((0.1, 0.5, 0.9), around_quantiles(lengths, 9)):
         assert len(set(numbers.tolist())) == 9
         assert abs(lengths[numbers] - 99 * quantile).max() <= 4.9
 
 
-def test_edits_change_a_part_of_the_words():
+def test_the_rate_of_edits():
     rng = np.random.default_rng(0)
     sentence = [f"w{i}" for i in range(1000)]
-    (same,) = edited(sentence, ["x"], 1, rng, rate=0)
+    (same,) = random_edits(sentence, ["x"], 1, rng, rate=0)
     assert same.split() == sentence
-    (text,) = edited(sentence, ["x"], 1, rng, rate=0.3)
+    (text,) = random_edits(sentence, ["x"], 1, rng, rate=0.3)
     words = text.split()
-    kept = len(set(words) & set(sentence)) / 1000  # doubled words are still there
+    kept = len(set(words) & set(sentence)) / 1000  # doubled words are kept
     assert kept == pytest.approx(1 - 0.3 * 2 / 3, abs=0.04)
     assert words.count("x") == pytest.approx(100, abs=40)
-    assert len(words) == pytest.approx(1000, abs=50)  # as many are dropped as are doubled
-    (all_edited,) = edited(sentence, ["x"], 1, rng, rate=1)
+    assert len(words) == pytest.approx(1000, abs=50)  # drops and doublings balance
+    (all_edited,) = random_edits(sentence, ["x"], 1, rng, rate=1)
     assert "x" in all_edited.split()
 
 

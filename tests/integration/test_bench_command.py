@@ -1,4 +1,4 @@
-"""`difformer bench` on the tiny corpus: rows, agreement of outputs, figures, and bad input."""
+"""`difformer bench` on the tiny corpus: rows, equal outputs, figures, and bad input."""
 
 import json
 import re
@@ -14,7 +14,7 @@ ROWS = EXACT + OTHERS
 
 @pytest.fixture(scope="module")
 def decoded(corpus, tmp_path_factory):
-    """All rows that translate: what was printed, and the figures."""
+    """A run with all rows that translate: its outcome and its figures."""
     folder = tmp_path_factory.mktemp("decoded")
     outcome = succeed(
         folder,
@@ -28,7 +28,7 @@ def rows_of(block):
     return {row["name"]: row for row in block["rows"]}
 
 
-def test_all_rows_are_there(decoded):
+def test_all_rows_are_measured_and_printed(decoded):
     outcome, figures = decoded
     (block,) = figures["blocks"]
     assert sorted(rows_of(block)) == sorted(ROWS)
@@ -38,18 +38,18 @@ def test_all_rows_are_there(decoded):
     assert not outcome.err
 
 
-def test_rows_that_promise_the_same_output_give_it(decoded):
+def test_exact_rows_have_the_same_output(decoded):
     (block,) = decoded[1]["blocks"]
     for name, row in rows_of(block).items():
         assert row["exact"] == (name in EXACT)
         if name in EXACT:
             assert row["tokens_differing"] == row["sentences_differing"] == 0
-            # 4 candidates a sentence, of lengths about the reference's, with BOS and EOS
+            # 4 candidates per sentence, about as long as the reference, with BOS and EOS
             wanted = 5 * 4 * (decoded[1]["subwords_per_reference"] + 2)
             assert row["tokens_compared"] == pytest.approx(wanted, abs=5 * 4)
 
 
-def test_all_rows_make_as_many_tokens_as_the_references_have(decoded):
+def test_outputs_are_as_long_as_the_references(decoded):
     (block,) = decoded[1]["blocks"]
     for name, row in rows_of(block).items():
         made = row["tokens_per_second"] / row["sentences_per_second"]
@@ -59,7 +59,7 @@ def test_all_rows_make_as_many_tokens_as_the_references_have(decoded):
         assert made == pytest.approx(wanted, rel=0.2 if loose else 1e-6)
 
 
-def test_figures_belong_together(decoded):
+def test_figures_are_consistent(decoded):
     figures = decoded[1]
     for block in figures["blocks"]:
         first = block["rows"][0]
@@ -72,7 +72,7 @@ def test_figures_belong_together(decoded):
     assert not any(model["trained"] for model in figures["models"].values())
 
 
-def test_checkpoints_and_found_settings(corpus, model, teacher, tmp_path):
+def test_checkpoints_and_tuned_settings(corpus, model, teacher, tmp_path):
     settings = tmp_path / "found.toml"
     settings.write_text("decoding_steps = 3\nlength_beam_size = 2\nbleu_mbr = true\n")
     outcome = succeed(
@@ -84,7 +84,7 @@ def test_checkpoints_and_found_settings(corpus, model, teacher, tmp_path):
     figures = json.loads(outcome.out)
     assert all(model["trained"] for model in figures["models"].values())
     rows = rows_of(figures["blocks"][0])
-    # with one candidate there is nothing to count
+    # with one candidate, there are no n-grams to count
     assert list(rows) == ["plain", "engine", "tuned", "transformer"]
     assert rows["engine"]["tokens_differing"] == 0
     assert "tokens_differing" not in rows["tuned"]
@@ -98,10 +98,10 @@ def test_checkpoints_and_found_settings(corpus, model, teacher, tmp_path):
     "options, title",
     [
         ("--objective d3pm --process uniform", "b = 2 x 2"),
-        ("--objective flexible", "b = 1 x 4"),  # which has no lengths to try
+        ("--objective flexible", "b = 1 x 4"),  # predicts no lengths
     ],
 )
-def test_a_discrete_model_is_measured_as_any_other(corpus, tmp_path, options, title):
+def test_decoding_with_discrete_models(corpus, tmp_path, options, title):
     outcome = succeed(
         tmp_path,
         *("difformer", "bench", "decode", corpus.joined, *TINY, "--sentences", 4, "--steps", 3),
@@ -114,7 +114,7 @@ def test_a_discrete_model_is_measured_as_any_other(corpus, tmp_path, options, ti
     assert title in block["title"]
     rows = rows_of(block)
     assert rows["engine"]["exact"] and rows["engine"]["tokens_compared"] > 4 * 4 * 2
-    # draws whose numbers lie at round-off of a boundary may fall otherwise
+    # a draw within round-off of a boundary may differ
     assert rows["engine"]["tokens_differing"] <= 0.02 * rows["engine"]["tokens_compared"]
     assert figures["limit"]["rows"][0]["operations"] > 0
     if options == "--objective flexible":
@@ -126,7 +126,7 @@ def test_a_discrete_model_is_measured_as_any_other(corpus, tmp_path, options, ti
 
 
 @pytest.mark.slow
-def test_a_discrete_model_is_trained_by_its_own_criterion(corpus, tmp_path):
+def test_a_discrete_model_trains_with_its_own_criterion(corpus, tmp_path):
     outcome = succeed(
         tmp_path,
         *("difformer", "bench", "train", corpus.joined, *TINY, "--max-tokens", 100),
@@ -139,7 +139,7 @@ def test_a_discrete_model_is_trained_by_its_own_criterion(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_how_the_cost_grows(corpus, tmp_path):
+def test_scaling(corpus, tmp_path):
     outcome = succeed(
         tmp_path,
         *("difformer", "bench", "decode", corpus.joined, *TINY, "--sentences", 3, "--scaling"),
@@ -193,7 +193,7 @@ def test_training(corpus, tmp_path):
         (["--settings", "no.toml", "--rows", "tuned"], "no.toml: No such file"),
     ],
 )
-def test_mistakes_get_one_line(corpus, tmp_path, arguments, message):
+def test_bad_options_get_one_line(corpus, tmp_path, arguments, message):
     command = ["bench", "decode", corpus.joined, *TINY, "--sentences", 3, "--rows", "plain"]
     line = error_line(run(tmp_path, "difformer", *command, *arguments))
     assert re.search(message, line), line
