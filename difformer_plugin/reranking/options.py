@@ -1,7 +1,7 @@
 """The options of reranking, and the reranker that they choose."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
@@ -12,6 +12,7 @@ from difformer_plugin.reranking.mbr import MinimumBayesRisk
 from difformer_plugin.reranking.own import OwnProbability
 from difformer_plugin.reranking.reranker import Reranker
 from difformer_plugin.reranking.teacher import TeacherProbability
+from difformer_plugin.reranking.weighted import WeightedRerankers, known_rerankers, parse_weights
 
 
 @dataclass
@@ -23,6 +24,11 @@ class RerankingOptions(FairseqDataclass):
         False,
         "choose the candidate that a teacher finds likeliest (--path difformer.pt:teacher.pt)",
     )
+    rerank: Optional[str] = option(
+        None,
+        "choose the candidate with the highest weighted sum of scores, as "
+        f"mbr=1,teacher=0.5,length=0.1; there are {', '.join(known_rerankers())}",
+    )
     mbr_remove_bpe: str = option(
         "@@ ", "how --bleu-mbr joins subwords to words, as fairseq's --post-process"
     )
@@ -32,6 +38,10 @@ def check_reranking(options: Any) -> None:
     """Raise a UserError for options that contradict each other."""
     if options.bleu_mbr and options.ppl_mbr:
         raise UserError("--bleu-mbr and --ppl-mbr exclude each other: choose one")
+    if options.rerank is not None:
+        if options.bleu_mbr or options.ppl_mbr:
+            raise UserError("--rerank chooses instead of --bleu-mbr and --ppl-mbr: give it alone")
+        parse_weights(options.rerank)
 
 
 def build_reranker(options: Any, dictionary: Dictionary) -> Reranker:
@@ -40,6 +50,8 @@ def build_reranker(options: Any, dictionary: Dictionary) -> Reranker:
     Args:
         dictionary: of the target.
     """
+    if options.rerank is not None:
+        return WeightedRerankers(options, dictionary)
     if options.bleu_mbr:
         return MinimumBayesRisk(options, dictionary)
     if options.ppl_mbr:
