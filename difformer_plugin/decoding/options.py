@@ -6,6 +6,7 @@ from typing import Any, Optional
 import torch
 from fairseq.dataclass import FairseqDataclass
 
+from difformer_plugin.decoding.combination import GuidanceOptions
 from difformer_plugin.diffusion.categorical import samplers as _token_samplers  # noqa: F401
 from difformer_plugin.diffusion.gaussian import samplers as _gaussian_samplers  # noqa: F401
 from difformer_plugin.diffusion.gaussian.rescaling import check_factor
@@ -51,7 +52,7 @@ SAMPLER_OPTIONS = frozenset(f.name for f in fields(SamplerOptions)) - {"_name"}
 
 
 @dataclass
-class DecodingOptions(SamplerOptions, RerankingOptions):
+class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
     decoding_steps: int = option(20, "K, the number of steps of the reverse process")
     decoding_early_stopping: int = option(0, "E, leave out the last E of these steps (Sec. 4.3)")
     decoding_fixed_t: Optional[float] = option(

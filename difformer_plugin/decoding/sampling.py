@@ -3,6 +3,7 @@
 from typing import Any
 
 from difformer_plugin.decoding.candidates import LENGTH_OPTIONS
+from difformer_plugin.decoding.combination import check_guidance
 from difformer_plugin.decoding.options import FIXED_LENGTH_OPTIONS, SAMPLER_OPTIONS, DecodingOptions
 from difformer_plugin.diffusion.sampler import SAMPLERS, Sampler, settings_of
 from difformer_plugin.errors import UserError, translated
@@ -46,6 +47,7 @@ def check_decoding(model: Family, options: Any) -> type[Sampler]:
     with translated(**{field: flag(f"decoding_{field}") for field in own}):
         kind.check(**own)
     check_read(model, kind, options)
+    check_guidance(model, options)
     if kind.ignores_noise(**own) and options.noise_beam_size > 1:
         given = ", ".join(f"{flag('decoding_' + field)} {own[field]}" for field in own)
         raise UserError(

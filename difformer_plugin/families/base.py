@@ -49,6 +49,9 @@ class DiffusionModel(BaseFairseqModel):
         self.cfg = cfg
         self.encoder, self.denoiser = encoder, denoiser
         self.length_predictor = length_predictor
+        self.no_source = None  # what is read in place of an absent source's states
+        if cfg.source_dropout > 0:
+            self.no_source = nn.Parameter(torch.zeros(cfg.model_dim))
         # What decoding derives from the weights: denoisers in other precisions, and CUDA graphs.
         # Cleared when the weights change.
         self.derived: dict[Any, Any] = {}
@@ -58,6 +61,11 @@ class DiffusionModel(BaseFairseqModel):
     def predicts_length(self) -> bool:
         """Whether the length is predicted before anything is drawn."""
         return self.length_predictor is not None
+
+    @property
+    def knows_no_source(self) -> bool:
+        """Whether it was trained with absent sources."""
+        return self.no_source is not None
 
     def prepare_training(self, task: Any) -> None:
         """Choose what is left to be chosen before the first update; the task has the data."""
@@ -87,6 +95,7 @@ class DiffusionModel(BaseFairseqModel):
             t: (B,).
             conditioned: bool (B,), sentences whose prediction reads an earlier one.
         """
+        memory = self.drop_sources(memory)
         conditions = self.denoiser.conditions(memory)
         previous = torch.zeros_like(z_t)
         if self.cfg.self_cond and conditioned.any():
@@ -103,6 +112,24 @@ class DiffusionModel(BaseFairseqModel):
             # Autocast would keep the weights that it cast without gradients for the next pass.
             torch.clear_autocast_cache()
         return self.denoiser.denoise(z_t, t, layout, conditions, previous)
+
+    def drop_sources(self, memory: Memory) -> Memory:
+        """The memory of training, in which some sources are absent (--source-dropout).
+
+        In evaluation mode none is.
+        """
+        if self.no_source is None or not self.training:
+            return memory
+        generator = rank_generator(memory.mask.device)
+        u = torch.rand(len(memory.mask), device=memory.mask.device, generator=generator)
+        absent = (u < self.cfg.source_dropout)[:, None, None]
+        states = torch.where(absent, self.without_source(memory).states, memory.states)
+        return Memory(states, memory.mask)
+
+    def without_source(self, memory: Memory) -> Memory:
+        """The memory of the same sentences with one learned state in place of each position's."""
+        states = self.no_source.to(memory.states.dtype).expand_as(memory.states)
+        return Memory(states, memory.mask)
 
     def select_conditions(
         self, conditions: Conditions, memory: Memory, sentences: torch.Tensor

@@ -39,6 +39,7 @@ class Family(Protocol):
         predicts_length: whether `length_predictor` fixes the length before anything is drawn;
             otherwise the sampler grows the target.
         diffuses_embeddings: whether its state is a latent, which Gaussian noise corrupts.
+        knows_no_source: whether it was trained with absent sources, for `without_source`.
         noise_dim: random numbers that a token needs in a step.
         diffusion_steps: T, or None where training has continuous time.
         encoder: source tokens (B, S) -> Memory.
@@ -51,6 +52,7 @@ class Family(Protocol):
     reads: ClassVar[frozenset[str]]
     diffuses_embeddings: ClassVar[bool]
     predicts_length: bool
+    knows_no_source: bool
     noise_dim: int
     diffusion_steps: int | None
     encoder: Any
@@ -74,6 +76,9 @@ class Family(Protocol):
 
     def conditions(self, memory: Memory, dtype: torch.dtype | None = None) -> Conditions:
         """What predictions read of the sources, in a precision (None: the model's own)."""
+
+    def without_source(self, memory: Memory) -> Memory:
+        """The memory of the same sentences as if their sources were absent."""
 
     def predict(
         self,

@@ -72,6 +72,12 @@ class NetworkConfig(FairseqDataclass):
     self_cond_before_proj: bool = option(
         False, "join that prediction before the projection to the model dimension, not after it"
     )
+    # guidance
+    source_dropout: float = option(
+        0.0,
+        "probability that a training sentence is denoised without its source, which "
+        "classifier-free guidance (--guidance-scale) needs",
+    )
     # length
     sg_length_pred: bool = option(False, "no gradient from the length predictor to the encoder")
     pred_length_offset: bool = option(
@@ -138,7 +144,7 @@ def check_network(cfg):
                 f"--{side}-attention-heads must divide --model-dim ({cfg.model_dim}), "
                 f"which {heads} does not"
             )
-    for name in ("dropout", "attention_dropout", "activation_dropout"):
+    for name in ("dropout", "attention_dropout", "activation_dropout", "source_dropout"):
         if not 0 <= getattr(cfg, name) < 1:
             raise UserError(
                 f"--{name.replace('_', '-')} must be in [0, 1), not {getattr(cfg, name):g}"
