@@ -39,7 +39,7 @@ def main():
     parser.add_argument("--repetitions", type=int, default=9)
     args = parser.parse_args()
     register()
-    from difformer_plugin.checkpoints.stored import load_without_data
+    from difformer_plugin.checkpoints.without_data import load_without_data
     from difformer_plugin.families.embeddings.objective import DifformerLoss, DifformerLossConfig
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

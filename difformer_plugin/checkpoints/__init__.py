@@ -1,1 +1,1 @@
-"""Which weights? Averages, dictionary fingerprints and safe loading."""
+"""Which weights? Averages, dictionary fingerprints, loading and saving."""

@@ -1,34 +1,38 @@
-"""A mark of the dictionaries in every checkpoint, so that weights meet only their own."""
+"""Fingerprints of the dictionaries in every checkpoint, so that weights meet only their own."""
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from fairseq.data import Dictionary
+from torch import nn
 
 from difformer_plugin.errors import UserError
 
-KEY = "dictionary_version"  # fairseq's moving averages leave out what is called a version
+KEY = "dictionary_version"  # of the state dict; fairseq's moving averages skip names with "version"
 TABLES = ("encoder.embed_tokens.weight", "denoiser.embed_tokens.weight")
 SIDES = ("source", "target")
 
 
-def fingerprint(dictionary):
-    """48 bits of a hash over the symbols in their order.
+def fingerprint(dictionary: Dictionary) -> int:
+    """A 48-bit hash of the symbols in their order.
 
-    48, since averaging checkpoints adds them up in 64 bits before it divides.
+    48 bits, since a script that averages checkpoints sums them in 64 bits before it divides.
     """
     digest = hashlib.blake2b("\n".join(dictionary.symbols).encode(), digest_size=6).digest()
     return int.from_bytes(digest, "little")
 
 
-def check_dictionaries(model, state):
-    """Compare the dictionaries of a state dict with the model's.
+def check_dictionaries(model: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check that a state dict was trained with the model's dictionaries.
 
-    A state without a fingerprint (a converted one) is compared by size only.
+    A state without fingerprints (of a converted checkpoint) is compared by size only.
 
     Returns:
-        the state with the model's fingerprint where it had none.
+        the state, with the model's fingerprints if it had none.
     Raises:
-        UserError: they differ.
+        UserError: the dictionaries differ.
     """
     own_state = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
     marks = state.get(KEY)
@@ -49,11 +53,11 @@ def check_dictionaries(model, state):
     return state if marks is not None else {**state, KEY: own_state[KEY]}
 
 
-def check_table_sizes(state, source_types, target_types):
-    """Compare any fairseq model's embedding tables with the data's dictionaries, by size.
+def check_table_sizes(state: Mapping[str, Any], source_types: int, target_types: int) -> None:
+    """Check that any fairseq model's embedding tables have the sizes of the data's dictionaries.
 
     Raises:
-        UserError: they differ.
+        UserError: a size differs.
     """
     sides = (
         ("source", "encoder.embed_tokens.weight", source_types),

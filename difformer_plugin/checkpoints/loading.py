@@ -39,7 +39,8 @@ class UnreadableCheckpointError(UserError, pickle.UnpicklingError):
 
 def _plain_types() -> list:
     """The classes and functions that rebuild plain data, under the names of NumPy 1 and 2."""
-    array, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
+    array: Any = np.zeros(1).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(kind)) for kind in (np.int32, np.int64, np.float32, np.float64)}
     before_numpy_2 = [
         (function, f"numpy.core.multiarray.{function.__name__}") for function in (array, scalar)

@@ -44,7 +44,8 @@ def one_line_hook(original: Hook) -> Hook:
 def _one_line(error: BaseException) -> str | None:
     """What a user needs to read of an error, or None if it is a bug and wants a traceback."""
     if isinstance(error, ProcessRaisedException):  # holds the other process's traceback as text
-        names = "|".join(kind.__name__ for kind in (UserError, *UserError.__subclasses__()))
+        kinds: list[type] = [UserError, *UserError.__subclasses__()]
+        names = "|".join(kind.__name__ for kind in kinds)
         lines = re.findall(rf"^[\w.]+\.(?:{names}): (.*)", str(error), re.MULTILINE)
         return lines[-1] if lines else None
     cause: BaseException | None = error

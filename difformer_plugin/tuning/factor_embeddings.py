@@ -156,7 +156,7 @@ class TrainedEmbeddings(NormalEmbeddings):
     ) -> None:
         import torch
 
-        from difformer_plugin.checkpoints.stored import load_without_data
+        from difformer_plugin.checkpoints.without_data import load_without_data
 
         model = load_without_data(path)
         device = "cuda" if torch.cuda.is_available() else "cpu"
