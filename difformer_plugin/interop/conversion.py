@@ -1,12 +1,20 @@
-"""Checkpoints of the authors' implementation (fairseq 0.10, task and arch `difformer`) to ours.
+"""Convert checkpoints of the authors' implementation of Difformer (fairseq 0.10) to ours.
 
-Their pickle names two enums of their own package. They are read as harmless stand-ins, so that no
-code of the checkpoint runs and weights-only loading stays on.
+Converted are
+
+- the options, under our names and split into model, criterion and task (`convert_options`),
+- the weights, under our names (`convert_weights`).
+
+Not converted are the state of the optimizer and of the training. In this package, "original" refers
+to the authors' implementation.
 """
 
+import argparse
 import enum
-import types
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from os import PathLike
+from typing import Any
 
 import torch
 from fairseq.dataclass.configs import FairseqConfig
@@ -18,7 +26,7 @@ from difformer_plugin.families.embeddings.config import DifformerConfig, check_c
 from difformer_plugin.families.embeddings.objective import DifformerLossConfig
 from difformer_plugin.tasks.diffusion_translation import DiffusionTranslationConfig
 
-# What their implementation can do and ours does not, with the value that means "not used".
+# Original options that ours does not have, with the value that means "not used".
 UNSUPPORTED = {
     "adaptive_input": False,
     "adaptive_softmax_cutoff": None,
@@ -35,27 +43,45 @@ UNSUPPORTED = {
     "src_embedding_copy": False,
     "tie_adaptive_weights": False,
 }
-# Names that they gave to the same option at one time or another.
+# Earlier names of original options -> later names, which are ours.
 RENAMED = {"noise_factor": "rescaling_factor", "decoding_noise_factor": "decoding_rescaling_factor"}
-POSITIONS = 1024  # what their code falls back to where no position limit was given
+DEFAULT_MAX_POSITIONS = 1024  # if the original options give no limit
 
 
 def _stand_in(name, position):
-    """An enum under the name by which their pickle asks for it."""
+    """A stand-in for an enum of the original package, under the name that its pickle refers to."""
     kind = enum.Enum(name, {f"NO_{position}": 1, "BEFORE_PROJ": 2, "AFTER_PROJ": 3})
     kind.__module__, kind.__qualname__ = "difformer.modules", name
     return kind
 
 
+# With these, original checkpoints load in weights-only mode, so that none of their code runs.
 EMBED_NORM_POSITION = _stand_in("EmbedNormPosition", "EMBED_NORM")
 SELF_COND_POSITION = _stand_in("SelfCondPosition", "SELF_COND")
 
 
-def load_original(path):
-    """Read a checkpoint of the authors' implementation.
+@dataclass(frozen=True)
+class ConvertedOptions:
+    """Original options as ours.
+
+    Attributes:
+        model: of the model.
+        criterion: of its criterion.
+        task: of the task, options of decoding included.
+    """
+
+    model: DifformerConfig
+    criterion: DifformerLossConfig
+    task: DiffusionTranslationConfig
+
+
+def load_original(path: str | PathLike) -> tuple[argparse.Namespace, dict[str, torch.Tensor]]:
+    """Read an original checkpoint without running its code.
 
     Returns:
-        its options (argparse.Namespace) and its state dict.
+        its options and its state dict.
+    Raises:
+        UserError: the file is another checkpoint, or unreadable.
     """
     allow_plain_types()  # before the context manager, which on exit forbids what it has allowed
     with torch.serialization.safe_globals([EMBED_NORM_POSITION, SELF_COND_POSITION]):
@@ -69,11 +95,12 @@ def load_original(path):
     return args, checkpoint["model"]
 
 
-def convert_options(args):
-    """Their options as ours: the model's, the criterion's and the task's.
+def convert_options(args: argparse.Namespace) -> ConvertedOptions:
+    """Convert original options.
 
     Raises:
-        UserError: an option is in use that ours does not have; all such are named.
+        UserError: options are in use that ours does not have (all of them are named), or a value
+            is impossible.
     """
     given = {RENAMED.get(name, name): value for name, value in vars(args).items()}
     missing = [
@@ -85,35 +112,38 @@ def convert_options(args):
         raise UserError(f"options that this implementation does not have: {', '.join(missing)}")
     for name in ("max_source_positions", "max_target_positions"):
         if given.get(name) is None:
-            given[name] = POSITIONS
+            given[name] = DEFAULT_MAX_POSITIONS
     given["share_decoder_input_output_embed"] = bool(
         given.get("share_decoder_input_output_embed") or given.get("share_all_embeddings")
     )
-    for name in ("embed_norm_affine", "embed_norm_before_proj"):  # theirs may do nothing
+    for name in ("embed_norm_affine", "embed_norm_before_proj"):  # without embed_norm, no effect
         given[name] = bool(given.get(name) and given.get("embed_norm"))
     given["self_cond_before_proj"] = bool(
         given.get("self_cond_before_proj") and given.get("self_cond")
     )
-    # tables are in the checkpoint; where they once came from no longer matters
+    # The tables are in the checkpoint; the files that they were initialised from may be gone.
     given["encoder_embed_path"] = given["decoder_embed_path"] = None
 
     def pick(config):
         names = {f.name for f in fields(config)} - {"_name"}
         return config(**{name: value for name, value in given.items() if name in names})
 
-    options = types.SimpleNamespace(
-        model=pick(DifformerConfig), criterion=pick(DifformerLossConfig)
-    )
-    check_config(options.model)
-    options.task = pick(DiffusionTranslationConfig)
-    return options
+    model = pick(DifformerConfig)
+    check_config(model)
+    return ConvertedOptions(model, pick(DifformerLossConfig), pick(DiffusionTranslationConfig))
 
 
-def convert_weights(state, cfg):
-    """Their state dict under our names.
+def convert_weights(
+    state: Mapping[str, torch.Tensor], cfg: DifformerConfig
+) -> dict[str, torch.Tensor]:
+    """Rename the weights of an original state dict.
 
+    Entries that are no weights (versions, and tables of sinusoidal positions) are dropped.
+
+    Args:
+        cfg: see `convert_options`.
     Raises:
-        UserError: a weight has no place in our model.
+        UserError: our model has no such weight.
     """
     norm = "norm_z_0" if cfg.embed_norm_before_proj else "norm_hidden"
     prefixes = {
@@ -129,17 +159,23 @@ def convert_weights(state, cfg):
             continue
         prefix = next((p for p in prefixes if name.startswith(p)), None)
         if prefix is None:
-            raise UserError(f"the checkpoint has a weight of unknown purpose: {name}")
+            raise UserError(
+                f"the checkpoint has a weight that this implementation does not know: {name}"
+            )
         converted[prefixes[prefix] + name.removeprefix(prefix)] = tensor
     if "denoiser.output_projection.weight" not in converted:
         converted["denoiser.output_projection.weight"] = converted["denoiser.embed_tokens.weight"]
     return converted
 
 
-def convert_checkpoint(path):
-    """A checkpoint of ours (a dict to be saved) from one of theirs.
+def convert_checkpoint(path: str | PathLike) -> dict[str, Any]:
+    """Read an original checkpoint, and convert it.
 
-    It has no optimizer state: training starts from it with --finetune-from-model.
+    Returns:
+        a checkpoint of ours, to be saved. It has no optimizer state: training starts from it with
+        --finetune-from-model.
+    Raises:
+        UserError: see `load_original`, `convert_options` and `convert_weights`.
     """
     args, state = load_original(path)
     options = convert_options(args)

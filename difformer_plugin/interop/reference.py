@@ -1,14 +1,21 @@
-"""Recompute what another implementation of Difformer recorded, and compare.
+"""Compare our numbers with those recorded from the authors' implementation.
 
-A reference folder holds `checkpoint.pt` of the authors' implementation, the `settings.json` that
-matter, a `data-bin`, and `expected.npz`: every array of one batch, from the embeddings to a whole
-reverse process, with the noise that went in.
+A reference folder holds
+
+- `checkpoint.pt`, of the authors' implementation;
+- `settings.json`, the options that matter, which complete those of the checkpoint;
+- `data-bin`, for the dictionaries;
+- `expected.npz`, the arrays of one batch: its inputs, with all noise that was drawn, and what the
+  authors' implementation computed, from the embeddings to a whole reverse process.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,17 +23,47 @@ from fairseq.data import Dictionary
 
 from difformer_plugin.decoding.candidates import length_beam
 from difformer_plugin.decoding.loop import predictor, reverse_process
+from difformer_plugin.decoding.sampling import build_sampler
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.embeddings.model import Difformer, DiffusionOutput
 from difformer_plugin.families.embeddings.objective import DifformerLoss
 from difformer_plugin.interop.conversion import convert_options, convert_weights, load_original
 from difformer_plugin.networks.layout import Layout
+from difformer_plugin.tasks.diffusion_translation import DiffusionTranslationConfig
 
 FILES = ("checkpoint.pt", "settings.json", "expected.npz", "data-bin")
 
 
-def load_reference(folder):
-    """A reference folder's model (in evaluation mode), criterion, decoding options and arrays."""
+Arrays = dict[str, torch.Tensor]
+
+
+class Comparison(NamedTuple):
+    """One array compared.
+
+    Attributes:
+        name: of the array.
+        shape: of the recorded array.
+        difference: the largest absolute difference; infinite if the shapes differ.
+        passed: whether it is within the tolerance.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    difference: float
+    passed: bool
+
+
+def load_reference(
+    folder: str | PathLike,
+) -> tuple[Difformer, DifformerLoss, DiffusionTranslationConfig, Arrays]:
+    """Read a reference folder.
+
+    Returns:
+        the model in evaluation mode, its criterion, the options of decoding, and the recorded
+        arrays.
+    Raises:
+        UserError: a file is missing, or settings contradict the checkpoint.
+    """
     folder = Path(folder)
     for name in FILES:
         if not (folder / name).exists():
@@ -56,8 +93,18 @@ def load_reference(folder):
 
 
 @torch.no_grad()
-def recompute(model, criterion, options, expected):
-    """Every array of `expected` that is not an input, by our implementation, under its name."""
+def recompute(
+    model: Difformer,
+    criterion: DifformerLoss,
+    options: DiffusionTranslationConfig,
+    expected: Arrays,
+) -> Arrays:
+    """Compute every recorded array that is not an input, under its recorded name.
+
+    Args:
+        options: of decoding.
+        expected: the recorded arrays, of which only the inputs are used.
+    """
     denoiser, target = model.denoiser, expected["target"]
     mask = target.ne(denoiser.pad)
     ours = {}
@@ -94,13 +141,14 @@ def recompute(model, criterion, options, expected):
 
 
 def _decode(model, memory, mask, options, expected):
-    """The recorded reverse process, with the recorded noise and the true lengths."""
+    """Decode with the recorded noise and the reference lengths, and record every step."""
     steps = len(expected["decode_noise"])
-    process = model.decoding_process(replace(options, decoding_steps=steps))
+    sampler = build_sampler(model, replace(options, decoding_steps=steps))
+    process = sampler.process
     xi, lam, log_variance = process.posterior_coefficients
     seen = {"decode_z": [], "decode_z_0_hat": [], "decode_tokens": []}
 
-    layout, context = Layout.dense(mask), model.context(memory)
+    layout, conditions = Layout.dense(mask), model.conditions(memory)
     batch = (*mask.shape, -1)
 
     def noise(k):
@@ -110,13 +158,19 @@ def _decode(model, memory, mask, options, expected):
     def observe(k, z, z_0_hat):
         seen["decode_z"].append(z.view(batch))
         seen["decode_z_0_hat"].append(z_0_hat.view(batch))
-        # recorded at all positions, those beyond a sentence's end too
+        # recorded at all positions, padding included
         seen["decode_tokens"].append(model.round(z_0_hat)[0].view(mask.shape))
 
-    def predict(z, timestep, previous):
-        return model.predict(z, timestep, layout, context, previous)
+    def predict(z, time, previous):
+        return model.predict(z, time, layout, conditions, previous)
 
-    reverse_process(process, predictor(model, options, predict), noise, observe=observe)
+    reverse_process(
+        sampler,
+        predictor(model, options, predict),
+        noise,
+        observe=observe,
+        layout=lambda: layout,
+    )
     return {
         "decode_timestep_map": torch.from_numpy(process.timesteps),
         "decode_alphas_cumprod": torch.from_numpy(process.alphas_cumprod),
@@ -126,20 +180,22 @@ def _decode(model, memory, mask, options, expected):
     } | {name: torch.stack(values) for name, values in seen.items()}
 
 
-def compare(ours, expected, tolerance=1e-4):
-    """A row for each array: name, shape, largest absolute difference, whether it passes.
+def compare(
+    ours: Arrays, expected: Mapping[str, torch.Tensor], tolerance: float = 1e-4
+) -> list[Comparison]:
+    """Compare our arrays with the recorded ones.
 
-    Whole numbers must be equal; the others may differ by `tolerance`.
+    Args:
+        tolerance: the largest difference allowed between floating-point numbers; integers and
+            booleans must be equal.
     """
     rows = []
     for name, value in ours.items():
         theirs = expected[name]
         if value.shape != theirs.shape:
-            rows.append((name, tuple(theirs.shape), float("inf"), False))
+            rows.append(Comparison(name, tuple(theirs.shape), float("inf"), False))
             continue
         difference = (value.double() - theirs.double()).abs().max().item()
-        whole = not theirs.dtype.is_floating_point
-        rows.append(
-            (name, tuple(theirs.shape), difference, difference <= (0 if whole else tolerance))
-        )
+        allowed = tolerance if theirs.dtype.is_floating_point else 0
+        rows.append(Comparison(name, tuple(theirs.shape), difference, difference <= allowed))
     return rows
