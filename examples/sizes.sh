@@ -1,8 +1,8 @@
-# Models and their training, by size: what the run.sh of a data set chooses from.
+# Model sizes with their training hyper-parameters; the run.sh of a data set chooses one.
 #
-# `stages` are those of the data set; `teacher`, `difformer` and `cmlm` options of fairseq-train,
-# `teacher_batch` and `difformer_batch` tokens of an update, on all devices together. Discrete
-# diffusion has those of the Difformer.
+# Each function sets `teacher`, `difformer` and `cmlm` to options of fairseq-train, and
+# `teacher_batch` and `difformer_batch` to the tokens per update on all devices together. Discrete
+# diffusion uses the values for Difformer. `stages` are the default stages of the data set.
 learned="--apply-bert-init --encoder-learned-pos --decoder-learned-pos"
 stages="prepare train_teacher distill train average train_cmlm evaluate"
 max_tokens=8192 max_dgs=0.15 evaluation=
@@ -11,7 +11,7 @@ schedule() { # LR WARMUP UPDATES
   echo "--lr $1 --lr-scheduler inverse_sqrt --warmup-updates $2 --max-update $3"
 }
 
-# Table 21, IWSLT14
+# The paper's Table 21, IWSLT14.
 iwslt() {
   teacher="--arch transformer_iwslt_de_en --dropout 0.3 --weight-decay 1e-4 --clip-norm 0
     $(schedule 5e-4 4000 100000)"
@@ -23,7 +23,7 @@ iwslt() {
     $(schedule 5e-4 10000 300000)"
 }
 
-# Table 21, WMT14, WMT16 and Gigaword
+# The paper's Table 21, WMT14, WMT16 and Gigaword.
 base() {
   teacher="--arch transformer --dropout 0.1 --weight-decay 0 --clip-norm 0
     $(schedule 7e-4 4000 100000)"
@@ -33,8 +33,8 @@ base() {
   cmlm="--dropout 0.1 $learned $(schedule 5e-4 10000 300000)"
 }
 
-# Table 21, QQP, Wiki-Auto and Quasar-T, where the paper trains on the raw targets: a teacher,
-# its distillation and a CMLM are there for those who name these stages
+# The paper's Table 21, QQP, Wiki-Auto and Quasar-T. The paper trains on the raw targets here, so the
+# teacher, its distillation and CMLM run only if their stages are named.
 wide() { # LR WARMUP UPDATES BATCH
   stages="prepare train average evaluate"
   teacher="--arch transformer --dropout 0.1 --weight-decay 0 --clip-norm 0
@@ -47,7 +47,7 @@ wide() { # LR WARMUP UPDATES BATCH
     --dropout 0.1 $learned $(schedule "$1" "$2" "$3")"
 }
 
-# For a CPU. In few updates sinusoidal positions learn faster (benchmarks/multi30k.md).
+# For a CPU. With few updates, sinusoidal positions learn faster (benchmarks/multi30k.md).
 small() {
   local layers="--encoder-layers 4 --encoder-attention-heads 4
     --decoder-layers 4 --decoder-attention-heads 4"
@@ -64,7 +64,7 @@ small() {
     --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --dropout 0.1 $slow"
 }
 
-# Another for small corpora, of 13 million parameters, for a GPU.
+# For small corpora on a GPU: 13 million parameters.
 medium() {
   local size="--encoder-layers 6 --decoder-layers 6
     --encoder-attention-heads 4 --decoder-attention-heads 4
@@ -78,7 +78,7 @@ medium() {
   cmlm="$size $dims --dropout 0.2 $(schedule 1e-3 4000 40000)"
 }
 
-# what SIZE says, for data sets that have the choice
+# The size in $SIZE, for data sets that offer a choice.
 small_or_medium() {
   case "${SIZE-small}" in
     small | medium) "${SIZE-small}" ;;

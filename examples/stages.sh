@@ -1,22 +1,30 @@
-# From raw text to a score, in stages: what the run.sh of each data set sets and this file does.
+# From raw text to a score, in stages. The run.sh of each data set sets variables and sources this.
 #
 #   examples/DATASET/run.sh RAW OUT [STAGE ...]
 #
-# Stages: prepare, train_teacher, distill, train, average, evaluate, and train_cmlm, the baseline;
-# without names, those of the data set's `stages`, in this order. Each goes on where it was
-# interrupted, is left out where it is finished, and is given more options by a variable of its own:
-# PREPARE, TRAIN_TEACHER, DISTILL, TRAIN, TRAIN_CMLM, TRAIN_DISCRETE, GENERATE, EVALUATE (as
-# TRAIN="--max-update 1000"). TEACHER_AVERAGE, AVERAGE_BEST and CMLM_AVERAGE are the numbers of
-# checkpoints averaged (5), RESCALING the options of noise rescaling. DATA=raw trains on the raw
-# targets, DATA=distilled on the others; GPUS=0 on the CPU; PRECISION=--bf16 is instead of --fp16
-# on GPUs and --cpu there. DRY_RUN=1 prints the commands and runs nothing.
+# Stages: prepare, train_teacher, distill, train, average, train_cmlm (a baseline) and evaluate. By
+# default all stages in the data set's `stages` run, in this order. An interrupted stage resumes, and
+# a finished one is skipped.
 #
-# Two more stages, for those who name them, are of discrete diffusion: train_discrete and
-# evaluate_discrete. FAMILIES="mdlm d3pm-uniform" says of which (mdlm): an objective, and behind a
-# hyphen its process where that is not absorbing. There are mdlm, d3pm, d3pm-uniform, d3pm-nearest
-# (with the teacher's embeddings), sedd, sedd-uniform and flexible. Each has what is its own in OUT:
-# d3pm-uniform/, d3pm-uniform.pt, d3pm-uniform.bound (fairseq-validate on the test set) and, for
-# each of the numbers of steps K="1 5 20" (20), d3pm-uniform-k20-b1.out with one candidate and
+# Environment variables (defaults in parentheses):
+#   PREPARE, TRAIN_TEACHER, DISTILL, TRAIN, TRAIN_CMLM, TRAIN_DISCRETE, GENERATE, EVALUATE
+#              more options for the commands of a stage, such as TRAIN="--max-update 1000"
+#   TEACHER_AVERAGE, AVERAGE_BEST, CMLM_AVERAGE
+#              number of checkpoints to average (5)
+#   RESCALING  options of noise rescaling (--rescaling-factor auto and the data set's --max-dgs)
+#   DATA       raw or distilled: which targets to train on (distilled, if `stages` has distill)
+#   GPUS       number of GPUs (all); 0 runs on the CPU
+#   PRECISION  option for the precision, such as --bf16 (--fp16 on GPUs, --cpu without)
+#   DRY_RUN    1 prints the commands without running them
+#
+# Two more stages, train_discrete and evaluate_discrete, run only if they are named. They train and
+# evaluate discrete diffusion:
+#   FAMILIES   models to train (mdlm): mdlm, d3pm, d3pm-uniform, d3pm-nearest (with the teacher's
+#              embeddings), sedd, sedd-uniform, flexible. The name is the objective, followed by the
+#              process if that is not absorbing.
+#   K          numbers of decoding steps (20), such as K="1 5 20"
+# For d3pm-uniform, for example, OUT receives d3pm-uniform/, d3pm-uniform.pt, d3pm-uniform.bound (from
+# fairseq-validate on the test set) and, for each K, d3pm-uniform-k20-b1.out with one candidate and
 # d3pm-uniform-k20-b10.out with ten.
 set -euo pipefail
 
@@ -40,13 +48,13 @@ user_dir=$(difformer user-dir)
 gpus=${GPUS-$(python -c "import torch; print(torch.cuda.device_count())")}
 precision=${PRECISION-$([ "$gpus" = 0 ] && echo --cpu || echo --fp16)}
 
-# print a command, and run it
+# Print a command and run it.
 do_it() {
   printf '\n$' && printf ' %q' "$@" && echo
   [ -n "${DRY_RUN-}" ] || "$@"
 }
 
-# the same with its output in a file
+# Print a command and run it with its output in a file.
 do_it_to() {
   local file=$1
   shift
@@ -54,7 +62,7 @@ do_it_to() {
   [ -n "${DRY_RUN-}" ] || { "$@" >"$file.unfinished" && mv "$file.unfinished" "$file"; }
 }
 
-# options for batches of so many tokens in all, whatever the number of GPUs
+# Options for batches of $1 tokens in total, whatever the number of GPUs.
 batch() {
   local devices=$((gpus > 0 ? gpus : 1))
   local most=$((devices * max_tokens))
@@ -62,7 +70,7 @@ batch() {
   echo --max-tokens $(($1 / (devices * times))) --update-freq $times
 }
 
-# a training that has ended is not begun again: fairseq would add an update
+# Run a training unless it is finished: fairseq would add one more update.
 unless_finished() {
   local name=$1
   shift
@@ -76,7 +84,7 @@ unless_finished() {
   fi
 }
 
-# what is trained on: the distilled data where there is a teacher, else the raw data
+# The data to train on: distilled if there is a teacher, else raw.
 training_data() {
   case "${DATA-} $stages " in
     "raw "*) echo "$out/data-bin" ;;
@@ -98,7 +106,7 @@ train_teacher() {
     $(batch "$teacher_batch") --required-batch-size-multiple 1 $precision --seed 1 \
     --save-dir "$out/teacher" --keep-last-epochs 5 --log-format simple --log-interval 100 \
     ${TRAIN_TEACHER-}
-  # another teacher would be another distillation
+  # Keep an existing teacher.pt: with another one, `distill` would start again.
   [ -f "$out/teacher.pt" ] ||
     do_it difformer average "$out/teacher" --last "${TEACHER_AVERAGE-5}" --out "$out/teacher.pt"
 }
@@ -140,7 +148,7 @@ train_cmlm() {
   do_it difformer average "$out/cmlm" --last "${CMLM_AVERAGE-5}" --out "$out/cmlm.pt"
 }
 
-# generate NAME OPTIONS: the test set's translations in OUT/NAME.out
+# generate NAME OPTIONS: translate the test set to OUT/NAME.out.
 generate() {
   local name=$1
   shift
@@ -154,7 +162,7 @@ generate_cmlm() {
     --iter-decode-force-max-iter --iter-decode-with-beam 5
 }
 
-# make `own` the options of one of FAMILIES: d3pm-uniform is --objective d3pm --process uniform
+# Set `own` to the options of a family: d3pm-uniform is --objective d3pm --process uniform.
 family_options() {
   local process=absorbing
   case "$1" in *-*) process=${1#*-} ;; esac
@@ -162,7 +170,7 @@ family_options() {
   [ "$process" != nearest ] || own+=(--neighbour-embeddings "$out/teacher.pt")
 }
 
-# of the sizes and with the hyper-parameters of the Difformer
+# The same size and hyper-parameters as for Difformer.
 train_discrete() {
   local family own
   for family in ${FAMILIES-mdlm}; do
@@ -193,7 +201,7 @@ evaluate_discrete() {
       --task diffusion_translation --path "$out/$family.pt" --valid-subset test \
       --batch-size 50 $precision --log-format simple
     ten="--length-beam-size 5 --noise-beam-size 2"
-    [ "$family" != flexible ] || ten="--noise-beam-size 10"  # whose lengths are its own
+    [ "$family" != flexible ] || ten="--noise-beam-size 10"  # it chooses the length itself
     for k in ${K-20}; do
       name=$family-k$k
       generate "$name-b1" --task diffusion_translation --path "$out/$family.pt" --decoding-steps "$k"
@@ -227,7 +235,7 @@ evaluate() {
     --html "$out/report.html"
 }
 
-# score NAME OPTIONS: what difformer evaluate says of OUT/NAME.out
+# score NAME OPTIONS: evaluate OUT/NAME.out.
 score() {
   local name=$1
   shift

@@ -1,40 +1,43 @@
-"""`difformer average`: the mean of the best or the last checkpoints of a training."""
+"""`difformer average`: average the best or the last checkpoints of a training run."""
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 from difformer_plugin.cli import register_quietly
 from difformer_plugin.errors import UserError
 
 
-def add_parser(subparsers):
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "average",
         help="average the weights of the best or the last checkpoints",
-        description="Write the mean of several checkpoints of one training as a checkpoint that "
-        "fairseq-generate reads. Two files of the same number of updates count as one.",
+        description="Average the weights of several checkpoints of one training run, and write the "
+        "mean as a checkpoint for fairseq-generate. Files with the same number of updates count as "
+        "one checkpoint.",
     )
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="the --save-dir of fairseq-train")
-    add("--out", required=True, type=Path, metavar="FILE", help="the checkpoint to write")
+    add("--out", required=True, type=Path, metavar="FILE", help="checkpoint to write")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "--best",
         type=int,
         metavar="N",
-        help="those with the best value of the --best-checkpoint-metric of the training",
+        help="average the N best by the --best-checkpoint-metric of the training run",
     )
-    which.add_argument("--last", type=int, metavar="N", help="those with the most updates")
+    which.add_argument("--last", type=int, metavar="N", help="average the N with the most updates")
     parser.set_defaults(run=run)
 
 
-def run(args):
-    """Average, and print a line for each checkpoint."""
+def run(args: argparse.Namespace) -> int:
+    """Average the checkpoints, and print a line for each."""
     option, number = ("--last", args.last) if args.best is None else ("--best", args.best)
     if number < 1:
         raise UserError(f"{option} must be at least 1, not {number}")
     if args.out.is_dir():
-        raise UserError(f"--out {args.out} is a folder: name a file")
+        raise UserError(f"--out {args.out} is a folder: give a file")
     register_quietly()
     from tqdm import tqdm
 
@@ -42,7 +45,7 @@ def run(args):
     from difformer_plugin.checkpoints.saving import save_atomically
 
     if args.out.resolve() in [path.resolve() for path in averaging.checkpoint_files(args.folder)]:
-        raise UserError(f"--out {args.out} is a checkpoint of the training: give another name")
+        raise UserError(f"--out {args.out} is a checkpoint of the training run: give another name")
     found = averaging.list_checkpoints(args.folder)
     choose = averaging.choose_newest if args.best is None else averaging.choose_best
     chosen = choose(found, number, args.folder)

@@ -1,19 +1,26 @@
-"""`difformer check-reference`: are our numbers those of the authors' implementation?"""
+"""`difformer check-reference`: compare with recorded values of the authors' implementation."""
+
+import argparse
+from typing import Any
 
 
-def add_parser(subparsers):
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        "check-reference", help="recompute the recorded values of another implementation"
+        "check-reference",
+        help="compare with recorded values of the authors' implementation",
+        description="Recompute values that the authors' implementation gave for a checkpoint, such "
+        "as embeddings, losses and decoding steps, and compare. The exit status is 0 if all agree, "
+        "and 1 otherwise.",
     )
     parser.add_argument(
-        "folder", help="a folder with checkpoint.pt, settings.json, expected.npz and data-bin/"
+        "folder", help="folder with checkpoint.pt, settings.json, expected.npz and data-bin/"
     )
     parser.set_defaults(run=run)
 
 
-def run(args):
-    """Print a row an array; exit status 0 if all of them agree and 1 otherwise."""
+def run(args: argparse.Namespace) -> int:
+    """Print a row for each array."""
     from difformer_plugin import register
 
     register()

@@ -1,18 +1,24 @@
-"""`difformer convert`: a checkpoint of the authors' implementation becomes one of ours."""
+"""`difformer convert`: convert a checkpoint of the authors' implementation."""
+
+import argparse
+from typing import Any
 
 
-def add_parser(subparsers):
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        "convert", help="turn a checkpoint of the authors' implementation into one of this one"
+        "convert",
+        help="convert a checkpoint of the authors' implementation",
+        description="Convert a checkpoint of the authors' implementation of Difformer to one of "
+        "this implementation. No code in the checkpoint is run.",
     )
-    parser.add_argument("input", metavar="IN", help="their checkpoint")
-    parser.add_argument("output", metavar="OUT", help="where to write ours")
+    parser.add_argument("input", metavar="IN", help="checkpoint of the authors' implementation")
+    parser.add_argument("output", metavar="OUT", help="checkpoint to write")
     parser.set_defaults(run=run)
 
 
-def run(args):
-    """Convert, without running code from the checkpoint, and write atomically."""
+def run(args: argparse.Namespace) -> int:
+    """Convert the checkpoint, and print the number of weights."""
     from difformer_plugin import register
 
     register()

@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from difformer_plugin.cli import add_post_process, register_quietly
 from difformer_plugin.distillation.settings import Settings, parse_shard
@@ -14,7 +15,7 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
 
 
-def add_parser(subparsers) -> None:
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "distill",
@@ -87,7 +88,7 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Distil a data-bin or a shard of it, or merge shards; print a summary."""
     started = time.monotonic()
-    # A link keeps pointing to the same place when the folder behind it is replaced.
+    # Write to the folder behind a link instead of replacing the link.
     out = args.out.resolve() if args.out.is_symlink() else args.out
     if os.path.ismount(out):
         raise UserError(f"--out {out} is a mount point: give a folder below it")

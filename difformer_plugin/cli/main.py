@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from difformer_plugin import __version__
 from difformer_plugin.cli import (
@@ -36,10 +37,12 @@ SUBCOMMANDS = (
 )
 
 
-def build_parser():
-    """The parser, with a subparser from each subcommand's module."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser, with a subparser for each subcommand."""
     parser = argparse.ArgumentParser(
-        prog="difformer", description="Diffusion translation for fairseq."
+        prog="difformer",
+        description="Tools for diffusion translation with fairseq. Training and translation "
+        "themselves are done by fairseq's commands.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -48,8 +51,15 @@ def build_parser():
     return parser
 
 
-def main(argv=None):
-    """Run a subcommand; a UserError becomes one line and exit status 2."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        argv: arguments; those of the process by default.
+    Returns:
+        the exit status: that of the subcommand, 2 after a UserError or OSError, which is printed as
+        one line, and 130 after Ctrl-C.
+    """
     args = build_parser().parse_args(argv)
     try:
         return args.run(args)
@@ -58,7 +68,7 @@ def main(argv=None):
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130  # what a shell says of a program that Ctrl-C ended
+        return 130  # as shells report it
 
 
 if __name__ == "__main__":

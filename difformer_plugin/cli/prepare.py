@@ -1,50 +1,58 @@
-"""`difformer prepare`: raw parallel text to a data-bin, by a recipe."""
+"""`difformer prepare`: make a data-bin from raw parallel text, by a recipe."""
 
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from difformer_plugin.errors import UserError
 
+if TYPE_CHECKING:
+    from difformer_plugin.data.preparation import Summary
 
-def add_parser(subparsers):
+
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     from difformer_plugin.data.recipe import available
 
     parser = subparsers.add_parser(
-        "prepare", help="make a data-bin from the files of a corpus, by a recipe"
+        "prepare",
+        help="make a data-bin from the files of a corpus, by a recipe",
+        description="Tokenise, clean and split into subwords the files of a corpus, as their "
+        "publisher ships them, and binarise the result. An interrupted run resumes.",
     )
     parser.add_argument(
         "recipe",
         metavar="RECIPE",
-        help=f"one of {', '.join(available())}; or a .toml file of yours (copy one with --show)",
+        help=f"one of {', '.join(available())}; or a .toml file of your own (copy one with --show)",
     )
     parser.add_argument(
-        "--raw", type=Path, metavar="FOLDER", help="the files as their publisher ships them"
+        "--raw", type=Path, metavar="FOLDER", help="the publisher's files, packed or not"
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="where text, reference and data-bin go; an interrupted run goes on from there",
+        help="folder for text, reference and data-bin, from which an interrupted run resumes",
     )
     parser.add_argument("--source-lang", metavar="LANG", help="default: the recipe's")
     parser.add_argument("--target-lang", metavar="LANG", help="default: the recipe's")
     parser.add_argument(
         "--download",
         action="store_true",
-        help="first fetch what is missing in --raw, where the recipe knows a public address",
+        help="first fetch the files that are missing in --raw, if the recipe has their URLs",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes (default: one for each core)"
+        "--workers", type=int, metavar="N", help="number of processes (default: one per core)"
     )
     parser.add_argument(
         "--text-only", action="store_true", help="stop before the data-bin (no fairseq needed)"
     )
-    parser.add_argument("--show", action="store_true", help="print the recipe and do nothing")
+    parser.add_argument("--show", action="store_true", help="print the recipe and exit")
     parser.set_defaults(run=run)
 
 
-def run(args):
-    """Prepare, and print what came of it."""
+def run(args: argparse.Namespace) -> int:
+    """Prepare the corpus, and print a summary."""
     from difformer_plugin.data import recipe as recipes
     from difformer_plugin.data.download import download
     from difformer_plugin.data.fairseq_preprocess import binarise
@@ -73,20 +81,20 @@ def run(args):
     return 0
 
 
-def check(args):
-    """Raise a UserError for options that are missing or make no sense."""
+def check(args: argparse.Namespace) -> None:
+    """Raise a UserError for missing options and impossible values."""
     for name in ("raw", "out"):
-        if getattr(args, name) is None:
-            raise UserError(f"--{name} is needed: name a folder")
+        if vars(args)[name] is None:
+            raise UserError(f"--{name} is needed: give a folder")
     if args.out.is_file():
-        raise UserError(f"--out {args.out} is a file: name a folder")
+        raise UserError(f"--out {args.out} is a file: give a folder")
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers must be at least 1, not {args.workers}")
 
 
-def render(summary, out):
-    """What was read, kept and dropped, as text."""
-    lines = ["all of it was there already"] if summary.known else []
+def render(summary: "Summary", out: Path) -> str:
+    """Numbers of lines read, kept and removed, as text."""
+    lines = ["finished before, nothing to do"] if summary.known else []
     for split, counts in summary.counts.items():
         dropped = {k: v for k, v in counts.items() if k not in ("pairs", "lines")}
         reasons = "".join(f", {number:,} {reason}" for reason, number in dropped.items())

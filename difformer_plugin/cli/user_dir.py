@@ -1,19 +1,24 @@
-"""`difformer user-dir`: the folder that fairseq's --user-dir wants."""
+"""`difformer user-dir`: print the folder for fairseq's --user-dir."""
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 import difformer_plugin
 
 
-def add_parser(subparsers):
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        "user-dir", help="print the folder for fairseq's --user-dir, installed or in a checkout"
+        "user-dir",
+        help="print the folder for fairseq's --user-dir",
+        description="Print the folder of this package, for fairseq's --user-dir. It works for an "
+        "installed package and for a checkout.",
     )
     parser.set_defaults(run=run)
 
 
-def run(args):
-    """Print the package's folder."""
+def run(args: argparse.Namespace) -> int:
+    """Print the folder of the package."""
     print(Path(difformer_plugin.__file__).resolve().parent)
     return 0

@@ -1,1 +1,1 @@
-"""What does a first run look like? The stages and the report of `difformer demo`."""
+"""What does a first run look like? Stages, commands and report of `difformer demo`."""

@@ -1,18 +1,26 @@
-"""What `difformer demo` says at its end: the output of fairseq-generate, scored and laid out."""
+"""The report that `difformer demo` prints at its end: scores, examples and wall times."""
 
 import shlex
+from collections.abc import Sequence
 from itertools import groupby
 
 from difformer_plugin.data.tokenisation import detokeniser
+from difformer_plugin.demo.stages import StageRecord
 from difformer_plugin.errors import UserError
-from difformer_plugin.evaluation.outputs import parse_outputs as parse_outputs
-from difformer_plugin.evaluation.outputs import sentences_by_changes
+from difformer_plugin.evaluation.outputs import Outputs, sentences_by_changes
 
 EXAMPLES = 10
 
 
-def translations(outputs, count, language):
-    """The detokenised translations in the order of the test set; all `count` must be there."""
+def translations(outputs: Outputs, count: int, language: str) -> list[str]:
+    """Detokenised translations, in the order of the test set.
+
+    Args:
+        count: number of sentences in the test set.
+        language: of the target.
+    Raises:
+        UserError: a translation is missing, or there are more.
+    """
     best = outputs.best
     missing = [number for number in range(count) if number not in best]
     if missing or len(best) != count:
@@ -24,7 +32,7 @@ def translations(outputs, count, language):
     return [detokenise(best[number]) for number in range(count)]
 
 
-def score(hypotheses, references):
+def score(hypotheses: list[str], references: list[str]) -> str:
     """Corpus BLEU on detokenised text, as one line with sacreBLEU's signature."""
     from sacrebleu.metrics import BLEU
 
@@ -33,8 +41,8 @@ def score(hypotheses, references):
     return result.format(signature=bleu.get_signature().format())
 
 
-def limits(hypotheses, references):
-    """What is left: lines that count the exact outputs, and score right and wrong lengths apart."""
+def error_analysis(hypotheses: list[str], references: list[str]) -> list[str]:
+    """Lines with the number of exact outputs, and BLEU by whether the output length is right."""
     pairs = list(zip(hypotheses, references, strict=True))
     exact = sum(hypothesis == reference for hypothesis, reference in pairs)
     lines = [f"exactly the reference: {exact} of {len(pairs)} sentences"]
@@ -49,16 +57,16 @@ def limits(hypotheses, references):
     return lines
 
 
-def choose_emergence(outputs):
-    """Number of the sentence whose output changed most often between first and last step.
+def choose_emergence(outputs: Outputs) -> int | None:
+    """Number of the sentence whose output changed most often during decoding.
 
-    None where no sentence ended otherwise than it began.
+    None if no output changed between the first and the last step.
     """
     return next(iter(sentences_by_changes(outputs.steps)), None)
 
 
-def render_emergence(steps):
-    """One line a change: `step 3-5  the text`."""
+def render_emergence(steps: Sequence[str]) -> list[str]:
+    """A line for each distinct text: `step 3-5  the text`."""
     lines, start = [], 1
     for text, run in groupby(steps):
         end = start + len(list(run)) - 1
@@ -67,8 +75,10 @@ def render_emergence(steps):
     return lines
 
 
-def render_examples(sources, references, hypotheses):
-    """Source, reference and output of ten sentences spread over the test set."""
+def render_examples(
+    sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]
+) -> list[str]:
+    """Source, reference and output of ten sentences, evenly spread over the test set."""
     distance = max(1, len(sources) // EXAMPLES)
     lines = []
     for number in range(0, len(sources), distance)[:EXAMPLES]:
@@ -81,30 +91,32 @@ def render_examples(sources, references, hypotheses):
     return lines
 
 
-def render_stages(stages):
-    """Commands and wall times of the stages, each (name, command, seconds, skipped)."""
+def render_stages(stages: Sequence[StageRecord]) -> list[str]:
+    """Commands and wall times of the stages."""
     lines = ["Commands"]
-    lines += [f"  {show(command)}" for _, command, _, _ in stages if command]
+    lines += [f"  {shlex.join(stage.command)}" for stage in stages if stage.command]
     lines += ["", "Wall time"]
-    for name, _, seconds, skipped in stages:
-        note = "  (done in an earlier run)" if skipped else ""
-        lines.append(f"  {name:<20}{seconds:9.1f} s{note}")
+    for stage in stages:
+        note = "  (done in an earlier run)" if stage.skipped else ""
+        lines.append(f"  {stage.name:<20}{stage.seconds:9.1f} s{note}")
     return lines
 
 
-def show(command):
-    """A command as one would type it."""
-    return shlex.join(command)
-
-
-def render(stages, pairs, outputs, language):
+def render(
+    stages: Sequence[StageRecord],
+    pairs: Sequence[tuple[str, str]],
+    outputs: Outputs,
+    language: str,
+) -> str:
     """The whole report as text.
 
     Args:
-        stages: see `render_stages`.
-        pairs: (source, reference) of the test set, raw.
-        outputs: Outputs.
-        language: the target's, for detokenisation.
+        stages: of the run.
+        pairs: raw (source, reference) of the test set.
+        outputs: of fairseq-generate.
+        language: of the target, for detokenisation.
+    Raises:
+        UserError: a translation is missing.
     """
     sources, references = zip(*pairs, strict=True)
     hypotheses = translations(outputs, len(pairs), language)
@@ -114,7 +126,7 @@ def render(stages, pairs, outputs, language):
         f"Quality on {len(pairs)} test sentences, detokenised, against the raw references",
     ]
     lines += [f"  {score(hypotheses, list(references))}"]
-    lines += [f"  {line}" for line in limits(hypotheses, list(references))]
+    lines += [f"  {line}" for line in error_analysis(hypotheses, list(references))]
     lines += ["", "Examples"]
     lines += render_examples(sources, references, hypotheses)
     number = choose_emergence(outputs)

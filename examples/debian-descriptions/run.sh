@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Debian's package descriptions, English to German: technical prose, short and long.
+# Debian package descriptions, English to German: technical prose, short and long.
 #
 #   examples/debian-descriptions/run.sh RAW OUT [STAGE ...]
 #
-# RAW holds train.en.gz and so on. On two cores: a minute and a half to prepare, and about five
-# hours for the rest (half as long again as Multi30k, by the number of words; not run).
+# RAW holds train.en.gz and so on. Preparation takes 1.5 minutes on two cores. The rest has not been
+# run; by the number of words it takes about five hours, 1.5 times as long as Multi30k.
 . "$(dirname "$0")/../sizes.sh"
 small_or_medium
 recipe=debian-descriptions source=${SOURCE-en} target=${TARGET-de}

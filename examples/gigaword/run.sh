@@ -3,7 +3,7 @@
 #
 #   examples/gigaword/run.sh RAW OUT [STAGE ...]
 #
-# RAW holds the files that the recipe names. The paper: nearly a day on 8 V100 for the Difformer.
+# RAW holds the files in the recipe. In the paper, Difformer trains for nearly a day on 8 V100.
 . "$(dirname "$0")/../sizes.sh"
 base
 recipe=gigaword source=src target=tgt evaluation="--target-lang en"

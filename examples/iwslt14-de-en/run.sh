@@ -3,8 +3,8 @@
 #
 #   examples/iwslt14-de-en/run.sh RAW OUT [STAGE ...]
 #
-# RAW holds de-en.tgz, or what is in it; PREPARE=--download fetches it. The paper: 34.48 tokenised
-# BLEU with ten candidates (Table 3), and about 12 hours on one V100 for the Difformer.
+# RAW holds de-en.tgz or its contents; PREPARE=--download fetches it. The paper reports 34.48
+# tokenised BLEU with ten candidates (Table 3), after about 12 hours of training on one V100.
 . "$(dirname "$0")/../sizes.sh"
 iwslt
 recipe=iwslt14-de-en source=de target=en evaluation=--lowercase

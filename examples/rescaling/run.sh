@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What noise rescaling does: BLEU by DGS_MAX and schedule (Tables 9 and 13 of the paper), F static
-# and following the embeddings, with the anchor loss and the rounding loss (Tables 1 and 7), on the
-# demonstration's corpus; the probe of Fig. 2a at the end.
+# The effect of noise rescaling on the demonstration's corpus: BLEU by DGS_MAX and noise schedule
+# (the paper's Tables 9 and 13), with F constant or updated during training, and with the anchor or the
+# rounding loss (Tables 1 and 7). At the end, the probe of Fig. 2a.
 #
 #   examples/rescaling/run.sh OUT [MORE OPTIONS FOR fairseq-train]
 #
-# ROWS="sqrt-none sqrt-15" runs these rows only (so that several can run at once, each with
-# OMP_NUM_THREADS=1); SENTENCES=40000 and HELD_OUT=500 are the sizes of the corpus. A row takes
-# about six minutes on two cores. Started again after an interruption, it goes on where it was.
+# ROWS="sqrt-none sqrt-15" runs these rows only, so that several can run at once, each with
+# OMP_NUM_THREADS=1. SENTENCES=40000 and HELD_OUT=500 are the sizes of the corpus. A row takes about
+# six minutes on two cores. An interrupted run resumes.
 set -euo pipefail
 out=$1
 shift
@@ -22,7 +22,7 @@ fi
 difformer prepare "$(dirname "$0")/words.toml" --raw "$out/raw" --out "$out" \
   --source-lang de --target-lang en
 
-# row NAME SCHEDULE OPTIONS: train, translate the test set in two ways, print a line of the table
+# row NAME SCHEDULE OPTIONS: train, translate the test set in two ways, print a row of the table.
 row() {
   name=$1 schedule=$2
   shift 2

@@ -3,8 +3,8 @@
 #
 #   examples/wmt14-en-de/run.sh RAW OUT [STAGE ...]
 #
-# RAW holds the organisers' archives; PREPARE=--download fetches them (2 GB). The paper: 27.70
-# tokenised BLEU with ten candidates (Table 3), and nearly a day on 8 V100 for the Difformer.
+# RAW holds the organisers' archives; PREPARE=--download fetches them (2 GB). The paper reports 27.70
+# tokenised BLEU with ten candidates (Table 3), after nearly a day of training on 8 V100.
 . "$(dirname "$0")/../sizes.sh"
 base
 recipe=wmt14-en-de source=en target=de

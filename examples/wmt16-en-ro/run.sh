@@ -3,8 +3,8 @@
 #
 #   examples/wmt16-en-ro/run.sh RAW OUT [STAGE ...]
 #
-# RAW holds the organisers' archives; PREPARE=--download fetches them. The paper: nearly a day on
-# 8 V100 for the Difformer.
+# RAW holds the organisers' archives; PREPARE=--download fetches them. In the paper, Difformer trains
+# for nearly a day on 8 V100.
 . "$(dirname "$0")/../sizes.sh"
 base
 recipe=wmt16-en-ro source=en target=ro

@@ -36,7 +36,7 @@ def test_fairseq_trains_on_the_data_bin(raw, tmp_path):
     assert "Traceback" not in first.err and "INFO" not in first.err
     assert lines(tmp_path / "out" / "reference" / "test.en") == lines(raw / "test.en")
     again = succeed(tmp_path, *command)
-    assert again.out.splitlines()[0] == "all of it was there already"
+    assert again.out.splitlines()[0] == "finished before, nothing to do"
     assert again.out.splitlines()[1:] == first.out.splitlines()
     succeed(
         tmp_path,

@@ -1,0 +1,50 @@
+"""Stages of the demonstration: skipped where done, shown and logged where run."""
+
+import json
+
+import pytest
+
+from difformer_plugin.demo.stages import Stages, execute
+from difformer_plugin.errors import UserError
+
+
+def test_stages_are_skipped_until_something_before_them_changes(tmp_path):
+    ran = []
+
+    def go(first, second, broken=False):
+        ran.clear()
+        stages = Stages(tmp_path)
+        stages.corpus(["synthetic"], lambda: ran.append("corpus"))
+        stages.run("a", [first], lambda: ran.append("a"))
+        stages.run("b", [second], lambda: 1 / 0 if broken else ran.append("b"))
+        return ran, [stage.skipped for stage in stages.done]
+
+    assert go("1", "1") == (["corpus", "a", "b"], [False] * 3)
+    assert go("1", "1") == ([], [True] * 3)
+    assert go("1", "2") == (["b"], [True, True, False])
+    assert go("2", "2") == (["a", "b"], [True, False, False])
+    with pytest.raises(ZeroDivisionError):
+        go("2", "3", broken=True)
+    assert go("2", "2") == (["b"], [True, True, False])  # b may be incomplete
+    with pytest.raises(UserError, match="another corpus"):
+        Stages(tmp_path).corpus(["other"], lambda: None)
+    assert set(json.loads((tmp_path / "stages.json").read_text())) == {"corpus", "a", "b"}
+
+
+def test_output_is_shown_and_logged_but_results_are_only_logged(tmp_path, capfd):
+    program = (
+        "import sys; print('progress ü'); print('H-3\\t-1\\tHaus'); print('x', file=sys.stderr)"
+    )
+    execute(["python", "-c", program], tmp_path / "log")
+    assert (tmp_path / "log").read_text("utf-8") == "progress ü\nH-3\t-1\tHaus\nx\n"
+    shown = capfd.readouterr().out
+    assert "progress ü\nx\n" in shown and "\nH-3" not in shown
+    assert shown.startswith("\n$ python -c ")
+
+
+def test_a_failing_command_is_reported_with_the_end_of_its_log(tmp_path):
+    program = "print('\\n'.join(map(str, range(99)))); raise SystemExit('no such schedule')"
+    with pytest.raises(UserError, match="(?s)exit status 1; .*log ends:\n85\n.*no such schedule"):
+        execute(["python", "-c", program], tmp_path / "log")
+    with pytest.raises(UserError, match="fairseq-nothing is missing"):
+        execute(["fairseq-nothing"], tmp_path / "log")
