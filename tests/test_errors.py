@@ -16,15 +16,18 @@ def test_an_error_without_options_names_the_parameter():
 
 
 def test_a_parameter_is_called_as_the_option_of_its_name():
-    with pytest.raises(UserError, match=r"^--max-dgs must lie in \(0, 1\], not 3$"):
-        with translated():
-            refuse()
+    message = r"^--max-dgs must lie in \(0, 1\], not 3$"
+    with pytest.raises(UserError, match=message), translated():
+        refuse()
 
 
 def test_a_parameter_can_have_another_name():
-    with pytest.raises(UserError, match=r"^the threshold must lie in \(0, 1\], not 3$"):
-        with translated(max_dgs="the threshold", sigma="--deviation"):
-            refuse()
+    message = r"^the threshold must lie in \(0, 1\], not 3$"
+    with (
+        pytest.raises(UserError, match=message),
+        translated(max_dgs="the threshold", sigma="--deviation"),
+    ):
+        refuse()
 
 
 def test_it_decorates_functions():

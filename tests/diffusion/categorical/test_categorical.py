@@ -18,8 +18,10 @@ from enumeration import (
     when,
 )
 
-from difformer_plugin.diffusion.categorical.process import Absorbing, Process, Uniform
-from difformer_plugin.diffusion.categorical.schedules import Floored, LogLinear
+from difformer_plugin.diffusion.categorical.process import Absorbing, ForwardProcess, Uniform
+from difformer_plugin.diffusion.schedules import SCHEDULES, Floored
+
+LOG_LINEAR = SCHEDULES["log_linear"].normalised()
 
 PAIRS = [(s, t) for t in range(1, STEPS + 1) for s in range(t)]
 
@@ -106,7 +108,7 @@ def test_the_true_predictor_gives_the_true_reverse_step(case):
 
 def test_eq_4_as_printed_agrees_only_where_x_t_tells_nothing():
     """At the last step, when alpha is 0, q(x_t | x~) is the same for all x~."""
-    process, chain = build("uniform", LogLinear())
+    process, chain = build("uniform", LOG_LINEAR)
     predictor = random_predictor(chain)[0]
     for s, t, agree in [(3, STEPS, True), (STEPS - 1, STEPS, True), (3, 4, False), (1, 6, False)]:
         printed = (predictor @ chain.between(0, s)) * chain.between(s, t).T
@@ -124,11 +126,11 @@ def test_terms_of_the_bound(case):
         expected = chain.kl(predictor[t], s, t)[x_t, x_0]
         possible = ~np.isnan(expected)
         times = when(s, len(x_t)), when(t, len(x_t))
-        terms = Process.kl(process, x_0, x_t, log(predictor[t])[x_t], *times)
+        terms = ForwardProcess.kl(process, x_0, x_t, log(predictor[t])[x_t], *times)
         close(terms[possible], expected[possible])
 
 
-@pytest.mark.parametrize("own", [Process.kl, Absorbing.kl], ids=["of any process", "absorbing"])
+@pytest.mark.parametrize("own", [ForwardProcess.kl, Absorbing.kl], ids=["any process", "absorbing"])
 @pytest.mark.parametrize("name", ["linear", "cosine", "log_linear", "mutual_information"])
 def test_terms_of_the_absorbing_process_under_subs(own, name):
     """Its short form is the divergence, reconstruction included."""
@@ -146,12 +148,12 @@ def test_terms_of_the_absorbing_process_under_subs(own, name):
 
 def test_without_subs_only_the_reconstruction_sees_what_is_said_of_tokens():
     """Before the last step the posteriors leave out what could not have become x_t."""
-    process, chain = build("absorbing", LogLinear())
+    process, chain = build("absorbing", LOG_LINEAR)
     log_p = log(random_predictor(chain)[3])
     x = torch.arange(TYPES)  # tokens that are what they were
     for s, expected in [(1, torch.zeros(TYPES)), (0, -log_p[x, x])]:
         times = when(s, TYPES), when(3, TYPES)
-        close(Process.kl(process, x, x, log_p[x], *times), expected.double())
+        close(ForwardProcess.kl(process, x, x, log_p[x], *times), expected.double())
         close(process.kl(x, x, log_p[x], *times), np.zeros(TYPES))
         close(process.kl(x, x, torch.full_like(log_p[x], -torch.inf), *times), np.zeros(TYPES))
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from enumeration import (
     CASES,
+    NAMES,
     STEPS,
     TYPES,
     UNIGRAM,
@@ -20,8 +21,10 @@ from enumeration import (
 )
 from scipy.special import beta
 
-from difformer_plugin.diffusion.categorical.process import Absorbing, Interpolating, Process
-from difformer_plugin.diffusion.categorical.schedules import NAMES, Floored, LogLinear
+from difformer_plugin.diffusion.categorical.process import Absorbing, ForwardProcess, Interpolating
+from difformer_plugin.diffusion.schedules import SCHEDULES, Floored
+
+LOG_LINEAR = SCHEDULES["log_linear"].normalised()
 
 SEQUENCES = np.random.default_rng(1).dirichlet(np.full(TYPES**2, 0.4)).reshape(TYPES, TYPES)
 
@@ -36,7 +39,7 @@ def terms(process, chain, predictor, data, indices=None):
         seen = weights > 0
         times = when(s, seen.sum(), chain.steps), when(t, seen.sum(), chain.steps)
         log_p = log(predictor[t])[x_t[seen]]
-        kl = Process.kl(process, x_0[seen], x_t[seen], log_p, *times)
+        kl = ForwardProcess.kl(process, x_0[seen], x_t[seen], log_p, *times)
         total += weights[seen] @ kl.numpy()
     return total
 
@@ -89,7 +92,7 @@ def test_the_true_predictor_reaches_the_entropy(case, stride):
 
 def test_what_is_left_at_the_end_is_counted_by_the_prior_term():
     """A schedule that ends at 0.3: less is lost on the way, and more is known of x_T."""
-    process, chain = build("uniform", Floored(LogLinear(), 0.3))
+    process, chain = build("uniform", Floored(LOG_LINEAR, 0.3))
     predictor = [chain.true_predictor(UNIGRAM, t) for t in range(STEPS + 1)]
     found = terms(process, chain, predictor, UNIGRAM)
     excess = divergence(UNIGRAM @ chain.between(0, STEPS), np.full(TYPES, 1 / TYPES))
@@ -178,11 +181,11 @@ def test_terms_of_sequences_are_sums_over_their_positions(kind):
         predictor = sequence_predictor(chain, seed=t)
         predictor = subs(predictor) if kind == "absorbing" else predictor
         expected = pair_term(chain, predictor, SEQUENCES, s, t)
-        for kl in {Process.kl, type(process).kl}:
+        for kl in {ForwardProcess.kl, type(process).kl}:
             term = by_process(kl, process, chain, predictor, s, t)
             assert over_positions(chain, SEQUENCES, t, term) == pytest.approx(expected, rel=1e-10)
         if kind == "absorbing":
-            weight = process.returning(*(when(i, 1, 4) for i in (s, t))).item()
+            weight = process.schedule.unmasking_probability(*(when(i, 1, 4) for i in (s, t))).item()
             found = over_positions(chain, SEQUENCES, t, cross_entropy(process, predictor))
             assert weight * found == pytest.approx(expected, rel=1e-10)
 
@@ -202,8 +205,8 @@ def continuous_bound(schedule, predictor, data):
     process, _ = build("absorbing", schedule, len(data))
     nodes, weights = np.polynomial.legendre.leggauss(6)
     t = torch.tensor(((np.arange(256)[:, None] + (nodes + 1) / 2) / 256).ravel())
-    rates = (schedule.hazard(t) * torch.tensor(np.tile(weights / 512, 256))).numpy()
-    alpha = schedule.alpha(t).numpy()
+    rates = (schedule.unmasking_rate(t) * torch.tensor(np.tile(weights / 512, 256))).numpy()
+    alpha = schedule.alpha_bar(t).numpy()
     one, two = by_number_of_masks(process, predictor, data)
     return rates @ (one * alpha * (1 - alpha) + two * (1 - alpha) ** 2)
 
@@ -221,7 +224,7 @@ def by_number_of_masks(process, predictor, data):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_continuous_bound_does_not_depend_on_the_schedule(name):
     """Over alpha it is an integral of A alpha (1 - alpha) + B (1 - alpha)^2, over 1 - alpha."""
-    process, chain = build("absorbing", LogLinear())
+    process, chain = build("absorbing", LOG_LINEAR)
     predictor = subs(sequence_predictor(chain))
     one, two = by_number_of_masks(process, predictor, SEQUENCES)
     expected = one * beta(2, 1) + two * beta(1, 2)
@@ -262,7 +265,7 @@ def test_the_bound_of_sequences_is_their_entropy_and_what_is_said_at_once():
     independent = np.outer(SEQUENCES.sum(1), SEQUENCES.sum(0))
     shared = divergence(SEQUENCES.ravel(), independent.ravel())
     for steps in (1, 2, 5, STEPS):
-        found = discrete_bound(LogLinear(), steps, predictor, SEQUENCES)
+        found = discrete_bound(LOG_LINEAR, steps, predictor, SEQUENCES)
         assert found == pytest.approx(entropy(SEQUENCES) + shared / steps)
-    found = continuous_bound(LogLinear(), predictor, SEQUENCES)
+    found = continuous_bound(LOG_LINEAR, predictor, SEQUENCES)
     assert found == pytest.approx(entropy(SEQUENCES))

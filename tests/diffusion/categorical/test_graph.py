@@ -6,12 +6,12 @@ import torch
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from difformer_plugin.diffusion.categorical import graph
-from difformer_plugin.errors import UserError
+from difformer_plugin.diffusion.parameters import ParameterError
 
 
 @pytest.fixture(params=[2**24, 100], ids=["at once", "in chunks"], autouse=True)
 def entries(request, monkeypatch):
-    monkeypatch.setattr(graph, "ENTRIES", request.param)
+    monkeypatch.setattr(graph, "MAX_ENTRIES", request.param)
 
 
 def embeddings(count, dim, seed=0):
@@ -88,11 +88,11 @@ def test_two_types_and_types_without_a_direction():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(UserError, match="needs 1 neighbour or more, not 0"):
+    with pytest.raises(ParameterError, match="^neighbours must be at least 1, not 0"):
         graph.nearest_neighbours(embeddings(5, 2), 0)
-    with pytest.raises(UserError, match="2 types or more"):
+    with pytest.raises(ParameterError, match="vocab_size must be at least 2 .*, not 1"):
         graph.nearest_neighbours(embeddings(1, 2), 1)
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(ParameterError, match="embeddings must be finite, not nan"):
         graph.nearest_neighbours(torch.tensor([[1.0], [float("nan")]]), 1)
 
 

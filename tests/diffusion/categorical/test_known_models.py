@@ -8,7 +8,7 @@ import torch
 from enumeration import TYPES, UNIGRAM, Chain, Dense, divergence, entropy, log, rows, when
 
 from difformer_plugin.diffusion.categorical.draws import draw
-from difformer_plugin.diffusion.categorical.process import Process
+from difformer_plugin.diffusion.categorical.process import ForwardProcess
 
 # BERT: 10% of the tokens become masks, 5% any state (K, the mask among them), in one step
 
@@ -157,7 +157,7 @@ def test_masking_from_the_right_is_the_autoregressive_loss(sentence):
     for t in range(1, LENGTH + 1):
         s, t = when(t - 1, LENGTH, LENGTH), when(t, LENGTH, LENGTH)
         x_t = process.corrupt(x_0, t, torch.rand(LENGTH, 2))
-        terms = Process.kl(process, x_0, x_t, model.predict(x_t.tolist()), s, t)
+        terms = ForwardProcess.kl(process, x_0, x_t, model.predict(x_t.tolist()), s, t)
         back = (x_t == GONE).nonzero()[0]
         word = -np.log(model.probs(sentence[: back.item()])[sentence[back.item()]])
         assert terms[back].item() == pytest.approx(word)

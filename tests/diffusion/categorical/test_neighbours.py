@@ -11,43 +11,25 @@ from enumeration import (
     TYPES,
     UNIGRAM,
     Chain,
-    divergence,
-    entropy,
     log,
     random_predictor,
     rows,
     when,
 )
+from neighbour_cases import FALLING, close, embeddings, graph_of, line_of
 from scipy import stats
 from scipy.linalg import expm
 
-from difformer_plugin.diffusion.categorical import neighbours, series
 from difformer_plugin.diffusion.categorical.graph import rate_matrix
-from difformer_plugin.diffusion.categorical.neighbours import KNOWN, Neighbours, prepare
-from difformer_plugin.diffusion.categorical.schedules import NAMES, SCHEDULES
-from difformer_plugin.errors import UserError
+from difformer_plugin.diffusion.categorical.neighbours import (
+    MIN_RELIABLE_PROB,
+    NearestNeighbour,
+    neighbour_tables,
+)
+from difformer_plugin.diffusion.parameters import ParameterError
+from difformer_plugin.diffusion.schedules import CATEGORICAL, SCHEDULES, schedule_names
 
 PAIRS = [(s, t) for t in range(1, STEPS + 1) for s in range(t)]
-FALLING = torch.linspace(1, 0, 1025, dtype=torch.float64)
-
-
-def embeddings(count):
-    return torch.from_numpy(np.random.default_rng(count).standard_normal((count, 4)))
-
-
-def graph_of(count, k=2, table=FALLING, dtype=torch.float64):
-    """A process, and its rates as a dense matrix."""
-    edges, weights, _ = prepare(embeddings(count), torch.ones(count), k, "log_linear")
-    process = Neighbours(edges, weights, table, count, dtype)
-    return process, rate_matrix(edges, weights, count).toarray()
-
-
-def line_of(count, table=FALLING, dtype=torch.float64):
-    """Types in a row: the far ones are as good as unreachable."""
-    edges = torch.stack([torch.arange(count - 1), torch.arange(1, count)], -1)
-    weights = torch.ones(count - 1, dtype=torch.float64)
-    process = Neighbours(edges, weights, table, count, dtype)
-    return process, rate_matrix(edges, weights, count).toarray()
 
 
 def positive_exponential(rates):
@@ -61,81 +43,24 @@ def positive_exponential(rates):
     return total * math.exp(-most)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=schedule_names(CATEGORICAL))
 def case(request):
     """Eight steps of five types, and the chain of their dense matrices."""
-    edges, weights, table = prepare(embeddings(TYPES), torch.tensor(UNIGRAM), 1, request.param)
-    process = Neighbours(edges, weights, table, TYPES, torch.float64)
+    edges, weights, table = neighbour_tables(
+        embeddings(TYPES), torch.tensor(UNIGRAM), 1, request.param
+    )
+    process = NearestNeighbour(edges, weights, table, TYPES, torch.float64)
     rates = rate_matrix(edges, weights, TYPES).toarray()
-    amounts = process.cumulated(torch.arange(STEPS + 1, dtype=torch.float64) / STEPS).numpy()
+    amounts = process.cumulative_rate(torch.arange(STEPS + 1, dtype=torch.float64) / STEPS).numpy()
     assert amounts[0] == 0 and amounts[-1] == np.inf
     matrices = [expm((b - a) * rates) for a, b in zip(amounts[:-2], amounts[1:-1])]
     return process, Chain([*matrices, np.full((TYPES, TYPES), 1 / TYPES)], TYPES)
-
-
-def close(actual, expected, **tolerance):
-    expected = torch.as_tensor(np.ascontiguousarray(expected))
-    torch.testing.assert_close(actual, expected, **(tolerance or {"rtol": 1e-9, "atol": 1e-12}))
-
-
-@pytest.mark.parametrize("entries", [2**18, 90], ids=["together", "in groups"])
-@pytest.mark.parametrize("count", [2, 5, 40])
-def test_exponential_of_each_row_by_its_own_amount(count, entries, monkeypatch):
-    monkeypatch.setattr(series, "CPU_ENTRIES", entries)
-    process, rates = graph_of(count)
-    v = torch.from_numpy(np.random.default_rng(0).standard_normal((11, count)))
-    first = [
-        0,
-        1e-15,
-        1e-6,
-        0.01,
-        0.3,
-        1,
-        5,
-        20,
-        0.99 * process.exponential.forgetting,
-        1e9,
-        np.inf,
-    ]
-    first = torch.tensor(first, dtype=torch.float64)
-    second = first.roll(3)
-    for amounts, found in zip((first, second), process.exponential(v, first, second)):
-        for amount, row, result in zip(amounts.tolist(), v.numpy(), found):
-            even = np.full((count, count), 1 / count)
-            expected = row @ (expm(amount * rates) if amount < 1e8 else even)
-            close(result, expected, rtol=0, atol=1e-13)
 
 
 def test_no_rows():
     process, _ = graph_of(5)
     nothing = torch.zeros(0, dtype=torch.float64)
     assert process.row(nothing.long(), nothing, nothing).shape == (0, 5)
-
-
-@pytest.mark.parametrize("z", [0, 1e-9, 1e-3, 1, 30, 1e4, 1e6])
-def test_the_series_is_cut_where_nothing_is_left(z):
-    """At X = 1, where every T_k is 1, it is 1; `ive` itself is right to some 1e-14."""
-    exponential = series.Exponential(None, 2.0, 1e9)
-    coefficients, (length,) = exponential._coefficients(torch.tensor([z], dtype=torch.float64))
-    assert float(coefficients[:length].sum()) == pytest.approx(1, abs=5e-14)
-    assert length < len(coefficients) <= 1.2 * length + 40
-
-
-def test_torch_agrees():
-    """Its matrix exponential is right to some 1e-12."""
-    process, rates = graph_of(40)
-    amount = torch.full((40,), 2.0, dtype=torch.float64)
-    (found,) = process.spread(torch.arange(40), amount)
-    close(found, torch.linalg.matrix_exp(2 * torch.from_numpy(rates)), rtol=0, atol=1e-11)
-
-
-def test_what_is_forgotten_early_is_even_to_single_precision():
-    """From both sides of the threshold."""
-    process, rates = graph_of(40)
-    assert abs(40 * expm(process.exponential.forgetting * rates) - 1).max() < 1e-8
-    sides = process.exponential.forgetting * torch.tensor([1 - 1e-9, 1 + 1e-9], dtype=torch.float64)
-    found = [process.spread(torch.arange(40), side.expand(40))[0] for side in sides]
-    assert 0 < abs(found[0] - found[1]).max() < 1e-8 / 40
 
 
 def test_rows_and_columns_are_distributions_of_the_dtype():
@@ -223,12 +148,12 @@ def test_gradients():
 @pytest.mark.parametrize("s,t", [(0, 3), (3, 4), (2, 7), (5, 8)])
 def test_draws_follow_the_law(s, t):
     """Of x_t given x_0, and of x_s given both."""
-    edges, weights, table = prepare(
+    edges, weights, table = neighbour_tables(
         embeddings(TYPES), torch.tensor(UNIGRAM), 1, "mutual_information"
     )
-    process = Neighbours(edges, weights, table, TYPES)
+    process = NearestNeighbour(edges, weights, table, TYPES)
     rates = rate_matrix(edges, weights, TYPES).toarray()
-    a, b = process.cumulated(torch.tensor([s, t], dtype=torch.float64) / STEPS).tolist()
+    a, b = process.cumulative_rate(torch.tensor([s, t], dtype=torch.float64) / STEPS).tolist()
     start, whole = expm(a * rates), expm(b * rates) if t < STEPS else np.full((5, 5), 0.2)
     step = expm((b - a) * rates) if t < STEPS else whole
     count = 20_000
@@ -260,13 +185,13 @@ def test_far_types_are_known_well_or_not_at_all():
     s, t = (
         torch.full((count,), 1 - math.exp(-process.gap * b), dtype=torch.float64) for b in amounts
     )
-    amounts = [float(process.cumulated(times)[0]) for times in (s, t)]  # a table is not exact
+    amounts = [float(process.cumulative_rate(times)[0]) for times in (s, t)]  # a table is not exact
     q_s, q_t = (positive_exponential(b * rates) for b in amounts)
     q_st = positive_exponential((amounts[1] - amounts[0]) * rates)
     x_0 = torch.arange(count)
     x_t = torch.full((count,), 10)
     exact = q_s * q_st[:, 10] / q_t[:, 10:11]
-    known = q_t[:, 10] > 2 * KNOWN
+    known = q_t[:, 10] > 2 * MIN_RELIABLE_PROB
     assert 5 < known.sum() < 20 and q_t[:, 10].min() < 1e-30
     found = process.posterior(x_t, x_0, s, t)
     close(found[known], exact[known], rtol=0, atol=1e-5)
@@ -301,72 +226,36 @@ def test_no_prediction_is_too_far(dtype):
             assert (drawn == x_0).all()
 
 
-@pytest.mark.parametrize("count,k", [(TYPES, 1), (40, 3)])
-def test_mutual_information_falls_evenly(count, k):
-    """From all of H(x_0) to nothing, by dense matrices."""
-    unigram = torch.rand(count, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    unigram = (unigram**3 / (unigram**3).sum()).numpy()
-    edges, weights, table = prepare(
-        embeddings(count), torch.tensor(7 * unigram), k, "mutual_information"
-    )
-    rates = rate_matrix(edges, weights, count).toarray()
-    process = Neighbours(edges, weights, table, count)
-    assert table[0] == 1 and table[-1] == 0 and (table.diff() < 0).all()
-    times = torch.linspace(0, 1, len(table), dtype=torch.float64)[1:-1]
-    for t, amount in list(zip(times.tolist(), process.cumulated(times).tolist()))[::6]:
-        matrix = expm(amount * rates)
-        # I(x_t; x_0) = E KL(q(x_t | x_0) || q(x_t))
-        information = unigram @ divergence(matrix.clip(0), unigram @ matrix)
-        assert information / entropy(unigram) == pytest.approx(1 - t, abs=3e-4)
-
-
-def test_a_sample_of_types_suffices_for_the_information(monkeypatch):
-    """Of 150 types with Zipf's frequencies; a sample of so many is all of them."""
-    process, rates = graph_of(150, k=4)
-    unigram = 1 / (1 + torch.arange(150, dtype=torch.float64))
-    unigram = (unigram / unigram.sum()).roll(50)
-    amounts, found = neighbours.measured_information(process, unigram)
-    monkeypatch.setattr(neighbours, "SAMPLE", 50)
-    _, sampled = neighbours.measured_information(process, unigram)
-    both = min(len(found), len(sampled))
-    np.testing.assert_allclose(sampled[:both], found[:both], atol=0.01 * entropy(unigram))
-    assert abs(sampled[:both] - found[:both]).max() > 0  # it was a sample
-    for amount, value in list(zip(amounts, found))[::12]:
-        matrix = expm(amount * rates).clip(0)
-        exact = unigram.numpy() @ divergence(matrix, unigram.numpy() @ matrix)
-        assert value == pytest.approx(exact, abs=1e-9)
-
-
 def test_named_schedules_are_alpha_of_the_slowest_mode(case):
     process, _ = case
     t = torch.linspace(0, 0.97, 50, dtype=torch.float64)
-    slowest = torch.exp(-process.gap * process.cumulated(t))
-    torch.testing.assert_close(slowest, process.schedule.alpha(t))
-    for name, schedule in SCHEDULES.items():
-        table = prepare(embeddings(TYPES), torch.ones(TYPES), 1, name)[2]
-        rebuilt = Neighbours(*prepare(embeddings(TYPES), torch.ones(TYPES), 1, name), TYPES)
+    slowest = torch.exp(-process.gap * process.cumulative_rate(t))
+    torch.testing.assert_close(slowest, process.schedule.alpha_bar(t))
+    for name in ("linear", "cosine", "log_linear"):
+        table = neighbour_tables(embeddings(TYPES), torch.ones(TYPES), 1, name)[2]
+        rebuilt = NearestNeighbour(
+            *neighbour_tables(embeddings(TYPES), torch.ones(TYPES), 1, name), TYPES
+        )
         assert table[0] == 1 and table[-1] == 0
-        close(rebuilt.schedule.alpha(t), schedule().alpha(t), rtol=0, atol=1e-4)
+        close(
+            rebuilt.schedule.alpha_bar(t),
+            SCHEDULES[name].normalised().alpha_bar(t),
+            rtol=0,
+            atol=1e-4,
+        )
 
 
 def test_a_saved_process_is_the_same(tmp_path):
-    made = prepare(embeddings(40), torch.ones(40), 3, "mutual_information")
+    made = neighbour_tables(embeddings(40), torch.ones(40), 3, "mutual_information")
     torch.save(made, tmp_path / "process.pt")
-    process = Neighbours(*made, 40)
+    process = NearestNeighbour(*made, 40)
     x, times = torch.arange(40), (when(2, 40), when(5, 40))
     expected = process.row(x, *times)
-    again = Neighbours(*torch.load(tmp_path / "process.pt", weights_only=True), 40)
+    again = NearestNeighbour(*torch.load(tmp_path / "process.pt", weights_only=True), 40)
     for other in (again, copy.deepcopy(process)):
         assert (other.row(x, *times) == expected).all()
 
 
-def test_data_of_one_type_tells_nothing():
-    """There is no information to lose, at any time."""
-    edges, weights, table = prepare(embeddings(6), torch.eye(6)[2], 2, "mutual_information")
-    assert table.isfinite().all() and table[0] == 1 and table[-1] == 0
-    assert (table.diff() <= 0).all()
-
-
 def test_unknown_schedules_are_refused():
-    with pytest.raises(UserError, match="no such schedule"):
-        prepare(embeddings(5), torch.ones(5), 2, "sqrt")
+    with pytest.raises(ParameterError, match="noise_schedule must be one of .*, not 'sqrt'"):
+        neighbour_tables(embeddings(5), torch.ones(5), 2, "sqrt")

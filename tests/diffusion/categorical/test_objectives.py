@@ -12,12 +12,13 @@ from difformer_plugin.diffusion.categorical.objectives import (
     D3PM,
     MDLM,
     SEDD,
-    low_discrepancy,
     smoothed,
-    training_times,
 )
 from difformer_plugin.diffusion.categorical.process import Absorbing, Uniform
-from difformer_plugin.diffusion.categorical.schedules import Cosine, LogLinear
+from difformer_plugin.diffusion.schedules import SCHEDULES
+
+COSINE = SCHEDULES["cosine"].normalised()
+LOG_LINEAR = SCHEDULES["log_linear"].normalised()
 
 
 def case(kind, count=200):
@@ -92,7 +93,7 @@ def test_mdlm_by_the_formula(steps, epsilon):
 @pytest.mark.parametrize("kind", ["uniform", "absorbing"])
 def test_sedd_by_the_rates(kind):
     """The bracket's sum by the definition; an untrained network finds all types equally likely."""
-    process, random, scale = make(kind, LogLinear()), np.random.default_rng(1), 1.0
+    process, random, scale = make(kind, LOG_LINEAR), np.random.default_rng(1), 1.0
     objective = SEDD(process)
     assert objective.steps is None and objective.masks_only == (kind == "absorbing")
     for t in (0.2, 0.5, 0.9):
@@ -117,13 +118,13 @@ def test_sedd_by_the_rates(kind):
             assert bound - loss == pytest.approx(rest, abs=1e-6)
     nothing = objective(torch.zeros(1, 5), *states, time, time)
     if kind == "absorbing":  # 1 / 5 each: MDLM's cross-entropy
-        expected = process.schedule.hazard(time) * math.log(5)
+        expected = process.schedule.unmasking_rate(time) * math.log(5)
         assert nothing[0, 0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_bound_has_no_gradient():
     """What is trained is the loss; the bound of d3pm and sedd is reported alone."""
-    for objective in (D3PM(Uniform(Cosine(), 5), 8, 0.1), SEDD(make("uniform"))):
+    for objective in (D3PM(Uniform(COSINE, 5), 8, 0.1), SEDD(make("uniform"))):
         logits = torch.randn(6, 5, requires_grad=True)
         x = torch.randint(5, (6,))
         times = torch.full((6,), 0.25, dtype=torch.float64), torch.full((6,), 0.5).double()
@@ -141,7 +142,7 @@ def test_in_float32_it_is_nearly_as_in_float64():
     t = torch.tensor([1 / 1000, 0.5, 1.0], dtype=torch.float64).repeat(10)
     for kind in (Uniform, Absorbing):
         for dtype in (torch.float32, torch.float64):
-            process = kind(Cosine(), n, dtype)
+            process = kind(COSINE, n, dtype)
             x_t = process.corrupt(x_0, t, torch.rand(30, 2, generator=random.manual_seed(1)))
             found = D3PM(process, 1000, 0.01)(logits.to(dtype), x_0, x_t, t - 1 / 1000, t)
             assert found.dtype == dtype and found.isfinite().all()
@@ -150,40 +151,6 @@ def test_in_float32_it_is_nearly_as_in_float64():
         for i, scale in enumerate([1, 1000]):  # the bound has the KL times T
             own = single[:, i].double(), found[:, i]
             torch.testing.assert_close(*own, rtol=2e-3, atol=2e-6 * scale)
-
-
-# times
-
-
-@pytest.mark.parametrize("steps", [1, 8, 1000])
-def test_times_of_steps(steps):
-    u = torch.tensor([0.0, 0.3, 1 - 2**-24])
-    s, t = training_times(u, steps)
-    expected = [math.floor(x * steps) for x in u.double().tolist()]
-    assert s.dtype == t.dtype == torch.float64
-    assert s.tolist() == [k / steps for k in expected]
-    assert t.tolist() == [(k + 1) / steps for k in expected]
-    evenly = training_times((torch.arange(3 * steps) + 0.5) / (3 * steps), steps)[1]
-    counts = np.bincount((evenly * steps).round().long().numpy(), minlength=steps + 1)
-    assert counts.tolist() == [0] + [3] * steps
-
-
-def test_times_without_steps():
-    s, t = training_times(torch.tensor([0.0, 0.25, 1 - 2**-24]), None)
-    assert t.tolist() == [1.0, 0.75, 2**-24] and (t > 0).all()
-
-
-@pytest.mark.parametrize("start", [0.0, 0.37, 1 - 2**-24])
-@pytest.mark.parametrize("count", [1, 2, 7, 64])
-def test_low_discrepancy(start, count):
-    """One number in each B-th of the unit interval, whatever the order; and all below 1."""
-    order = torch.randperm(count)
-    u = low_discrepancy(torch.tensor([start]), order)
-    assert (u >= 0).all() and (u < 1).all()
-    gaps = u.double().sort().values.diff()
-    assert np.allclose(gaps, 1 / count, atol=1e-6)
-    unordered = low_discrepancy(torch.tensor([start]), torch.arange(count))
-    assert u.tolist() == unordered[order].tolist()
 
 
 def test_smoothing_is_torchs():

@@ -19,9 +19,12 @@ from score_chains import (
     true_outputs,
 )
 
-from difformer_plugin.diffusion.categorical.process import Process, Uniform
-from difformer_plugin.diffusion.categorical.schedules import Floored, LogLinear, entropy
+from difformer_plugin.diffusion.categorical.information import entropy
+from difformer_plugin.diffusion.categorical.process import ForwardProcess, Uniform
 from difformer_plugin.diffusion.categorical.scores import score_entropy, tau_leap, tweedie
+from difformer_plugin.diffusion.schedules import SCHEDULES, Floored
+
+LOG_LINEAR = SCHEDULES["log_linear"].normalised()
 
 
 def score_entropy_by_definition(process, output, x_0, x_t, t):
@@ -122,7 +125,7 @@ def test_normalised_absorbing_ratios_give_mdlm(schedule):
     t = torch.rand(count, dtype=torch.float64, generator=generator)
     x_t = torch.where(torch.arange(count) % 3 == 0, x_0, process.mask)
     losses = torch.nn.functional.cross_entropy(logits, x_0, reduction="none")
-    expected = schedule.hazard(t) * losses * (x_t == process.mask)
+    expected = schedule.unmasking_rate(t) * losses * (x_t == process.mask)
     found = score_entropy(process, logits.log_softmax(-1), x_0, x_t, t)
     torch.testing.assert_close(found, expected)
 
@@ -153,9 +156,7 @@ def test_nothing_is_infinite_at_the_ends(kind, schedule):
 def test_single_precision_over_many_types():
     """Ten thousand brackets that nearly cancel keep their digits."""
     n, rows = 10_000, 64
-    single, double = (
-        Uniform(Floored(LogLinear(), 1e-3), n, d) for d in (torch.float, torch.double)
-    )
+    single, double = (Uniform(Floored(LOG_LINEAR, 1e-3), n, d) for d in (torch.float, torch.double))
     generator = torch.Generator().manual_seed(6)
     outputs = 0.1 * torch.randn(rows, n, generator=generator)
     x_0, x_t = torch.randint(n, (2, rows), generator=generator)
@@ -168,5 +169,5 @@ def test_single_precision_over_many_types():
 
 @pytest.mark.parametrize("function", [score_entropy, tweedie, tau_leap])
 def test_other_processes_have_no_scores(function):
-    with pytest.raises(NotImplementedError, match="of Process$"):
-        function(Process(V, V), None, None, None, None)
+    with pytest.raises(NotImplementedError, match="of ForwardProcess$"):
+        function(ForwardProcess(V, V), None, None, None, None)

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from difformer_plugin.diffusion.gaussian.degeneration import CLASSIFIERS, degeneration_scores, pull
 from difformer_plugin.diffusion.gaussian import degeneration
+from difformer_plugin.diffusion.gaussian.degeneration import (
+    CLASSIFIERS,
+    degeneration_scores,
+    query_scale,
+)
 from difformer_plugin.diffusion.gaussian.rescaling import NoiseSeries, dgs
 from difformer_plugin.diffusion.gaussian.sampled_degeneration import normal_scores
-from difformer_plugin.diffusion.schedules import SCHEDULES
-from difformer_plugin.errors import UserError
+from difformer_plugin.diffusion.parameters import ParameterError
+from difformer_plugin.diffusion.schedules import GAUSSIAN, schedule_names
 
 
 def draw_setting(number):
@@ -67,7 +71,7 @@ def test_two_tokens_follow_students_t(latent_dim, classifier):
     the probability is Phi(k |u|), and the mean over |u|^2 ~ chi^2 (d) is Student's t with d."""
     alpha_bar = np.array([1.0, 0.9, 0.5, 0.1, 1e-3, 0.0])
     beta_bar = 9 * (1 - alpha_bar) + 0.05
-    c = pull(classifier, latent_dim)
+    c = query_scale(classifier, latent_dim)
     a, b = np.sqrt(alpha_bar), np.sqrt(beta_bar)
     k = c * a / np.sqrt(2 * (c * b) ** 2 + (1 - c * a) ** 2)
     expected = stats.t.cdf(k * math.sqrt(latent_dim), latent_dim)
@@ -126,7 +130,7 @@ def test_quadrature_has_converged(latent_dim, classifier, monkeypatch):
     """The errors that the module states, against twice its nodes."""
     settings = [
         (NoiseSeries(name, stride=333).coefficients(factor), vocab_size)
-        for name in SCHEDULES
+        for name in schedule_names(GAUSSIAN)
         for factor, vocab_size in ((1, 40_000), (5, 1000))
     ]
 
@@ -162,19 +166,19 @@ def test_gauss_rule_has_the_moments_of_chi_squared(k):
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"vocab_size": 0}, "vocabulary size must be at least 1, not 0"),
-        ({"latent_dim": 1}, "latent dimension must be at least 2, not 1"),
+        ({"vocab_size": 0}, "vocab_size must be at least 1, not 0"),
+        ({"latent_dim": 1}, "latent_dim must be at least 2, not 1"),
         ({"sigma": 0.0}, "sigma must lie between"),
         ({"sigma": 1e-160}, "sigma must lie between"),
         ({"sigma": 1e160}, "sigma must lie between"),
         ({"sigma": math.nan}, "sigma must lie between"),
-        ({"classifier": "best"}, "unknown classifier 'best'"),
-        ({"alpha_bar": [-0.1]}, "not below 0"),
-        ({"beta_bar": [math.inf]}, "finite"),
-        ({"alpha_bar": [0.0], "beta_bar": [0.0]}, "must not both be 0"),
+        ({"classifier": "best"}, "classifier must be one of definition1, nearest, not 'best'"),
+        ({"alpha_bar": [-0.1]}, "alpha_bar must be finite and at least 0, not -0.1"),
+        ({"beta_bar": [math.inf]}, "beta_bar must be finite and .*, not inf"),
+        ({"alpha_bar": [0.0], "beta_bar": [0.0]}, "alpha_bar . beta_bar must be above 0"),
     ],
 )
 def test_values_out_of_range_are_refused(values, message):
     given = {"alpha_bar": [0.5], "beta_bar": [0.5], "vocab_size": 9, "latent_dim": 9} | values
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ParameterError, match=message):
         degeneration_scores(**given)

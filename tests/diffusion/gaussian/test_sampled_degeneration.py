@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from difformer_plugin.diffusion.gaussian.degeneration import degeneration_scores
 from difformer_plugin.diffusion.gaussian import sampled_degeneration
+from difformer_plugin.diffusion.gaussian.degeneration import degeneration_scores
 from difformer_plugin.diffusion.gaussian.sampled_degeneration import (
     degenerated_model,
     error_bound,

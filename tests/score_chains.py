@@ -7,26 +7,32 @@ from numerics import numbers
 from scipy import linalg
 
 from difformer_plugin.diffusion.categorical.process import Absorbing, Uniform
-from difformer_plugin.diffusion.categorical.schedules import Cosine, Floored, Linear, LogLinear
+from difformer_plugin.diffusion.schedules import SCHEDULES, Floored
+
+COSINE = SCHEDULES["cosine"].normalised()
+LINEAR = SCHEDULES["linear"].normalised()
+LOG_LINEAR = SCHEDULES["log_linear"].normalised()
 
 V = 5
 DATA = np.array([0.4, 0.25, 0.2, 0.1, 0.05])
 KINDS = ["uniform", "absorbing"]
-SCHEDULES = [LogLinear(), Cosine(), Linear()]
+USED_SCHEDULES = [LOG_LINEAR, COSINE, LINEAR]
 
 kinds = pytest.mark.parametrize("kind", KINDS)
-schedules = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+schedules = pytest.mark.parametrize(
+    "schedule", USED_SCHEDULES, ids=["log_linear", "cosine", "linear"]
+)
 
 
 def make(kind, schedule=None, types=V):
-    schedule = LogLinear() if schedule is None else schedule
+    schedule = LOG_LINEAR if schedule is None else schedule
     if kind == "uniform":
         return Uniform(Floored(schedule, 1e-3), types, torch.float64)
     return Absorbing(schedule, types, torch.float64)
 
 
 def alphas(process, *times):
-    return process.schedule.alpha(numbers(*times)).numpy()
+    return process.schedule.alpha_bar(numbers(*times)).numpy()
 
 
 def rates(process):

@@ -3,13 +3,16 @@
 import numpy as np
 import torch
 
-from difformer_plugin.diffusion.categorical.process import Absorbing, Process, Uniform
-from difformer_plugin.diffusion.categorical.schedules import NAMES, SCHEDULES, mutual_information
+from difformer_plugin.diffusion.categorical.information import uniform_mutual_information
+from difformer_plugin.diffusion.categorical.process import Absorbing, ForwardProcess, Uniform
+from difformer_plugin.diffusion.schedules import CATEGORICAL, SCHEDULES, schedule_names
 
 TYPES, STEPS = 5, 8
 UNIGRAM = np.array([0.5, 0.2, 0.15, 0.1, 0.05])
 KINDS = ["uniform", "absorbing", "dense"]
-CASES = [(kind, name) for kind in KINDS[:2] for name in NAMES] + [("dense", None)]
+CASES = [(kind, name) for kind in KINDS[:2] for name in schedule_names(CATEGORICAL)] + [
+    ("dense", None)
+]
 
 
 class Chain:
@@ -67,7 +70,7 @@ class Chain:
         return paths, weights
 
 
-class Dense(Process):
+class Dense(ForwardProcess):
     """A chain as a Process: what the base class makes of arbitrary matrices."""
 
     def __init__(self, chain, stationary):
@@ -100,7 +103,9 @@ def mixing(alphas, stationary):
 
 
 def schedule_named(name):
-    return SCHEDULES[name]() if name in SCHEDULES else mutual_information(torch.tensor(UNIGRAM))
+    if SCHEDULES[name].of_information:
+        return uniform_mutual_information(torch.tensor(UNIGRAM))
+    return SCHEDULES[name].normalised()
 
 
 def build(kind, schedule, types=TYPES, steps=STEPS):
@@ -113,7 +118,7 @@ def build(kind, schedule, types=TYPES, steps=STEPS):
         process, stationary = Uniform(schedule, types, torch.float64), np.full(types, 1 / types)
     else:
         process, stationary = Absorbing(schedule, types, torch.float64), np.eye(types + 1)[types]
-    alphas = schedule.alpha(torch.arange(steps + 1, dtype=torch.float64) / steps).numpy()
+    alphas = schedule.alpha_bar(torch.arange(steps + 1, dtype=torch.float64) / steps).numpy()
     return process, Chain(mixing(alphas, stationary), types)
 
 
