@@ -1,4 +1,4 @@
-"""`difformer`, which besides leaves a byte in the file $CALLS for each batch that it decodes."""
+"""The command `difformer`, which also adds a byte to the file $CALLS for each decoded batch."""
 
 import os
 
@@ -8,7 +8,7 @@ from difformer_plugin.cli import main as command
 
 
 def main():
-    """Count the calls, and run the command."""
+    """Run the command and count the calls."""
     step = TranslationTask.inference_step
 
     def counted(*args, **kwargs):

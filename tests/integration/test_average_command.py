@@ -1,4 +1,4 @@
-"""`difformer average` on a training of fairseq's, as a user runs it."""
+"""`difformer average` on checkpoints of fairseq, as a user runs it."""
 
 import os
 
@@ -12,8 +12,8 @@ class Evil:
         return os.mkdir, ("evil-was-here",)
 
 
-def test_the_average_of_a_training(corpus, tmp_path):
-    """fairseq-generate translates with it; each update counts once, whatever its files."""
+def test_the_average_of_a_training_run(corpus, tmp_path):
+    """fairseq-generate translates with it; each update counts once, even if it has two files."""
     save = tmp_path / "save"
     save.mkdir()
     train_teacher(corpus.joined, save, "--save-interval-updates", 5, "--max-tokens", 2000)

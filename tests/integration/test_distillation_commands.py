@@ -1,4 +1,4 @@
-"""`difformer distill`, with tiny teachers, as a user runs it."""
+"""`difformer distill` with tiny teachers, as a user runs it."""
 
 import json
 import os
@@ -41,9 +41,9 @@ TRAINING = 200  # sentences
 
 @pytest.fixture(scope="module")
 def drilled_teacher(corpus, tmp_path_factory):
-    """A teacher that has learnt enough for outputs to differ, in part cut off or in circles.
+    """A teacher that has learnt enough for outputs to differ; some of them are failures.
 
-    After the ten updates of `teacher` all are the same, and equal outputs would mean nothing.
+    After the ten updates of the fixture `teacher`, all outputs are the same.
     """
     drill = ["--lr", 2e-2, "--max-update", 200, "--disable-validation"]
     return train_teacher(corpus.joined, tmp_path_factory.mktemp("drilled"), *drill)
@@ -51,7 +51,7 @@ def drilled_teacher(corpus, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def distil(corpus, drilled_teacher):
-    """Run the command on the training set, with options; it must end well."""
+    """Run the command on the training set with options; it must succeed."""
 
     def call(folder, *options, data=corpus.joined):
         out = folder / "distilled"
@@ -64,7 +64,7 @@ def distil(corpus, drilled_teacher):
 
 @pytest.fixture(scope="module")
 def distilled(distil, tmp_path_factory):
-    """The training set, distilled in one go."""
+    """The training set, distilled in one run."""
     return distil(tmp_path_factory.mktemp("distilled"))
 
 
@@ -75,13 +75,13 @@ def side(folder, language, split="train"):
 
 
 def failures(folder):
-    """Sentence -> cause, what became of it, source and output."""
+    """Sentence -> cause, outcome, source and output."""
     rows = [line.split("\t") for line in lines(folder / "distilled.failures.tsv")[1:]]
     return {int(row[0]): row[1:] for row in rows}
 
 
 def contents(folder):
-    """The bytes of every file; of the manifest what does not depend on the clock."""
+    """The bytes of every file, and the manifest without wall times."""
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
     manifest = json.loads(found.pop("distilled.json"))
     manifest["tally"].pop("seconds")
@@ -89,7 +89,7 @@ def contents(folder):
 
 
 def test_outputs_are_those_of_fairseq_generate(corpus, drilled_teacher, distilled, tmp_path):
-    """Sentence by sentence, in fairseq's own batches; what was no translation is in the report."""
+    """Sentence by sentence, in fairseq's own batches; failures are in the report."""
     outcome = succeed(
         tmp_path,
         *("fairseq-generate", corpus.joined, "--path", drilled_teacher, "--gen-subset", "train"),
@@ -108,7 +108,7 @@ def test_outputs_are_those_of_fairseq_generate(corpus, drilled_teacher, distille
             continue
         assert failed[i][1:] == ["raw", remove_bpe(sources[i]), remove_bpe(expected[i])]
         assert tokens == side(corpus.joined, "en")[i]
-    # the BLEU that is printed is that of all first hypotheses against the raw targets
+    # The printed BLEU is that of all first hypotheses against the raw targets.
     from sacrebleu.metrics import BLEU
 
     outputs = [remove_bpe(expected[i]) for i in range(TRAINING)]
@@ -118,7 +118,7 @@ def test_outputs_are_those_of_fairseq_generate(corpus, drilled_teacher, distille
     assert f"{TRAINING} translated" in printed and "target tokens/s" in printed
 
 
-def test_all_but_the_targets_is_the_raw_data_bin(corpus, distilled):
+def test_everything_but_the_targets_equals_the_raw_data_bin(corpus, distilled):
     out, _ = distilled
     assert all(tokens[-1] == 2 and 2 not in tokens[:-1] for tokens in side(out, "en"))
     for path in corpus.joined.iterdir():
@@ -132,7 +132,7 @@ def test_fairseq_trains_on_it(distilled, tmp_path):
     train_teacher(distilled[0], tmp_path, "--max-update", 2)
 
 
-def test_what_is_finished_is_not_done_again(distilled, distil, tmp_path):
+def test_finished_work_is_not_repeated(distilled, distil, tmp_path):
     shutil.copytree(distilled[0], tmp_path / "distilled")
     before = contents(tmp_path / "distilled")
     _, printed = distil(tmp_path)
@@ -140,7 +140,7 @@ def test_what_is_finished_is_not_done_again(distilled, distil, tmp_path):
     assert contents(tmp_path / "distilled") == before
 
 
-def test_shards_merge_to_the_same_bytes(distil, tmp_path):
+def test_merged_shards_equal_a_single_run(distil, tmp_path):
     options, folders = [*TEST, "--on-failure", "drop", "--add-raw", 0.4], []
     for i in range(3):
         (tmp_path / str(i)).mkdir()
@@ -153,7 +153,7 @@ def test_shards_merge_to_the_same_bytes(distil, tmp_path):
     assert f"{SENTENCES} translated" in printed
     assert contents(merged) == contents(whole)
     assert len(side(merged, "en", "test")) == sum(counts) and all(counts)
-    # what half a copy of a shard looks like
+    # an incomplete copy of a shard
     targets = folders[0] / "test.de-en.en.bin"
     targets.write_bytes(targets.read_bytes()[:-2])
     again = [*command[:-1], tmp_path / "again"]
@@ -178,7 +178,7 @@ def test_dropped_pairs_and_added_raw_ones(corpus, distil, tmp_path):
     assert np.load(out / "distilled.sentences.npy").tolist() == [*rows, *rows]
 
 
-def test_the_output_behind_a_link(distil, tmp_path):
+def test_the_output_folder_may_be_a_link(distil, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "distilled").symlink_to(tmp_path / "elsewhere")
     out, _ = distil(tmp_path, *TEST)
@@ -186,7 +186,7 @@ def test_the_output_behind_a_link(distil, tmp_path):
 
 
 def test_replaced_failures(corpus, drilled_teacher, distil, tmp_path):
-    """They are the first hypothesis of fairseq-generate's --nbest that is not a failure itself."""
+    """Each is the first hypothesis of fairseq-generate --nbest that is not a failure."""
     out, printed = distil(tmp_path, *TEST, "--on-failure", "replace")
     outcome = succeed(
         tmp_path,
@@ -212,8 +212,8 @@ def test_replaced_failures(corpus, drilled_teacher, distil, tmp_path):
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(15, marks=pytest.mark.slow)])
-def test_kills_change_nothing(corpus, drilled_teacher, distilled, tmp_path, kills):
-    """Each kill comes a random moment after some batch was decoded, and costs at most one."""
+def test_kills_do_not_change_the_result(corpus, drilled_teacher, distilled, tmp_path, kills):
+    """Each kill comes a random moment after some batch was decoded, and loses one batch at most."""
     out, calls, chance = tmp_path / "distilled", tmp_path / "calls", random.Random(kills)
     calls.touch()
     command = ["difformer", "distill", corpus.joined, "--teacher", drilled_teacher, "--out", out]
@@ -245,8 +245,8 @@ def test_kills_change_nothing(corpus, drilled_teacher, distilled, tmp_path, kill
     assert batches <= calls.stat().st_size <= batches + kills
 
 
-def test_a_source_longer_than_the_teacher_takes(corpus, drilled_teacher, tmp_path):
-    """It is reported and keeps its target; so is a pair without a source."""
+def test_sources_that_the_teacher_cannot_translate(corpus, drilled_teacher, tmp_path):
+    """Too long and empty ones are reported and keep their target."""
     for name in ("train", "valid", "test"):
         for language in ("de", "en"):
             shutil.copy(corpus.text / f"{name}.{language}", tmp_path)
@@ -266,7 +266,7 @@ def test_a_source_longer_than_the_teacher_takes(corpus, drilled_teacher, tmp_pat
 
 
 def test_a_diffusion_model_can_be_the_teacher(corpus, model, tmp_path):
-    """It is asked through its task, as fairseq-generate asks it."""
+    """It decodes as in fairseq-generate."""
     out = tmp_path / "out"
     command = ["distill", corpus.joined, "--teacher", model, "--out", out, "--split", "test"]
     succeed(tmp_path, "difformer", *command)
@@ -280,8 +280,8 @@ def test_a_diffusion_model_can_be_the_teacher(corpus, model, tmp_path):
         assert found == expected[i]
 
 
-def test_a_batch_too_large_for_the_memory_is_halved(corpus, drilled_teacher, monkeypatch):
-    """Down to what fits; each sentence keeps its own translation."""
+def test_a_batch_that_exceeds_the_memory_is_halved(corpus, drilled_teacher, monkeypatch):
+    """Until it fits; each sentence gets the same translation."""
     difformer_plugin.register()
     from difformer_plugin.distillation.teacher import Teacher
     from difformer_plugin.errors import UserError
@@ -300,7 +300,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(corpus, drilled_teacher, mon
         if sizes[-1] > largest:
             held.append(weakref.ref(sample["net_input"]["src_tokens"]))
             raise torch.OutOfMemoryError
-        assert all(tokens() is None for tokens in held)  # what has failed takes no memory
+        assert all(tokens() is None for tokens in held)  # released by the failed attempt
         return step(generator, models, sample)
 
     monkeypatch.setattr(teacher.task, "inference_step", small)
@@ -348,7 +348,7 @@ class Evil:
         return os.mkdir, ("evil-was-here",)
 
 
-def test_bad_input(corpus, drilled_teacher, other_teacher, distilled, tmp_path):
+def test_bad_input_is_refused(corpus, drilled_teacher, other_teacher, distilled, tmp_path):
     out, evil, empty = tmp_path / "out", tmp_path / "evil.pt", tmp_path / "empty"
     torch.save({"model": Evil()}, evil)
     empty.mkdir()
@@ -388,8 +388,8 @@ def test_bad_input(corpus, drilled_teacher, other_teacher, distilled, tmp_path):
         (["--merge"], "--teacher does not go with --merge"),
     ],
 )
-def test_options_that_cannot_be(options, said, tmp_path, capsys):
-    """They are refused before anything is read."""
+def test_impossible_options_are_refused(options, said, tmp_path, capsys):
+    """Before anything is read."""
     command = ["distill", "data", "--teacher", "teacher.pt", "--out", str(tmp_path / "out")]
     assert main([*command, *options]) == 2
     captured = capsys.readouterr()
@@ -397,14 +397,14 @@ def test_options_that_cannot_be(options, said, tmp_path, capsys):
     assert len(captured.err.splitlines()) == 1 and not captured.out
 
 
-def test_a_dictionary_in_another_order_shows(corpus, distil, distilled, tmp_path):
-    """fairseq's own models do not hold their dictionaries, only how many types they have."""
+def test_a_dictionary_in_another_order_gives_a_warning(corpus, distil, distilled, tmp_path):
+    """fairseq's own models do not contain their dictionaries, only the number of types."""
     _, printed = distil(tmp_path, data=corpus.other)
     assert "was the teacher trained with these dict.*.txt?" in printed
     assert "warning" not in distilled[1]
 
 
-def test_unfinished_work_of_another_kind_is_refused(corpus, drilled_teacher, tmp_path):
+def test_unfinished_work_with_other_options_is_refused(corpus, drilled_teacher, tmp_path):
     from difformer_plugin.storage.journal import Journal
 
     work = tmp_path / "out.unfinished"

@@ -1,4 +1,4 @@
-"""The examples: every stage of the small one runs, and all options of the large ones exist."""
+"""The examples: every stage of the small one runs, and the options of the large ones exist."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ FROM_RAW_TEXT = [name for name in FOLDERS if name in recipe.available()]
 
 
 def commands(name, raw, out, *stages, **environment):
-    """The commands of stages, as DRY_RUN=1 prints them: lists of words."""
+    """The commands of some stages, as printed by DRY_RUN=1, each as a list of words."""
     script = EXAMPLES / name / "run.sh"
     settings = {"DRY_RUN": "1", "GPUS": "0"} | environment
     outcome = shell("bash", script, raw, out, *stages, **settings)
@@ -31,7 +31,7 @@ def commands(name, raw, out, *stages, **environment):
     return [shlex.split(line) for line in printed]
 
 
-def test_the_paper_has_a_folder_for_each_of_its_corpora():
+def test_every_recipe_has_an_example():
     assert set(FROM_RAW_TEXT) == set(recipe.available()) - {"plain"}
 
 
@@ -60,7 +60,7 @@ def test_all_stages_of_multi30k_in_miniature(tmp_path):
             with gzip.open(raw / f"{name}.{lang}.gz", "wb") as file:
                 file.write((tmp_path / "text" / f"{split}.{lang}").read_bytes())
     outputs = {}
-    for stage in STAGES + DISCRETE:  # later ones look at what the earlier ones have left
+    for stage in STAGES + DISCRETE:  # later stages depend on the files of earlier ones
         for command in commands("multi30k", raw, out, stage, **MINIATURE):
             if command[0] == "rm":
                 Path(command[-1]).unlink(missing_ok=True)
@@ -89,8 +89,8 @@ SIZED = [("multi30k", "medium"), ("debian-descriptions", "medium")]
 
 
 @pytest.mark.parametrize("name, size", [(name, "small") for name in FROM_RAW_TEXT] + SIZED)
-def test_the_commands_of_every_example_are_ones_that_exist(name, size, tmp_path):
-    """Parsed by fairseq and by difformer themselves, with the options as they stand."""
+def test_the_commands_of_every_example_exist(name, size, tmp_path):
+    """fairseq and difformer parse them."""
     from difformer_plugin import register
     from difformer_plugin.cli.main import build_parser
 
@@ -137,8 +137,8 @@ def test_the_families_of_discrete_diffusion_are_all_that_there_are(tmp_path):
 @pytest.mark.parametrize(
     "name, tokens", [("wmt14-en-de", 65536), ("iwslt14-de-en", 8192), ("qqp", 8192)]
 )
-def test_batches_have_the_papers_number_of_tokens(tmp_path, name, tokens, gpus):
-    """Table 21, on any number of devices, up to what does not divide."""
+def test_batches_have_as_many_tokens_as_in_the_paper(tmp_path, name, tokens, gpus):
+    """Table 21, on any number of devices, up to rounding."""
     (train,) = commands(name, tmp_path, tmp_path, "train", GPUS=str(gpus))
     values = dict(zip(train, train[1:]))
     total = int(values["--max-tokens"]) * int(values["--update-freq"]) * max(1, gpus)
@@ -147,8 +147,8 @@ def test_batches_have_the_papers_number_of_tokens(tmp_path, name, tokens, gpus):
 
 
 @pytest.mark.parametrize("name", ["multi30k", "iwslt14-de-en", "wmt14-en-de", "qqp"])
-def test_cmlm_has_the_positions_and_the_initialisation_of_the_difformer(name, tmp_path):
-    """A baseline that learns more slowly for another reason than its own would prove nothing."""
+def test_cmlm_has_the_positions_and_the_initialisation_of_difformer(name, tmp_path):
+    """Otherwise these would explain a part of the difference to the baseline."""
     learned = {"--encoder-learned-pos", "--decoder-learned-pos", "--apply-bert-init"}
     train, cmlm = (
         set(commands(name, tmp_path, tmp_path, stage)[0]) & learned
@@ -187,8 +187,8 @@ done
 """
 
 
-def test_the_script_itself_with_spaces_and_twice(tmp_path):
-    """All stages with stand-ins for the programs: order, logs, files, and what is left out."""
+def test_the_script_with_spaces_in_paths_and_run_twice(tmp_path):
+    """All stages with stubs for the programs: order, logs, files and skipped stages."""
     stubs, out, calls = tmp_path / "bin", tmp_path / "o u t", tmp_path / "calls"
     stubs.mkdir()
     for program in ("difformer", "fairseq-train", "fairseq-generate"):
@@ -205,7 +205,7 @@ def test_the_script_itself_with_spaces_and_twice(tmp_path):
         return done, [line.split(" [")[0:2] for line in lines(calls)]
 
     done, called = run(fail="fairseq-train --cpu", TRAIN="--cpu")
-    assert done.returncode != 0 and called[-1][0] == "fairseq-train"  # the pipe hides no failure
+    assert done.returncode != 0 and called[-1][0] == "fairseq-train"  # in spite of the pipe
     assert not (out / "difformer" / "finished").exists()
     done, called = run()
     assert done.returncode == 0, done.stderr.decode()
@@ -213,7 +213,7 @@ def test_the_script_itself_with_spaces_and_twice(tmp_path):
         *("difformer prepare", "difformer distill", "difformer average", "difformer average"),
         *["difformer evaluate"] * 4,
     ]
-    assert [part[0] for part in called].count("fairseq-train") == 2  # the teacher had ended
+    assert [part[0] for part in called].count("fairseq-train") == 2  # the teacher was finished
     assert [part[0] for part in called].count("fairseq-generate") == 4
     assert f"[{out}/difformer.pt]" in calls.read_text()
     assert {p.name for p in out.glob("*.out")} == {
@@ -224,7 +224,7 @@ def test_the_script_itself_with_spaces_and_twice(tmp_path):
     assert again.returncode == 0 and "fairseq-train" not in [part[0] for part in called]
 
 
-def test_mistakes(tmp_path):
+def test_mistakes_are_reported(tmp_path):
     script = EXAMPLES / "multi30k" / "run.sh"
     outcome = shell("bash", script, tmp_path)
     assert outcome.code == 2 and outcome.err.startswith("usage: ")
