@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
-    """The reference checkpoint as one of ours."""
+    """The reference checkpoint, converted."""
     folder = tmp_path_factory.mktemp("converted")
     original = REFERENCE / "checkpoint.pt"
     outcome = succeed(folder, "difformer", "convert", original, folder / "ours.pt")
@@ -80,7 +80,7 @@ def test_training_starts_from_a_converted_checkpoint(converted, tmp_path):
 
 @pytest.fixture
 def reference(tmp_path):
-    """A copy of the reference folder that a test may spoil."""
+    """A copy of the reference folder, for tests that modify it."""
     return shutil.copytree(REFERENCE, tmp_path / "reference")
 
 
@@ -106,14 +106,14 @@ def test_check_reference_names_what_differs(reference, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["checkpoint.pt", "settings.json", "expected.npz", "data-bin"])
-def test_check_reference_misses_a_file(reference, tmp_path, missing):
+def test_check_reference_names_a_missing_file(reference, tmp_path, missing):
     shutil.move(reference / missing, reference / "elsewhere")
     outcome = run(tmp_path, "difformer", "check-reference", reference)
     assert outcome.code == 2
     assert missing in error_line(outcome)
 
 
-def test_convert_on_a_full_disk_leaves_nothing(tmp_path):
+def test_convert_on_a_full_disk_leaves_no_file(tmp_path):
     target = tmp_path / "out" / "ours.pt"
     target.parent.mkdir()
     original = REFERENCE / "checkpoint.pt"
@@ -122,7 +122,7 @@ def test_convert_on_a_full_disk_leaves_nothing(tmp_path):
     assert list(target.parent.iterdir()) == []
 
 
-def test_convert_into_a_folder_that_is_not_there(tmp_path):
+def test_convert_into_a_missing_folder(tmp_path):
     target = tmp_path / "nowhere" / "ours.pt"
     outcome = run(tmp_path, "difformer", "convert", REFERENCE / "checkpoint.pt", target)
     assert outcome.code == 2 and "nowhere" in error_line(outcome)

@@ -1,4 +1,4 @@
-"""The values that another implementation recorded, and what a difference looks like."""
+"""Recorded values of the authors' implementation, and how differences are reported."""
 
 from pathlib import Path
 
@@ -22,14 +22,14 @@ INPUTS = {"src_tokens", "src_lengths", "target", "sample_ids", "t", "noise"} | {
 @recorded
 @pytest.mark.parametrize("name", FOLDERS)
 def test_recorded_values(name):
-    """All that was recorded and is no input is recomputed, and agrees."""
+    """Every recorded array that is not an input is recomputed, and agrees."""
     *ours, expected = load_reference(REFERENCE / name)
     rows = compare(recompute(*ours, expected), expected)
     assert {row[0] for row in rows} == set(expected) - INPUTS
     assert [row for row in rows if not row[-1]] == []
 
 
-# a weight, and an array before it and one after it
+# weight -> (an array that does not depend on it, an array that does)
 PERTURBED = {
     "encoder.layers.0.fc1.weight": ("z_0", "encoder_out"),
     "denoiser.layers.1.fc2.weight": ("encoder_out", "z_0_hat_no_selfcond"),
@@ -41,7 +41,7 @@ PERTURBED = {
 
 @recorded
 @pytest.mark.parametrize("weight", PERTURBED)
-def test_a_perturbed_weight_is_noticed_where_it_acts(weight):
+def test_a_perturbed_weight_changes_only_what_depends_on_it(weight):
     *ours, expected = load_reference(REFERENCE / "difformer_a")
     with torch.no_grad():
         parameter = ours[0].get_parameter(weight)
@@ -49,7 +49,9 @@ def test_a_perturbed_weight_is_noticed_where_it_acts(weight):
     passed = {row[0]: row[-1] for row in compare(recompute(*ours, expected), expected)}
     before, after = PERTURBED[weight]
     assert not passed[after]
-    assert passed[before] or weight == "denoiser.output_projection.weight"  # which is shared
+    assert (
+        passed[before] or weight == "denoiser.output_projection.weight"
+    )  # which is shared with the embeddings
 
 
 @recorded
@@ -63,7 +65,7 @@ def test_a_missing_file_is_named(tmp_path, missing):
 
 
 @recorded
-def test_settings_must_be_those_of_the_checkpoint(tmp_path):
+def test_settings_that_contradict_the_checkpoint_are_refused(tmp_path):
     for name in FILES:
         (tmp_path / name).symlink_to((REFERENCE / "difformer_a" / name).resolve())
     settings = tmp_path / "settings.json"
