@@ -1,5 +1,10 @@
-"""Importing this module registers the models and criteria of every family with fairseq."""
+"""Importing this registers every family with fairseq: the `model` of each folder beside it."""
 
-from difformer_plugin.families.embeddings import model as _embeddings  # noqa: F401
-from difformer_plugin.families.insertion import model as _insertion  # noqa: F401
-from difformer_plugin.families.tokens import model as _tokens  # noqa: F401
+from importlib import import_module
+from pkgutil import iter_modules
+
+from difformer_plugin import families
+
+for module in iter_modules(families.__path__):
+    if module.ispkg:
+        import_module(f"{families.__name__}.{module.name}.model")
