@@ -1,4 +1,10 @@
-# make test, make demo: each creates .venv, installs into it once, and does its job.
+# Each target creates .venv, installs into it once, and does its job:
+#   make check       while one works: style, types and the mathematics, in under a minute
+#   make style       before a commit: lint, formatting and types
+#   make test        before a change is handed in: all tests but the slow ones
+#   make test-slow   before a release: the tests that take minutes each
+#   make docs        the site of the documentation
+#   make demo        data, training and translations of a toy task
 PYTHON ?= python3
 # any version from 2.6 on; a wheel that pip finds, so that the build needs no other
 TORCH ?= torch==2.13.0
@@ -7,7 +13,7 @@ BIN := $(VENV)/bin
 OUT ?= demo-run
 DEMO_OPTIONS ?=
 
-.PHONY: install test test-slow style docs demo clean
+.PHONY: install test test-slow check style docs demo clean
 
 install: $(VENV)/.installed
 
@@ -29,9 +35,16 @@ test: install
 test-slow: install
 	$(PYTEST) -m slow
 
+# folders whose tests train nothing and start no process
+QUICK := $(addprefix tests/,diffusion networks reranking storage checkpoints fairseq_patches)
+
+check: style
+	$(PYTEST) -m "not slow" $(QUICK)
+
 style: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # the site, in site/; a broken link is an error
 docs: install

@@ -40,7 +40,15 @@ setup(
         # what difformer evaluate can do without: ROUGE, BERTScore, COMET
         "evaluate": ["rouge-score", "bert-score", "unbabel-comet"],
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1"],
-        "test": ["pytest", "pytest-xdist", "ruff", "tensorboard", "tensorboardX", "rouge-score"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "mypy",
+            "tensorboard",
+            "tensorboardX",
+            "rouge-score",
+        ],
     },
     entry_points={"console_scripts": ["difformer=difformer_plugin.cli.main:main"]},
 )
