@@ -33,10 +33,11 @@ def load(args: Namespace, path: str) -> tuple[Family, FairseqTask, list[dict[str
     Raises:
         UserError: the model does not diffuse embeddings, or has fewer steps than `points`.
     """
-    (model,), _, task = checkpoint_utils.load_model_ensemble_and_task(
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
         [path], arg_overrides={"data": args.data}
     )
-    if not (is_diffusion_model(model) and model.diffuses_embeddings):
+    model = models[0]
+    if not (is_diffusion_model(models[0]) and models[0].diffuses_embeddings):
         raise UserError(
             f"{path} is a {type(model).__name__}, which does not diffuse embeddings: leave it out, "
             "since the probe feeds Gaussian noise"

@@ -62,7 +62,9 @@ class NormalEmbeddings:
             "vp_rf": vp_rf,
         }
         noise = self.noise | {name: value for name, value in given.items() if value is not None}
-        return NoiseSeries(*noise.values(), stride)
+        return NoiseSeries(
+            noise["noise_schedule"], noise["diffusion_steps"], noise["vp_rf"], stride
+        )
 
     def scores(self, series: "NoiseSeries", factor: float) -> Any:
         """DGS_t at each time step of the series under the factor F, an array (T,)."""
@@ -165,7 +167,8 @@ class TrainedEmbeddings(NormalEmbeddings):
         if not self.table.isfinite().all():
             raise UserError(f"{path}: the embeddings are not all finite; use another checkpoint")
         sigma = float(self.table.square().mean().sqrt())
-        super().__init__(*self.table.shape, sigma, classifier)
+        vocab_size, latent_dim = self.table.shape
+        super().__init__(vocab_size, latent_dim, sigma, classifier)
         self.noise = {name: getattr(model.cfg, name) for name in NormalEmbeddings.noise}
         self.rescaling = model.rescaling
         self.samples, self.seed = samples, seed

@@ -58,7 +58,8 @@ class Settings(NamedTuple):
     @classmethod
     def of(cls, options: DecodingOptions, sampler: SamplerChoice) -> "Settings":
         """The settings of some options, with a sampler."""
-        return cls(*(getattr(options, name) for name in cls._fields[:-1]), sampler)
+        own = {name: getattr(options, name) for name in cls._fields if name != "sampler"}
+        return cls(**own, sampler=sampler)
 
     def options(self) -> dict[str, Any]:
         """The options of decoding that they set, name -> value."""
