@@ -1,7 +1,12 @@
-"""A diffusion model's networks, from its configuration and its dictionaries."""
+"""Build the networks of a diffusion model from its configuration and its dictionaries."""
+
+from collections.abc import Callable
+from os import PathLike
+from typing import Any
 
 import torch
 from fairseq import utils
+from fairseq.data import Dictionary
 from torch import nn
 
 from difformer_plugin.errors import UserError
@@ -10,30 +15,38 @@ from difformer_plugin.networks.encoder import Encoder, LengthPredictor
 from difformer_plugin.networks.layers import init_bert
 
 
-def build_networks(cfg, src_dict, tgt_dict, time_scale, kind=Denoiser):
-    """Encoder, denoiser and length predictor, with the weights that they share.
+def build_networks(
+    cfg: Any,
+    src_dict: Dictionary,
+    tgt_dict: Dictionary,
+    time_scale: float,
+    build_denoiser: Callable[..., Denoiser] = Denoiser,
+) -> tuple[Encoder, Denoiser, LengthPredictor]:
+    """Build encoder, denoiser and length predictor; they share weights as `cfg` says.
 
     Args:
-        cfg: NetworkConfig.
-        time_scale: of the denoiser; kind: its class.
-
+        cfg: a NetworkConfig.
+        src_dict: the source dictionary.
+        tgt_dict: the target dictionary.
+        time_scale: the denoiser multiplies times by this number before it embeds them.
+        build_denoiser: a subclass of Denoiser, or a function with the arguments of its constructor.
     Raises:
-        UserError: the dictionaries do not allow what the configuration shares, or a file of
-            pre-trained embeddings does not fit.
+        UserError: weights are to be shared but the dictionaries or paths differ, or a file of
+            pre-trained embeddings cannot be used.
     """
     source_table = build_embedding(cfg, src_dict, cfg.encoder_embed_path)
     if cfg.share_all_embeddings:
         if src_dict != tgt_dict:
             raise UserError(
-                "--share-all-embeddings needs one dictionary for both languages, but source "
-                f"({len(src_dict)} types) and target ({len(tgt_dict)} types) differ: run "
-                "fairseq-preprocess with --joined-dictionary, or leave the option out; a model "
-                "that is trained already wants the data-bin that it was trained with"
+                "--share-all-embeddings needs one dictionary for both languages, but those of "
+                f"source ({len(src_dict)} types) and target ({len(tgt_dict)} types) differ: run "
+                "fairseq-preprocess with --joined-dictionary, or omit the option; a model that is "
+                "already trained needs the data-bin it was trained on"
             )
         if cfg.decoder_embed_path not in (None, cfg.encoder_embed_path):
             raise UserError(
-                "--share-all-embeddings takes its embeddings from --encoder-embed-path: leave "
-                "--decoder-embed-path out"
+                "--share-all-embeddings reads its embeddings from --encoder-embed-path: omit "
+                "--decoder-embed-path"
             )
         target_table = source_table
     else:
@@ -54,20 +67,28 @@ def build_networks(cfg, src_dict, tgt_dict, time_scale, kind=Denoiser):
         nn.init.normal_(rounding.weight, std=cfg.latent_dim**-0.5)
 
     encoder = Encoder(cfg, source_table, source_in)
-    denoiser = kind(cfg, time_scale, target_table, target_in, target_out, rounding)
+    denoiser = build_denoiser(cfg, time_scale, target_table, target_in, target_out, rounding)
     length_predictor = LengthPredictor(cfg)
     if cfg.apply_bert_init:
         target_path = cfg.encoder_embed_path if cfg.share_all_embeddings else cfg.decoder_embed_path
-        kept = [target_table] * bool(target_path) + [rounding] * tied
+        # Pre-trained vectors, and the output projection that shares the table's weight, stay.
+        excluded = [target_table] * bool(target_path) + [rounding] * tied
         for module in denoiser.modules():
-            if not any(module is k for k in kept):
+            if not any(module is other for other in excluded):
                 init_bert(module)
         init_bert(length_predictor.embed_length)
     return encoder, denoiser, length_predictor
 
 
-def build_embedding(cfg, dictionary, path):
-    """An embedding table (V, D) for a dictionary, from a file of vectors if `path` names one."""
+def build_embedding(cfg: Any, dictionary: Dictionary, path: str | None) -> nn.Embedding:
+    """Build an embedding table (V, D) for a dictionary.
+
+    Its entries are normal with standard deviation 1 / sqrt(D), and the row of padding is zero.
+    Types that have a vector in the file `path` take that vector instead.
+
+    Raises:
+        UserError: the file cannot be parsed, or its vectors do not have D = --latent-dim entries.
+    """
     table = nn.Embedding(len(dictionary), cfg.latent_dim, dictionary.pad())
     nn.init.normal_(table.weight, std=cfg.latent_dim**-0.5)
     nn.init.zeros_(table.weight[dictionary.pad()])
@@ -76,7 +97,7 @@ def build_embedding(cfg, dictionary, path):
         dims = {len(vector) for vector in vectors.values()}
         if dims != {cfg.latent_dim}:
             raise UserError(
-                f"{path}: vectors of dimension {', '.join(map(str, sorted(dims)))}, but "
+                f"{path}: the vectors have dimension {', '.join(map(str, sorted(dims)))}, but "
                 f"--latent-dim is {cfg.latent_dim}"
             )
         utils.load_embedding(vectors, dictionary, table)
@@ -84,8 +105,16 @@ def build_embedding(cfg, dictionary, path):
     return table
 
 
-def read_vectors(path):
-    """Vectors by symbol, from lines `symbol x_1 ... x_D`; a first line `count D` may head them."""
+def read_vectors(path: str | PathLike) -> dict[str, torch.Tensor]:
+    """Read vectors from a text file with lines `symbol x_1 ... x_D`.
+
+    The file may begin with a header line `count D`.
+
+    Returns:
+        symbol -> float32 (D,); D may differ between symbols.
+    Raises:
+        UserError: a value is not a number, or the file has no vectors.
+    """
     vectors = {}
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -97,12 +126,12 @@ def read_vectors(path):
             except ValueError as error:
                 raise UserError(f"{path}, line {number}: {error}") from None
     if not vectors:
-        raise UserError(f"{path} holds no vectors: give a file with a line a token")
+        raise UserError(f"{path} has no vectors: give a file with one line per token")
     return vectors
 
 
-def build_projection(cfg, in_dim, out_dim):
-    """A linear map without bias, or nothing where latent and model dimension are one."""
+def build_projection(cfg: Any, in_dim: int, out_dim: int) -> nn.Module:
+    """A linear map without bias, or the identity if latent and model dimension are equal."""
     if cfg.latent_dim == cfg.model_dim:
         return nn.Identity()
     return nn.Linear(in_dim, out_dim, bias=False)

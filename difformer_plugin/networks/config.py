@@ -1,93 +1,98 @@
-"""The configuration of the networks that all families share, its checks, and the named sizes."""
+"""The network configuration that all families share, its checks, and the named sizes."""
 
 from dataclasses import dataclass, fields
-from typing import Optional
+from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II, DictConfig, OmegaConf
 
 from difformer_plugin.errors import UserError
-from difformer_plugin.options import option
+from difformer_plugin.options import flag, option
 
 ACTIVATIONS = ChoiceEnum(["relu", "gelu"])
 
 
 @dataclass
 class NetworkConfig(FairseqDataclass):
-    """Of encoder, denoiser and length predictor, whatever is diffused."""
+    """The configuration of encoder, denoiser and length predictor."""
 
     # network
-    model_dim: int = option(512, "dimension of the Transformer's states")
+    model_dim: int = option(512, "dimension of the Transformer's hidden states")
     latent_dim: int = option(128, "dimension of the embeddings that are diffused (z_t)")
     encoder_layers: int = option(6, "number of encoder layers")
-    encoder_attention_heads: int = option(8, "attention heads of an encoder layer")
-    encoder_ffn_embed_dim: int = option(2048, "inner dimension of the encoder's feed-forward nets")
-    encoder_normalize_before: bool = option(False, "layer norm before each encoder block")
-    encoder_learned_pos: bool = option(False, "learned instead of sinusoidal source positions")
+    encoder_attention_heads: int = option(8, "number of attention heads per encoder layer")
+    encoder_ffn_embed_dim: int = option(
+        2048, "inner dimension of the encoder's feed-forward networks"
+    )
+    encoder_normalize_before: bool = option(False, "apply layer norm before each encoder block")
+    encoder_learned_pos: bool = option(False, "use learned instead of sinusoidal source positions")
     decoder_layers: int = option(6, "number of denoiser layers")
-    decoder_attention_heads: int = option(8, "attention heads of a denoiser layer")
-    decoder_ffn_embed_dim: int = option(2048, "inner dimension of the denoiser's feed-forward nets")
-    decoder_normalize_before: bool = option(False, "layer norm before each denoiser block")
-    decoder_learned_pos: bool = option(False, "learned instead of sinusoidal target positions")
+    decoder_attention_heads: int = option(8, "number of attention heads per denoiser layer")
+    decoder_ffn_embed_dim: int = option(
+        2048, "inner dimension of the denoiser's feed-forward networks"
+    )
+    decoder_normalize_before: bool = option(False, "apply layer norm before each denoiser block")
+    decoder_learned_pos: bool = option(False, "use learned instead of sinusoidal target positions")
     activation_fn: ACTIVATIONS = option("relu", "activation function: relu or gelu")
     dropout: float = option(0.1, "dropout probability")
     attention_dropout: float = option(0.0, "dropout probability for attention weights")
     activation_dropout: float = option(0.0, "dropout probability after the activation function")
     apply_bert_init: bool = option(
-        False, "initialise the denoiser and its embeddings as BERT does (normal, deviation 0.02)"
+        False, "initialise the denoiser and its embeddings as BERT does: N(0, 0.02^2)"
     )
     # embeddings
     share_all_embeddings: bool = option(
-        False, "one embedding table for source, target and rounding (needs a joined dictionary)"
+        False, "use one embedding table for source, target and rounding (needs a joined dictionary)"
     )
     share_decoder_input_output_embed: bool = option(
-        False, "round with the target embeddings themselves"
+        False, "share the target embeddings with the output projection that rounds to tokens"
     )
     share_project_in_dim: bool = option(
-        False, "one projection from latent to model dimension for encoder and denoiser"
+        False, "share the projection from latent to model dimension by encoder and denoiser"
     )
     no_scale_embedding: bool = option(False, "do not multiply embeddings by sqrt(latent dim)")
-    layernorm_embedding: bool = option(False, "layer norm on the encoder's input")
+    layernorm_embedding: bool = option(False, "apply layer norm to the encoder's input")
     encoder_embed_path: Optional[str] = option(
-        None, "pre-trained source embeddings (text: a line a token, its symbol and its vector)"
+        None,
+        "file of pre-trained source embeddings: text, one line per token with symbol and vector",
     )
     decoder_embed_path: Optional[str] = option(
-        None, "pre-trained target embeddings, in the same format (App. C.3)"
+        None, "file of pre-trained target embeddings, in the same format (App. C.3)"
     )
     freeze_embeddings: bool = option(
-        False, "do not train the embedding tables that come from such a file (App. C.3)"
+        False, "do not train embedding tables that are read from a file (App. C.3)"
     )
-    embed_norm: bool = option(False, "layer norm on what the denoiser reads")
+    embed_norm: bool = option(False, "apply layer norm to the denoiser's input")
     embed_norm_affine: bool = option(
-        False, "give that layer norm (--embed-norm) a learned scale and shift"
+        False, "give the layer norm of --embed-norm a learned scale and shift"
     )
     embed_norm_before_proj: bool = option(
         False,
-        "apply --embed-norm to the embeddings z_0 instead of after the projection to the model dim",
+        "apply --embed-norm to the embeddings z_0, not after the projection to the model dimension",
     )
     # self-conditioning
     self_cond: bool = option(
-        False, "self-conditioning: the denoiser also reads its last prediction"
+        False, "use self-conditioning: the denoiser also reads its previous prediction"
     )
     self_cond_before_proj: bool = option(
-        False, "join that prediction before the projection to the model dimension, not after it"
+        False, "join the previous prediction to z_t before the projection to the model dimension"
     )
     # guidance
     source_dropout: float = option(
         0.0,
-        "probability that a training sentence is denoised without its source, which "
-        "classifier-free guidance (--guidance-scale) needs",
+        "probability of training a sentence without its source; classifier-free guidance "
+        "(--guidance-scale) needs a value above 0",
     )
     # length
-    sg_length_pred: bool = option(False, "no gradient from the length predictor to the encoder")
+    sg_length_pred: bool = option(False, "stop the length predictor's gradient to the encoder")
     pred_length_offset: bool = option(
-        False, "predict the difference of target and source length, not the target length"
+        False, "predict the difference of target and source length instead of the target length"
     )
     max_source_positions: int = II("task.max_source_positions")
     max_target_positions: int = II("task.max_target_positions")
 
 
-# What a named architecture sets where the user does not (App. E, Table 21).
+# Defaults of the named architectures (App. E, Table 21); options that the user gives win.
 SIZES = {
     "": {},
     "_base": {
@@ -116,19 +121,23 @@ SIZES = {
 }
 
 
-def with_defaults(cfg, configuration):
-    """A checkpoint's configuration, with defaults for the options that came after it.
+def with_defaults(cfg: Any, configuration: type[NetworkConfig]) -> Any:
+    """Add defaults for options that are newer than a checkpoint to its configuration.
 
-    fairseq fills them in where the model's name stands in it, but not where an architecture's does.
+    fairseq adds them if the configuration names the model, but not if it names an architecture.
+
+    Args:
+        cfg: a configuration from a checkpoint (DictConfig) or from the command line.
+        configuration: the dataclass that has all options.
     """
     if not isinstance(cfg, DictConfig):
         return cfg
-    later = {f.name: f.default for f in fields(configuration) if f.name not in cfg}
-    return OmegaConf.merge(OmegaConf.create(later), cfg) if later else cfg
+    missing = {f.name: f.default for f in fields(configuration) if f.name not in cfg}
+    return OmegaConf.merge(OmegaConf.create(missing), cfg) if missing else cfg
 
 
-def check_network(cfg):
-    """Raise a UserError for values that no network can have."""
+def check_network(cfg: Any) -> None:
+    """Raise a UserError if values are out of range or contradict each other."""
     for name, least in (
         ("model_dim", 1),
         ("latent_dim", 2),
@@ -136,19 +145,17 @@ def check_network(cfg):
         ("decoder_layers", 1),
     ):
         if getattr(cfg, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {least}")
+            raise UserError(f"{flag(name)} must be at least {least}, not {getattr(cfg, name)}")
     for side in ("encoder", "decoder"):
         heads = getattr(cfg, f"{side}_attention_heads")
         if heads < 1 or cfg.model_dim % heads:
             raise UserError(
-                f"--{side}-attention-heads must divide --model-dim ({cfg.model_dim}), "
-                f"which {heads} does not"
+                f"--{side}-attention-heads must divide --model-dim ({cfg.model_dim}), but it is "
+                f"{heads}"
             )
     for name in ("dropout", "attention_dropout", "activation_dropout", "source_dropout"):
         if not 0 <= getattr(cfg, name) < 1:
-            raise UserError(
-                f"--{name.replace('_', '-')} must be in [0, 1), not {getattr(cfg, name):g}"
-            )
+            raise UserError(f"{flag(name)} must be in [0, 1), not {getattr(cfg, name):g}")
     for name, needed in (
         ("embed_norm_affine", "embed_norm"),
         ("embed_norm_before_proj", "embed_norm"),
@@ -156,8 +163,7 @@ def check_network(cfg):
     ):
         if getattr(cfg, name) and not getattr(cfg, needed):
             raise UserError(
-                f"--{name.replace('_', '-')} does nothing without --{needed.replace('_', '-')}: "
-                "give both or neither"
+                f"{flag(name)} has no effect without {flag(needed)}: give both or neither"
             )
     if cfg.freeze_embeddings and not (cfg.encoder_embed_path or cfg.decoder_embed_path):
         raise UserError(

@@ -1,6 +1,7 @@
-"""The target side: embeddings z_0, the denoiser that predicts them from z_t, and their rounding."""
+"""The target side: embedding step, denoiser and rounding step."""
 
 import math
+from typing import Any
 
 import torch
 from fairseq.modules import PositionalEmbedding
@@ -9,24 +10,40 @@ from torch import nn
 from difformer_plugin.networks.dropout import Dropout
 from difformer_plugin.networks.layers import (
     Conditions,
+    Memory,
     TransformerLayer,
     feed_forward,
     timestep_embedding,
 )
 from difformer_plugin.networks.layout import Layout
 
-ROUNDING_CHUNK = 1024  # tokens whose logits over the vocabulary are held at a time
+ROUNDING_CHUNK = 1024  # tokens whose logits over the vocabulary are in memory at a time
 
 
 class Denoiser(nn.Module):
-    """z_0-hat(z_t, x, t), with the embedding step before and the rounding step after it.
+    """Predicts z_0 from z_t, the source x and the time t: z_0-hat(z_t, x, t) (Sec. 3.3).
+
+    It also has the embedding step that maps tokens to z_0, and the rounding step that maps
+    embeddings back to tokens.
 
     Args:
-        cfg: NetworkConfig.
-        time_scale: what times are multiplied by before they are embedded.
+        cfg: a NetworkConfig.
+        time_scale: times are multiplied by this number before they are embedded.
+        embed_tokens: the target embeddings, (V, D).
+        project_in: maps latents (..., D) to the model dimension C.
+        project_out: maps states (..., C) to the latent dimension D.
+        output_projection: maps latents (..., D) to logits (..., V), for rounding.
     """
 
-    def __init__(self, cfg, time_scale, embed_tokens, project_in, project_out, output_projection):
+    def __init__(
+        self,
+        cfg: Any,
+        time_scale: float,
+        embed_tokens: nn.Embedding,
+        project_in: nn.Module,
+        project_out: nn.Module,
+        output_projection: nn.Linear,
+    ):
         super().__init__()
         self.embed_tokens, self.project_in_dim = embed_tokens, project_in
         self.project_out_dim, self.output_projection = project_out, output_projection
@@ -61,49 +78,64 @@ class Denoiser(nn.Module):
             nn.LayerNorm(cfg.model_dim) if cfg.decoder_normalize_before else nn.Identity()
         )
 
-    def embed(self, tokens):
-        """z_0 = e(y): tokens (B, L) -> (B, L, D)."""
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The embedding step, z_0 = e(y): tokens (...) -> (..., D)."""
         return self.norm_z_0(self.embed_scale * self.embed_tokens(tokens))
 
-    def table(self):
-        """The embeddings z_0 of all types but padding, (V - 1, D)."""
+    def table(self) -> torch.Tensor:
+        """The embeddings z_0 of all types except padding, (V - 1, D)."""
         weight = self.embed_tokens.weight
         types = torch.arange(len(weight), device=weight.device)
         return self.embed(types[types != self.pad])
 
-    def conditions(self, memory):
-        """What the layers read of a Memory: the keys and values of its states in each of them."""
+    def conditions(self, memory: Memory) -> Conditions:
+        """Project the encoder's states to the keys and values of every layer's cross-attention."""
         return Conditions(
             [layer.encoder_attn.keys_values(memory.states) for layer in self.layers], memory.mask
         )
 
-    def forward(self, z_t, t, mask, memory, z_0_hat):
-        """Predict z_0 of padded targets, one for each source.
+    def forward(
+        self,
+        z_t: torch.Tensor,
+        t: torch.Tensor,
+        mask: torch.Tensor,
+        memory: Memory,
+        z_0_hat: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predict z_0 for a padded batch with one target per source.
 
         Args:
             z_t: (B, L, D).
-            t: (B,), training time steps, possibly fractional.
-            mask: (B, L), True at real positions.
-            memory: the encoder's Memory.
-            z_0_hat: (B, L, D), the previous prediction (zeros where there is none); read only with
-                self-conditioning.
+            t: (B,), times in the model's unit, possibly fractional.
+            mask: bool (B, L), True at real tokens.
+            memory: the encoder's output.
+            z_0_hat: (B, L, D), the previous prediction, or zeros if there is none. Only
+                self-conditioning reads it.
         Returns:
-            (B, L, D).
+            the prediction of z_0, (B, L, D).
         """
         tokens, previous = z_t.flatten(0, 1), z_0_hat.flatten(0, 1)
         predicted = self.denoise(tokens, t, Layout.dense(mask), self.conditions(memory), previous)
         return predicted.view(z_t.shape)
 
-    def denoise(self, z_t, t, layout, conditions, z_0_hat):
-        """Predict z_0 of the tokens of a Layout, as `forward` does.
+    def denoise(
+        self,
+        z_t: torch.Tensor,
+        t: torch.Tensor,
+        layout: Layout,
+        conditions: Conditions,
+        z_0_hat: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predict z_0 for the N tokens of a Layout with n candidates.
 
         Args:
             z_t: (N, D).
-            t: (n,), of each candidate, or (1,), of all.
-            conditions: of the sentences' sources.
-            z_0_hat: (N, D).
+            t: (n,), a time for each candidate, or (1,), one time for all.
+            layout: where the tokens of each candidate are.
+            conditions: keys and values of the sources.
+            z_0_hat: (N, D), the previous prediction, as in `forward`.
         Returns:
-            (N, D).
+            the prediction of z_0, (N, D).
         """
         hidden = self._project(z_t, z_0_hat)
         time = timestep_embedding(t * self.time_scale, self.model_dim).type_as(hidden)
@@ -115,8 +147,8 @@ class Denoiser(nn.Module):
             hidden = layer(hidden, layout, keys_values, conditions.mask)
         return self.project_out_dim(self.layer_norm(hidden))
 
-    def _project(self, z_t, z_0_hat):
-        """Latents to the model dimension, joined with the self-condition before or after."""
+    def _project(self, z_t: torch.Tensor, z_0_hat: torch.Tensor) -> torch.Tensor:
+        """Map latents to the model dimension, with the previous prediction if self-conditioned."""
         if not self.self_cond:
             return self.project_in_dim(z_t)
         if self.self_cond_before_proj:
@@ -124,13 +156,15 @@ class Denoiser(nn.Module):
         both = torch.cat([self.project_in_dim(z_t), self.project_in_dim(z_0_hat)], dim=-1)
         return self.self_cond_proj(both)
 
-    def round(self, z):
-        """The rounding step: the likeliest tokens (N,) of z (N, D), and their log-probabilities.
+    def round(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rounding step: the most likely token of each latent.
 
-        Logits are float32 where the table is, whatever z is.
+        Logits are computed in the precision of the output projection, whatever that of z.
 
+        Args:
+            z: (N, D).
         Returns:
-            int64 (N,) and float32 (N,).
+            tokens, int64 (N,), and their log-probabilities, float32 (N,).
         """
         best = [
             self.output_projection(chunk.type_as(self.output_projection.weight))
@@ -141,7 +175,7 @@ class Denoiser(nn.Module):
         ]
         return torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
 
-    def likeliest(self, z):
-        """The likeliest tokens alone, int64 (N,), in the precision of the table."""
+    def likeliest(self, z: torch.Tensor) -> torch.Tensor:
+        """The most likely token of each latent (N, D), int64 (N,), without probabilities."""
         chunks = z.type_as(self.output_projection.weight).split(ROUNDING_CHUNK)
         return torch.cat([self.output_projection(chunk).argmax(-1) for chunk in chunks])

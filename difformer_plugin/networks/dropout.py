@@ -1,33 +1,41 @@
-"""Dropout (Srivastava et al., 2014) whose masks cost little on a CPU."""
+"""Dropout (Srivastava et al., 2014) with fast random masks on CPUs."""
+
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-LEVELS = 2**16  # of the random numbers that decide what stays
+LEVELS = 2**16  # a 16-bit random number decides whether an element is dropped
 
 
 class Dropout(nn.Dropout):
-    """torch's, which draws with one thread, element by element, on a CPU: there, masks of our own.
+    """torch's dropout, except that masks on a CPU are drawn by NumPy.
 
-    An element is dropped with probability p, rounded to 1/65536, and scaled by the inverse of what
-    that leaves. torch's generator seeds the masks, so that `torch.manual_seed` repeats them.
+    torch draws masks on a CPU in a single thread, element by element. Here an element is dropped
+    with probability p rounded to a multiple of 1/65536, and the rest is scaled by the inverse of
+    the probability of being kept. torch's generator seeds the masks, so that `torch.manual_seed`
+    makes them reproducible.
     """
 
-    def forward(self, x, residual=None):
-        """x with elements dropped in training, added to the residual (of the same shape) if any."""
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """Drop elements of x in training, and add the residual (of the same shape) if given."""
         dropped = round(self.p * LEVELS)
-        ours = x.device.type == "cpu" and 0 < dropped < LEVELS
-        if ours and self.training:
+        fast = x.device.type == "cpu" and 0 < dropped < LEVELS
+        if fast and self.training:
             return _Drop.apply(x, residual, dropped)
         x = F.dropout(x, self.p, self.training)
         return x if residual is None else residual + x
 
 
 class _Drop(torch.autograd.Function):
+    """Dropout and the addition of a residual in one operation with a saved mask."""
+
     @staticmethod
-    def forward(ctx, x, residual, dropped):
+    def forward(
+        ctx: Any, x: torch.Tensor, residual: torch.Tensor | None, dropped: int
+    ) -> torch.Tensor:
         keep, scale = keep_mask(x, dropped), LEVELS / (LEVELS - dropped)
         ctx.save_for_backward(keep)
         ctx.scale, ctx.dtype = scale, x.dtype
@@ -36,20 +44,20 @@ class _Drop(torch.autograd.Function):
         return torch.addcmul(residual, x.to(residual), keep.to(residual), value=scale)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         (keep,) = ctx.saved_tensors
-        of_x = (gradient.to(ctx.dtype) * keep).mul_(ctx.scale)
-        return of_x, gradient if ctx.needs_input_grad[1] else None, None
+        grad_x = (gradient.to(ctx.dtype) * keep).mul_(ctx.scale)
+        return grad_x, gradient if ctx.needs_input_grad[1] else None, None
 
 
-def keep_mask(x, dropped):
-    """1 where an element of x stays and 0 where not, in the type of x.
+def keep_mask(x: torch.Tensor, dropped: int) -> torch.Tensor:
+    """Draw a mask of the shape and type of x: 1 where an element is kept, 0 where it is dropped.
 
     Args:
-        dropped: of `LEVELS` equally likely random numbers, how many drop an element.
+        dropped: how many of `LEVELS` equally likely random numbers drop an element.
     """
     seed = int(torch.randint(2**63 - 1, ()))
-    words = np.random.SFC64(seed).random_raw(-(-x.numel() // 4))  # of 64 bits
-    draws = torch.from_numpy(words.view(np.int16))[: x.numel()].view(x.shape)
-    # written as numbers at once: kernels that read or write a bool for each number are slow
+    raw = np.random.SFC64(seed).random_raw(-(-x.numel() // 4))  # 64 bits each: four draws
+    draws = torch.from_numpy(raw.view(np.int16))[: x.numel()].view(x.shape)
+    # Write floats directly: kernels that mix bools and floats are slow.
     return torch.ge(draws, dropped - LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))

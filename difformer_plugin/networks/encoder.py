@@ -1,6 +1,7 @@
 """The source side: Transformer encoder and length predictor."""
 
 import math
+from typing import Any
 
 import torch
 from fairseq.modules import PositionalEmbedding
@@ -12,13 +13,19 @@ from difformer_plugin.networks.layers import Memory, TransformerLayer
 from difformer_plugin.networks.layout import Layout
 
 LENGTH_CLASSES = 256
-OFFSET_CLASS = LENGTH_CLASSES // 2  # the class of "as long as the source"
+OFFSET_CLASS = LENGTH_CLASSES // 2  # the class of a target that is as long as its source
 
 
 class Encoder(nn.Module):
-    """Source tokens to states, through embeddings of the latent dimension."""
+    """Transformer encoder (Vaswani et al., 2017) with embeddings of the latent dimension.
 
-    def __init__(self, cfg, embed_tokens, project_in_dim):
+    Args:
+        cfg: a NetworkConfig.
+        embed_tokens: the source embeddings, (V, D).
+        project_in_dim: maps embeddings (..., D) to the model dimension.
+    """
+
+    def __init__(self, cfg: Any, embed_tokens: nn.Embedding, project_in_dim: nn.Module):
         super().__init__()
         self.embed_tokens, self.project_in_dim = embed_tokens, project_in_dim
         self.pad = embed_tokens.padding_idx
@@ -38,8 +45,12 @@ class Encoder(nn.Module):
             nn.LayerNorm(cfg.model_dim) if cfg.encoder_normalize_before else nn.Identity()
         )
 
-    def forward(self, src_tokens):
-        """src_tokens (B, S), padded on either side -> Memory."""
+    def forward(self, src_tokens: torch.Tensor) -> Memory:
+        """Encode sources.
+
+        Args:
+            src_tokens: int64 (B, S), padded on the left or on the right.
+        """
         mask = src_tokens.ne(self.pad)
         x = self.project_in_dim(self.embed_scale * self.embed_tokens(src_tokens))
         x = self.layernorm_embedding(x + self.embed_positions(src_tokens))
@@ -51,34 +62,34 @@ class Encoder(nn.Module):
 
 
 class LengthPredictor(nn.Module):
-    """p(n | x) over 256 classes, from the mean of the encoder's states (Sec. 3.3).
+    """p(target length | source): a softmax over 256 classes of the mean encoder state (Sec. 3.3).
 
-    A class is a target length, or its difference to the source length plus 128; lengths count the
-    symbols that frame a sentence.
+    A class is a target length or, with --pred-length-offset, the difference of target and source
+    length plus 128. Lengths include BOS and EOS.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: Any):
         super().__init__()
         self.embed_length = nn.Embedding(LENGTH_CLASSES, cfg.model_dim)
         nn.init.normal_(self.embed_length.weight, std=cfg.model_dim**-0.5)
         self.stop_gradient, self.as_offset = cfg.sg_length_pred, cfg.pred_length_offset
 
-    def forward(self, memory):
-        """Logits (B, 256)."""
+    def forward(self, memory: Memory) -> torch.Tensor:
+        """Logits of the length classes, (B, 256)."""
         real = memory.mask[..., None].type_as(memory.states)
         mean = ((memory.states / real.sum(1, keepdim=True)) * real).sum(1)
         if self.stop_gradient:
             mean = mean.detach()
         return F.linear(mean, self.embed_length.weight)
 
-    def classes(self, lengths, memory):
-        """The classes (B,) of target lengths (B,), the nearest where there is none for a length."""
+    def classes(self, lengths: torch.Tensor, memory: Memory) -> torch.Tensor:
+        """The classes of target lengths, int64 (B,); a length without a class takes the nearest."""
         if self.as_offset:
             lengths = lengths - memory.lengths() + OFFSET_CLASS
         return lengths.clamp(0, LENGTH_CLASSES - 1)
 
-    def lengths(self, memory):
-        """The target length that each class stands for (B, 256); may be below 1."""
+    def lengths(self, memory: Memory) -> torch.Tensor:
+        """The target length that each class stands for, int64 (B, 256); it may be below 1."""
         classes = torch.arange(LENGTH_CLASSES, device=memory.mask.device)
         if self.as_offset:
             return classes - OFFSET_CLASS + memory.lengths()[:, None]

@@ -1,6 +1,7 @@
-"""Transformer layers over the tokens of a layout, with an optional attention to a memory."""
+"""Transformer layers over packed or padded tokens, with optional cross-attention to a source."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from fairseq.utils import get_activation_fn
@@ -8,54 +9,66 @@ from torch import nn
 from torch.nn import functional as F
 
 from difformer_plugin.networks.dropout import Dropout
+from difformer_plugin.networks.layout import Layout, Rows
 
 ACTIVATION_MODULES = {"relu": nn.ReLU, "gelu": nn.GELU}
 
+KeysValues = tuple[torch.Tensor, torch.Tensor]  # (B, heads, S, C / heads) each
+
 
 class Memory(NamedTuple):
-    """What the denoiser attends to."""
+    """Encoded sources, to which the denoiser attends."""
 
     states: torch.Tensor  # (B, S, C), the encoder's output
-    mask: torch.Tensor  # (B, S), True at real positions
+    mask: torch.Tensor  # bool (B, S), True at real tokens
 
-    def select(self, rows):
-        """The memory of the sentences `rows` (indices, possibly repeated, or a boolean mask)."""
+    def select(self, rows: torch.Tensor) -> "Memory":
+        """Select sentences by their indices, which may repeat, or by a boolean mask (B,)."""
         return Memory(self.states[rows], self.mask[rows])
 
-    def to(self, dtype):
-        """The same in another precision."""
+    def to(self, dtype: torch.dtype) -> "Memory":
+        """Convert the states to another precision."""
         return Memory(self.states.to(dtype), self.mask)
 
-    def widened(self, width):
-        """The same with more padding on the right."""
-        more = width - self.mask.shape[1]
-        return Memory(F.pad(self.states, (0, 0, 0, more)), F.pad(self.mask, (0, more)))
+    def widened(self, width: int) -> "Memory":
+        """Pad on the right to a width of at least S."""
+        padding = width - self.mask.shape[1]
+        return Memory(F.pad(self.states, (0, 0, 0, padding)), F.pad(self.mask, (0, padding)))
 
-    def lengths(self):
-        """Source lengths (B,), with the symbols that frame a sentence."""
+    def lengths(self) -> torch.Tensor:
+        """Source lengths including BOS and EOS, int64 (B,)."""
         return self.mask.sum(1)
 
 
 class Conditions(NamedTuple):
-    """What the layers of a denoiser read of the sources: computed once, read at each step."""
+    """Keys and values of the sources for every layer of a denoiser.
 
-    layers: list  # for each layer the keys and values of the source, (B, heads, S, C / heads) each
-    mask: torch.Tensor  # (B, S), True at real positions
+    They are computed once per batch and read at every decoding step.
+    """
+
+    layers: list[KeysValues]
+    mask: torch.Tensor  # bool (B, S), True at real tokens
 
     @property
-    def dtype(self):
-        """The precision of keys and values."""
+    def dtype(self) -> torch.dtype:
+        """The precision of the keys and values."""
         return self.layers[0][0].dtype
 
-    def select(self, rows):
-        """The conditions of the sentences `rows`, as of `Memory.select`."""
+    def select(self, rows: torch.Tensor) -> "Conditions":
+        """Select sentences by their indices, which may repeat, or by a boolean mask (B,)."""
         return Conditions([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows])
 
 
 class Attention(nn.Module):
-    """Multi-head attention over rows of tokens."""
+    """Multi-head attention (Vaswani et al., 2017) over rows of tokens.
 
-    def __init__(self, dim, heads, dropout):
+    Args:
+        dim: C, the dimension of the states.
+        heads: the number of heads, which divides C.
+        dropout: the dropout probability of attention weights.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
@@ -66,18 +79,24 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def keys_values(self, memory):
-        """What memory (B, S, C) is to queries: two tensors (B, heads, S, C / heads)."""
-        return self._heads(self.k_proj(memory)), self._heads(self.v_proj(memory))
+    def keys_values(self, states: torch.Tensor) -> KeysValues:
+        """Project states (B, S, C) to keys and values, (B, heads, S, C / heads) each."""
+        return self._heads(self.k_proj(states)), self._heads(self.v_proj(states))
 
-    def forward(self, x, rows, mask, keys_values=None):
-        """Each token looks at its own row, or at what `keys_values` made of a memory.
+    def forward(
+        self,
+        x: torch.Tensor,
+        rows: Rows,
+        mask: torch.Tensor | None,
+        keys_values: KeysValues | None = None,
+    ) -> torch.Tensor:
+        """Attend from each token to the tokens of its row, or to the source of its row.
 
         Args:
-            x: (N, C).
-            rows: Rows that see the same keys.
-            mask: (rows, S), True where to attend, or None for everywhere.
-            keys_values: of the memory; None in self-attention.
+            x: the tokens, (N, C).
+            rows: groups of tokens that attend to the same keys.
+            mask: bool (rows, S), True where to attend; None means everywhere.
+            keys_values: keys and values of the sources, one per row; None for self-attention.
         Returns:
             (N, C).
         """
@@ -86,23 +105,36 @@ class Attention(nn.Module):
         out = self.attend(q, k, v, None if mask is None else mask[:, None, None])
         return self.out_proj(rows.pack(out.transpose(1, 2).flatten(2)))
 
-    def attend(self, q, k, v, mask):
+    def attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Scaled dot-product attention of queries, keys and values, (rows, heads, L, C / heads)."""
         dropout = self.dropout if self.training else 0.0
         if not (q.requires_grad and q.device.type == "cpu"):
             return F.scaled_dot_product_attention(q, k, v, mask, dropout)
-        # On CPUs its gradient takes several times as long in half precision as in float32.
+        # On a CPU, the gradient in half precision takes several times as long as in float32.
         with torch.autocast("cpu", enabled=False):
             out = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, dropout)
         return out.to(q.dtype)
 
-    def _heads(self, x):
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, attention to a memory if there is one, feed-forward; each with a residual."""
+    """Self-attention, optional cross-attention and a feed-forward network, each with a residual.
 
-    def __init__(self, cfg, side, cross_attention):
+    Args:
+        cfg: a NetworkConfig.
+        side: "encoder" or "decoder", whose options of `cfg` apply.
+        cross_attention: whether the layer attends to a source.
+    """
+
+    def __init__(self, cfg: Any, side: str, cross_attention: bool):
         super().__init__()
         dim = cfg.model_dim
         heads = getattr(cfg, f"{side}_attention_heads")
@@ -122,12 +154,22 @@ class TransformerLayer(nn.Module):
         self.dropout = Dropout(cfg.dropout)
         self.activation_dropout = Dropout(cfg.activation_dropout)
 
-    def forward(self, x, layout, keys_values=None, memory_mask=None):
-        """Tokens (N, C) of a Layout -> (N, C).
+    def forward(
+        self,
+        x: torch.Tensor,
+        layout: Layout,
+        keys_values: KeysValues | None = None,
+        memory_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Transform the tokens (N, C) of a Layout.
 
         Args:
-            keys_values: of the sentences' memories in this layer, if it attends to any.
-            memory_mask: (B, S), True at real positions of these memories.
+            x: the tokens, (N, C).
+            layout: where the tokens of each candidate and sentence are.
+            keys_values: this layer's keys and values of the sources; None without cross-attention.
+            memory_mask: bool (B, S), True at real tokens of the sources.
+        Returns:
+            (N, C).
         """
         x = self._block(
             x,
@@ -142,17 +184,25 @@ class TransformerLayer(nn.Module):
             )
         return self._block(x, self.final_layer_norm, self._feed_forward)
 
-    def _feed_forward(self, x):
+    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.activation_dropout(self.activation(self.fc1(x))))
 
-    def _block(self, x, norm, function):
+    def _block(
+        self,
+        x: torch.Tensor,
+        norm: nn.Module,
+        function: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
         if self.normalize_before:
             return self.dropout(function(norm(x)), x)
         return norm(self.dropout(function(x), x))
 
 
-def init_bert(module):
-    """BERT's initialisation: weights from N(0, 0.02^2), biases and the padding embedding zero."""
+def init_bert(module: nn.Module) -> None:
+    """Initialise a linear map or an embedding table as BERT does (Devlin et al., 2019).
+
+    Weights are drawn from N(0, 0.02^2); biases and the embedding of padding are zero.
+    """
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
@@ -161,8 +211,10 @@ def init_bert(module):
         nn.init.zeros_(module.weight[module.padding_idx])
 
 
-def feed_forward(in_dim, hidden_dim, out_dim, activation, dropout=0.0):
-    """Linear, activation, linear, dropout."""
+def feed_forward(
+    in_dim: int, hidden_dim: int, out_dim: int, activation: str, dropout: float = 0.0
+) -> nn.Sequential:
+    """A feed-forward network: linear, activation ("relu" or "gelu"), linear, dropout."""
     return nn.Sequential(
         nn.Linear(in_dim, hidden_dim),
         ACTIVATION_MODULES[activation](),
@@ -171,13 +223,15 @@ def feed_forward(in_dim, hidden_dim, out_dim, activation, dropout=0.0):
     )
 
 
-def timestep_embedding(t, dim, max_period=10000):
-    """Sinusoidal embedding of time steps, cosines first.
+def timestep_embedding(t: torch.Tensor, dim: int, max_period: int = 10000) -> torch.Tensor:
+    """Sinusoidal embedding of times, cosines first (Ho et al., 2020).
 
     Args:
-        t: (B,), possibly fractional.
+        t: (B,), times, possibly fractional.
+        dim: the dimension of the embedding.
+        max_period: the lowest frequency is about 1 / max_period.
     Returns:
-        float32 (B, dim).
+        float32 (B, dim); the last entry is zero if `dim` is odd.
     """
     half = dim // 2
     frequencies = max_period ** (-torch.arange(half, device=t.device, dtype=torch.float32) / half)

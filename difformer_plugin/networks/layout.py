@@ -1,25 +1,36 @@
-"""Where the tokens of a batch lie: one after another for what acts on each, padded for attention.
+"""How the tokens of a batch are arranged: packed into one matrix, and padded for attention.
 
-All that a Transformer does but attention acts on each token alone and is computed on a matrix
-(N, C) of tokens. Attention wants the tokens that see each other side by side, in rows of one width.
+Everything in a Transformer except attention acts on each token separately, so it is computed on a
+packed matrix (N, C) of tokens. Attention needs a padded tensor (rows, width, C), whose rows hold
+the tokens that attend to each other.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 
 
 class Rows:
-    """Runs of consecutive tokens, seen as the rows of a padded tensor.
+    """Converts between N packed tokens and n rows of a padded tensor.
 
-    Where all runs have one length the two are views of each other, else tokens are gathered.
+    A row is a run of consecutive tokens. If all rows have the same length, packed and padded
+    tensors are views of each other; otherwise tokens are gathered by index.
 
     Args:
-        lengths: list of n ints, at least 1: how many tokens each run has.
-        device: of the tokens.
+        lengths: the number of tokens of each row, n integers of at least 1.
+        device: the device of the tokens.
+
+    Attributes:
+        count: n, the number of rows.
+        width: the length of the longest row.
+        total: N, the number of tokens.
+        lengths: int64 (n,) on the CPU.
+        even: whether all rows have the same length.
+        mask: bool (n, width), True at tokens; only if not `even`.
     """
 
-    def __init__(self, lengths, device):
+    def __init__(self, lengths: Sequence[int], device: torch.device):
         self.count, self.width, self.total = len(lengths), max(lengths), sum(lengths)
         self.lengths = torch.tensor(lengths)
         self.even = self.total == self.count * self.width
@@ -28,76 +39,88 @@ class Rows:
             mask = slots < self.lengths[:, None]
             starts = (self.lengths.cumsum(0) - self.lengths)[:, None]
             self.mask = mask.to(device)
-            # beyond a run's end its last token stands in: any number will do, but it must be one
+            # Padding repeats the row's last token: masked values do not matter but must be finite.
             self._tokens = (starts + slots.minimum(self.lengths[:, None] - 1)).flatten().to(device)
             self._slots = mask.flatten().nonzero()[:, 0].to(device)
 
-    def pad(self, x):
-        """Tokens (N, C) to rows (n, width, C)."""
+    def pad(self, x: torch.Tensor) -> torch.Tensor:
+        """Packed tokens (N, C) -> padded rows (n, width, C)."""
         if not self.even:
             x = x.index_select(0, self._tokens)
         return x.view(self.count, self.width, -1)
 
-    def pack(self, x):
-        """Rows (n, width, C) to tokens (N, C)."""
+    def pack(self, x: torch.Tensor) -> torch.Tensor:
+        """Padded rows (n, width, C) -> packed tokens (N, C)."""
         x = x.flatten(0, 1)
         return x if self.even else x.index_select(0, self._slots)
 
 
 class Layout:
-    """The candidates of some sentences: a sentence's one after another, a candidate's tokens too.
+    """The N tokens of n candidates of B sentences, in order of sentences and then of candidates.
 
     Args:
-        lengths: list of n ints, the tokens of each candidate.
-        sentences: list of n ints, the sentence of each candidate: 0, 0, ..., 1, ..., none left out.
-        device: of the tokens.
-        mask: (n, L) bool for candidates that are all padded to the length L, True where a token is
-            real. Without it there is no padding.
+        lengths: the number of tokens of each candidate, n integers.
+        sentences: the sentence of each candidate, n integers in ascending order from 0 to B - 1;
+            every sentence occurs.
+        device: the device of the tokens.
+        mask: bool (n, L), True at real tokens, if all candidates are padded to the length L. If
+            omitted, all tokens are real.
 
     Attributes:
-        candidates: Rows, what self-attention sees.
-        sentences: Rows, the tokens of all candidates of a sentence, which see the same source.
-        mask: (n, L), True at real tokens.
+        candidates: a row per candidate: the tokens that self-attention connects.
+        sentences: a row per sentence: the tokens of all its candidates, which attend to its source.
         owners: the sentence of each candidate.
     """
 
-    def __init__(self, lengths, sentences, device, mask=None):
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        sentences: Sequence[int],
+        device: torch.device,
+        mask: torch.Tensor | None = None,
+    ):
         self.candidates = Rows(lengths, device)
-        of_sentence = [0] * (sentences[-1] + 1)
+        totals = [0] * (sentences[-1] + 1)
         for length, sentence in zip(lengths, sentences):
-            of_sentence[sentence] += length
-        # where each sentence has one candidate, the two are the same
-        self.sentences = (
-            self.candidates if len(of_sentence) == len(lengths) else Rows(of_sentence, device)
-        )
+            totals[sentence] += length
+        # With one candidate per sentence the rows are the same.
+        self.sentences = self.candidates if len(totals) == len(lengths) else Rows(totals, device)
         self._padding, self.device, self.owners = mask, device, sentences
-        self._places = None  # of the tokens in a padded tensor, where they were packed from one
+        self._places: torch.Tensor | None = None  # indices of the tokens in a flat padded tensor
 
     @classmethod
-    def dense(cls, mask):
-        """One candidate a sentence, padding kept: mask (B, L)."""
+    def dense(cls, mask: torch.Tensor) -> "Layout":
+        """One candidate per sentence, padding included (N = B L).
+
+        Args:
+            mask: bool (B, L), True at real tokens.
+        """
         count, width = mask.shape
         return cls([width] * count, list(range(count)), mask.device, mask)
 
     @classmethod
-    def packed(cls, mask):
-        """One candidate a sentence, its real tokens alone: mask (B, L)."""
+    def packed(cls, mask: torch.Tensor) -> "Layout":
+        """One candidate per sentence, without padding.
+
+        Args:
+            mask: bool (B, L), True at real tokens.
+        """
         layout = cls(mask.sum(1).tolist(), list(range(len(mask))), mask.device)
         layout._places = mask.flatten().nonzero()[:, 0]
         return layout
 
-    def take(self, padded):
-        """The layout's tokens (N, ...) of a tensor (B, L, ...) that is padded like its mask."""
+    def take(self, padded: torch.Tensor) -> torch.Tensor:
+        """Select the layout's tokens from a padded tensor: (B, L, ...) -> (N, ...)."""
         flat = padded.flatten(0, 1)
         return flat if self._places is None else flat.index_select(0, self._places)
 
-    def drop_padding(self, x):
-        """Those of the tokens (N, ...) that are no padding."""
+    def drop_padding(self, x: torch.Tensor) -> torch.Tensor:
+        """Select the real tokens of (N, ...)."""
         return x if self.real is None else x[self.real]
 
     @cached_property
-    def mask(self):
-        """(n, L), True at real tokens."""
+    def mask(self) -> torch.Tensor:
+        """Bool (n, L), True at real tokens."""
         rows = self.candidates
         if self._padding is not None:
             return self._padding
@@ -106,37 +129,40 @@ class Layout:
         return rows.mask
 
     @property
-    def attention_mask(self):
-        """(n, L), True where self-attention may look, or None where it may everywhere."""
-        whole = self._padding is None and self.candidates.even
-        return None if whole else self.mask
+    def attention_mask(self) -> torch.Tensor | None:
+        """Bool (n, L), True at tokens to attend to; None if there is no padding."""
+        no_padding = self._padding is None and self.candidates.even
+        return None if no_padding else self.mask
 
     @cached_property
-    def real(self):
-        """Bool (N,), True at tokens that are no padding; None where all are real."""
+    def real(self) -> torch.Tensor | None:
+        """Bool (N,), True at real tokens; None if all are real."""
         return None if self._padding is None else self._padding.flatten()
 
     @cached_property
-    def lengths(self):
-        """How many real tokens each candidate has, int64 (n,)."""
+    def lengths(self) -> torch.Tensor:
+        """The number of real tokens of each candidate, int64 (n,)."""
         if self._padding is not None:
             return self._padding.sum(1)
         return self.candidates.lengths.to(self.device)
 
     @cached_property
-    def rows(self):
+    def rows(self) -> torch.Tensor:
         """The candidate of each token, int64 (N,)."""
         lengths = self.candidates.lengths
         return torch.arange(len(lengths)).repeat_interleave(lengths).to(self.device)
 
     @cached_property
-    def positions(self):
-        """The place of each token in its candidate, int64 (N,)."""
+    def positions(self) -> torch.Tensor:
+        """The position of each token in its candidate, from 0, int64 (N,)."""
         places = torch.arange(self.candidates.width, device=self.device)
         return self.candidates.pack(places.expand(self.candidates.count, -1)[..., None])[:, 0]
 
-    def spread(self, x):
-        """What belongs to candidates (n, C), at each of their tokens (N, C); (1, C) stays."""
+    def spread(self, x: torch.Tensor) -> torch.Tensor:
+        """Repeat each candidate's vector for its tokens: (n, C) -> (N, C).
+
+        A single vector (1, C) is returned as it is, since it broadcasts.
+        """
         if len(x) == 1:
             return x
         rows = self.candidates
