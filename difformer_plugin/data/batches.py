@@ -21,10 +21,8 @@ def load_batches(
 ) -> list[dict[str, Any]]:
     """The samples of a split, sorted by source length, then by target length.
 
-    Sentences that are longer than the model takes are left out.
-
     Args:
-        task: of a model that translates.
+        task: of a diffusion model.
         data: the data-bin, for messages.
         batch_size: sentences of a sample.
         max_positions: the longest source and target, in tokens.
@@ -32,7 +30,7 @@ def load_batches(
     Returns:
         fairseq's samples on the device, with targets.
     Raises:
-        UserError: the split has no targets, or no sentence that is short enough.
+        UserError: the split has no sentences or no targets, or a sentence is too long.
     """
     task.load_dataset(split)
     dataset = task.dataset(split)
@@ -42,7 +40,7 @@ def load_batches(
     order = np.lexsort((dataset.tgt_sizes, dataset.src_sizes))
     order = task.filter_indices_by_size(order, dataset, max_positions)
     if len(order) == 0:
-        raise UserError(f"{data}: {split} has no sentence of a length that the model takes")
+        raise UserError(f"{data}: {split} has no sentences")
     if num_sentences and num_sentences < len(order):
         order = order[np.linspace(0, len(order) - 1, num_sentences).round().astype(int)]
     parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
