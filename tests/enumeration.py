@@ -10,9 +10,8 @@ from difformer_plugin.diffusion.schedules import CATEGORICAL, SCHEDULES, schedul
 TYPES, STEPS = 5, 8
 UNIGRAM = np.array([0.5, 0.2, 0.15, 0.1, 0.05])
 KINDS = ["uniform", "absorbing", "dense"]
-CASES = [(kind, name) for kind in KINDS[:2] for name in schedule_names(CATEGORICAL)] + [
-    ("dense", None)
-]
+NAMES = schedule_names(CATEGORICAL)
+CASES = [(kind, name) for kind in KINDS[:2] for name in NAMES] + [("dense", None)]
 
 
 class Chain:

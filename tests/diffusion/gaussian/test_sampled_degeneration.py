@@ -38,7 +38,7 @@ def test_blocks_do_not_matter(monkeypatch):
     embeddings, z = torch.randn(30, 6), torch.randn(200, 6)
     whole = degenerated_model(embeddings, z)
     for block in (1, 70, 30 * 7):
-        monkeypatch.setattr(sampled_degeneration, "BLOCK", block)
+        monkeypatch.setattr(sampled_degeneration, "MAX_ENTRIES", block)
         assert torch.equal(degenerated_model(embeddings, z), whole)
 
 
