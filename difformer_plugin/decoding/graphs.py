@@ -1,28 +1,45 @@
-"""Predictions recorded as CUDA graphs: one launch a step, where a small batch waits for hundreds.
+"""Record predictions as CUDA graphs, so that a decoding step is one launch instead of hundreds.
 
-A recording is for one shape and reads its inputs from tensors of its own. A shape is recorded when
-it comes for the second time; where recording fails, decoding goes on without, and says so once.
+A recording belongs to one shape of the inputs and reads them from buffers of its own. A shape is
+recorded when it occurs for the second time. If recording fails, decoding continues without CUDA
+graphs and logs a single warning.
 """
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from difformer_plugin.families.contract import Family
 from difformer_plugin.networks.layers import Conditions
 from difformer_plugin.networks.layout import Layout
 
 logger = logging.getLogger(__name__)
 
-MAX_RECORDINGS = 64  # that are kept, the last ones used
-MAX_TOKENS = 2**13  # of a batch; beyond it the cost of launches no longer matters
+MAX_RECORDINGS = 64  # when there are more, the least recently used one is dropped
+MAX_TOKENS = 2**13  # larger batches are not recorded: the cost of launches does not matter there
+
+# Records a function: returns a function that replays it, and the tensor that a replay overwrites.
+Record = Callable[[Callable[[], torch.Tensor]], tuple[Callable[[], Any], torch.Tensor]]
+# Predicts from a state z, a time and the previous prediction: (N, D).
+Predict = Callable[[Any, float, torch.Tensor | None], torch.Tensor]
 
 
-def record_on_gpu(function):
-    """Record a function without arguments: what replays it, and the tensor that it returns."""
+def record_on_gpu(
+    function: Callable[[], torch.Tensor],
+) -> tuple[Callable[[], Any], torch.Tensor]:
+    """Record a function without arguments as a CUDA graph.
+
+    Returns:
+        a function that replays the graph, and the tensor that receives its result.
+    Raises:
+        RuntimeError: the function does something that a graph cannot record.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # lazy initialisations must not be recorded
+    with torch.cuda.stream(side):  # warm-up: lazy initialisation must not be recorded
         for _ in range(2):
             function()
     torch.cuda.current_stream().wait_stream(side)
@@ -32,16 +49,17 @@ def record_on_gpu(function):
     return graph.replay, output
 
 
-class Recorded:
-    """A model's prediction for one shape of layout and conditions, replayed.
+class RecordedPrediction:
+    """A model's prediction, recorded for one shape of layout and conditions.
 
     Args:
         model: a diffusion model.
-        layout, conditions: of the shape.
-        record: as `record_on_gpu`.
+        layout: a layout of this shape; its candidates all have the same length.
+        conditions: conditions of this shape.
+        record: how to record a function.
     """
 
-    def __init__(self, model, layout, conditions, record):
+    def __init__(self, model: Family, layout: Layout, conditions: Conditions, record: Record):
         device = layout.device
         self.layout = Layout(
             layout.candidates.lengths.tolist(), layout.owners, device, layout.mask.clone()
@@ -56,16 +74,19 @@ class Recorded:
             lambda: model.predict(self.z, self.time, self.layout, self.conditions, self.previous)
         )
 
-    def begin(self, layout, conditions):
-        """Take other sentences of the same shape."""
+    def begin(self, layout: Layout, conditions: Conditions) -> None:
+        """Copy the masks, keys and values of other sentences of the same shape to the buffers."""
         self.layout.mask.copy_(layout.mask)
         self.conditions.mask.copy_(conditions.mask)
-        for mine, theirs in zip(self.conditions.layers, conditions.layers):
-            for tensor, value in zip(mine, theirs):
-                tensor.copy_(value)
+        for buffers, values in zip(self.conditions.layers, conditions.layers):
+            for buffer, value in zip(buffers, values):
+                buffer.copy_(value)
 
-    def predict(self, z, time, previous):
-        """As the model's `predict` for the sentences of `begin`."""
+    def predict(self, z: Any, time: float, previous: torch.Tensor | None) -> torch.Tensor:
+        """Replay the model's prediction for the sentences given to `begin`.
+
+        Arguments and result are those of `Family.predict`.
+        """
         self.z.copy_(z)
         self.time.fill_(time)
         self.previous.zero_() if previous is None else self.previous.copy_(previous)
@@ -74,31 +95,47 @@ class Recorded:
 
 
 class Recordings:
-    """The recordings of a model's predictions, by shape; they live as long as its weights do."""
+    """The recorded predictions of a model, by shape; they are valid until its weights change.
 
-    def __init__(self, record=record_on_gpu):
-        self.record, self.works = record, True
-        self.met, self.kept = set(), OrderedDict()
+    Args:
+        record: how to record a function.
 
-    def find(self, model, layout, conditions):
-        """What predicts for these sentences by replaying, or None where nothing does."""
+    Attributes:
+        enabled: whether recording has never failed.
+        seen: the shapes that occurred at least once.
+        by_shape: the recordings, the least recently used one first.
+    """
+
+    def __init__(self, record: Record = record_on_gpu):
+        self.record, self.enabled = record, True
+        self.seen: set[tuple] = set()
+        self.by_shape: OrderedDict[tuple, RecordedPrediction] = OrderedDict()
+
+    def find(self, model: Family, layout: Layout, conditions: Conditions) -> Predict | None:
+        """Find or make the recording for the shape of a batch.
+
+        Returns:
+            a function that predicts for this batch by replaying; None if the batch has to be
+            predicted without a recording.
+        """
         even = layout.candidates.even and layout.sentences.even
-        if not self.works or not even or layout.candidates.total > MAX_TOKENS:
+        if not self.enabled or not even or layout.candidates.total > MAX_TOKENS:
             return None
         rows = layout.candidates
         shape = (rows.count, rows.width, tuple(conditions.mask.shape), conditions.dtype)
-        if shape not in self.met:
-            self.met.add(shape)
+        if shape not in self.seen:
+            self.seen.add(shape)
             return None
-        if shape not in self.kept:
+        if shape not in self.by_shape:
             try:
-                self.kept[shape] = Recorded(model, layout, conditions, self.record)
+                recorded = RecordedPrediction(model, layout, conditions, self.record)
             except RuntimeError as error:
-                self.works = False
-                logger.warning(f"decoding goes on without CUDA graphs: {error}")
+                self.enabled = False
+                logger.warning(f"decoding continues without CUDA graphs: {error}")
                 return None
-        self.kept.move_to_end(shape)
-        if len(self.kept) > MAX_RECORDINGS:
-            self.kept.popitem(last=False)
-        self.kept[shape].begin(layout, conditions)
-        return self.kept[shape].predict
+            self.by_shape[shape] = recorded
+        self.by_shape.move_to_end(shape)
+        if len(self.by_shape) > MAX_RECORDINGS:
+            self.by_shape.popitem(last=False)
+        self.by_shape[shape].begin(layout, conditions)
+        return self.by_shape[shape].predict

@@ -1,54 +1,61 @@
-"""The file of --history-file: the tokens of each step with their probabilities, as JSON lines."""
+"""The file that --history-file writes: the tokens of each decoding step, as JSON lines."""
 
 import json
 import math
 import os
+from collections.abc import Sequence
+from typing import Any
+
+from fairseq.data import Dictionary
 
 from difformer_plugin.errors import UserError
 
-MASK = "[MASK]"  # of discrete diffusion, the index after the dictionary's last
+MASK = "[MASK]"  # discrete diffusion's mask, whose index follows the dictionary's last one
 
 
 class HistoryFile:
-    """Writes the steps of the best candidates, batch by batch as they are translated.
+    """Writes the decoding steps of each sentence's best candidate, batch by batch.
 
-    A line is {"id": sentence number, "step": k, "tokens": [...], "probabilities": [...]}; steps
-    count from 0 in the order run, and each token has its softmax probability in the rounding,
-    or null where that is no number. fairseq does not say when it ends, so a run that is cut short
-    leaves a shorter file, which a reader can tell by the sentences that it lacks.
+    A line is {"id": sentence number, "step": k, "tokens": [...], "probabilities": [...]}. Steps are
+    counted from 0 in the order in which they are taken. Each token has its probability in the
+    rounding step, or null if that is not finite. An interrupted run leaves a file that lacks the
+    remaining sentences.
 
     Args:
-        path: a file that is not there yet; it is made with the first batch.
+        path: a file that does not exist yet; the first batch creates it.
         dictionary: the target dictionary.
     Raises:
-        UserError: the file is there. Another run, or another shard of this one, may be writing it.
+        UserError: the file exists. Another run, or another shard of this one, may be writing it.
     """
 
-    def __init__(self, path, dictionary):
+    def __init__(self, path: str, dictionary: Dictionary):
         if os.path.exists(path):
-            raise self._there(path)
+            raise self._exists(path)
         self.path, self.dictionary, self.mode = path, dictionary, "x"
 
     @staticmethod
-    def _there(path):
+    def _exists(path: str) -> UserError:
         return UserError(
-            f"--history-file {path} is there already: remove it, or name another (one for each "
-            "shard of several)"
+            f"--history-file {path} already exists: remove it, or name another file (with "
+            "several shards, one for each)"
         )
 
-    def _symbol(self, token):
+    def _symbol(self, token: int) -> str:
         return MASK if token == len(self.dictionary) else self.dictionary[token]
 
-    def write(self, sample, sentences):
+    def write(self, sample: dict[str, Any], sentences: Sequence[Sequence[dict[str, Any]]]) -> None:
         """Append a batch.
 
         Args:
-            sample: fairseq's; its "id" (B,) holds the sentence numbers.
+            sample: a batch of fairseq; its "id" (B,) has the sentence numbers.
             sentences: for each sentence its hypotheses, the best first.
+        Raises:
+            UserError: the sentences have no numbers, or the file exists already.
         """
         if "id" not in sample:
             raise UserError(
-                "--history-file: the sentences have no numbers here; use fairseq-generate"
+                "--history-file needs sentence numbers, which this command does not give: use "
+                "fairseq-generate"
             )
         lines = []
         for number, (best, *_) in zip(sample["id"].tolist(), sentences):
@@ -67,5 +74,5 @@ class HistoryFile:
             with open(self.path, self.mode, encoding="utf-8", newline="\n") as file:
                 file.writelines(lines)
         except FileExistsError:
-            raise self._there(self.path) from None
+            raise self._exists(self.path) from None
         self.mode = "a"

@@ -1,4 +1,4 @@
-"""The options of decoding, and their checks. Nothing here depends on the model's weights."""
+"""The decoding options, and the checks that do not depend on a model."""
 
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any, Optional
@@ -15,11 +15,11 @@ from difformer_plugin.diffusion.sampler import SAMPLERS, settings_of
 from difformer_plugin.diffusion.schedules import GAUSSIAN, get_schedule, schedule_names
 from difformer_plugin.errors import UserError, translated
 from difformer_plugin.networks.encoder import LENGTH_CLASSES
-from difformer_plugin.options import option
+from difformer_plugin.options import flag, option
 from difformer_plugin.reranking.options import RerankingOptions, check_reranking
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Options that are read where the number of tokens does not change from step to step.
+# Options that need a sampler whose number of tokens does not change from step to step.
 FIXED_LENGTH_OPTIONS = frozenset(
     {
         "decoding_early_stopping",
@@ -27,19 +27,22 @@ FIXED_LENGTH_OPTIONS = frozenset(
         "halt_after",
         "race_after",
         "race_keep",
-        "retain_z_0_hat",  # a step's predictions are of the tokens that it leaves
+        "retain_z_0_hat",  # otherwise a prediction has other tokens than the state after the step
     }
 )
 
 
 def _sampler_options() -> type:
-    """A dataclass of the settings of all samplers: `eta` becomes `decoding_eta`."""
-    found: dict[str, tuple[type, Any, str]] = {}
+    """Make a dataclass with an option for each setting of a sampler: `decoding_eta` for `eta`.
+
+    Samplers may share a setting if they agree on its type and default value.
+    """
+    found: dict[str, tuple[Any, Any, str]] = {}
     for kind in SAMPLERS:
         for own in settings_of(kind):
             spec = own.type, own.default, own.metadata["help"]
             if found.setdefault(f"decoding_{own.name}", spec)[:2] != spec[:2]:
-                raise TypeError(f"two samplers have different settings {own.name}")
+                raise TypeError(f"two samplers define the setting {own.name} differently")
     rows = [
         (name, kind, field(default=default, metadata={"help": text}))
         for name, (kind, default, text) in found.items()
@@ -53,68 +56,76 @@ SAMPLER_OPTIONS = frozenset(f.name for f in fields(SamplerOptions)) - {"_name"}
 
 @dataclass
 class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
-    decoding_steps: int = option(20, "K, the number of steps of the reverse process")
-    decoding_early_stopping: int = option(0, "E, leave out the last E of these steps (Sec. 4.3)")
+    """Everything that a user can choose in decoding."""
+
+    decoding_steps: int = option(20, "K, the number of decoding steps")
+    decoding_early_stopping: int = option(0, "E: skip the last E decoding steps (Sec. 4.3)")
     decoding_fixed_t: Optional[float] = option(
-        None, "tell the denoiser this time, in [0, 1), at every step (a probe, Fig. 2a)"
+        None, "give the denoiser this time, in [0, 1), at every step (a probe, Fig. 2a)"
     )
     decoding_noise_schedule: Optional[str] = option(
         None,
-        "noise schedule in decoding, if not that of training: "
-        + ", ".join(schedule_names(GAUSSIAN)),
+        f"noise schedule in decoding: {', '.join(schedule_names(GAUSSIAN))}; default: that of "
+        "training",
     )
     decoding_rescaling_factor: float = option(
-        1.0, "F in decoding; the paper finds that it harms (App. C.7)"
+        1.0, "F in decoding; values above 1 reduced quality in the paper (App. C.7)"
     )
-    decoding_vp_rf: bool = option(False, "apply that F in its variance-preserving form (Eq. 8)")
+    decoding_vp_rf: bool = option(
+        False, "apply --decoding-rescaling-factor in its variance-preserving form (Eq. 8)"
+    )
     clamping: bool = option(False, "replace z_0-hat by the nearest embeddings after every step")
     decoding_sampler: Optional[str] = option(
         None,
-        f"how each step draws: {', '.join(sorted({kind.name for kind in SAMPLERS}))}; a model has "
-        "some of them (docs/decoding.md); default: tweedie for sedd, ancestral for all others",
+        f"sampler: {', '.join(sorted({kind.name for kind in SAMPLERS}))}; a model has some of them "
+        "(docs/decoding.md); default: tweedie for sedd, ancestral for all others",
     )
-    length_beam_size: int = option(1, "b1, the number of lengths tried for a sentence (Sec. 3.3)")
+    length_beam_size: int = option(1, "b1, the number of lengths tried per sentence (Sec. 3.3)")
     length_beam_window: bool = option(
-        False, "take b1 consecutive lengths around the likeliest, not the b1 likeliest lengths"
+        False,
+        "try b1 consecutive lengths around the most likely one, not the b1 most likely lengths",
     )
-    noise_beam_size: int = option(1, "b2, the number of noises tried for each length (Sec. 3.3)")
+    noise_beam_size: int = option(1, "b2, the number of candidates per length (Sec. 3.3)")
     force_length: Optional[int] = option(
         None, "translate to exactly this many subwords (App. C.9); needs --length-beam-size 1"
     )
     force_length_ratio: Optional[float] = option(
-        None, "translate to so many subwords for each of the source; needs --length-beam-size 1"
+        None,
+        "translate to this many subwords per source subword; needs --length-beam-size 1",
     )
     halt_after: int = option(
-        0, "a candidate whose tokens have not changed for this many steps is done; 0: none is"
+        0, "finish a candidate when its tokens have not changed for this many steps; 0: never"
     )
     race_after: int = option(
-        0, "after this many steps only a sentence's best candidates go on; 0: all do"
+        0, "after this many steps, continue with the best candidates of a sentence; 0: with all"
     )
-    race_keep: int = option(1, "how many candidates go on after --race-after steps")
+    race_keep: int = option(1, "number of candidates that continue after --race-after steps")
     decoding_precision: Optional[str] = option(
         None,
-        f"precision of the denoiser, if not the model's own: {', '.join(PRECISIONS)} (rounding "
-        "stays in the model's)",
+        f"precision of the denoiser: {', '.join(PRECISIONS)}; rounding and the default: that of "
+        "the model",
     )
     retain_z_0_hat: bool = option(
-        False, "with --retain-iter-history, the history holds z_0-hat (Fig. 4) and not z_t"
+        False, "with --retain-iter-history, keep z_0-hat (Fig. 4) in the history instead of z_t"
     )
     history_file: Optional[str] = option(
         None,
         "with --retain-iter-history, write the tokens of each step and their probabilities to this "
-        "new file, JSON lines",
+        "new file as JSON lines",
     )
 
     @property
     def forces_length(self) -> bool:
-        """Whether the length predictor is overruled."""
+        """Whether an option fixes the length, so that the length predictor is not used."""
         return self.force_length is not None or self.force_length_ratio is not None
 
 
 def check_options(options: Any) -> None:
-    """Raise a UserError for options that contradict each other or that no decoding can have.
+    """Check the options without a model; `sampling.check_decoding` checks them against one.
 
-    That K is at most T is checked where the steps are spaced, since T belongs to the model.
+    Raises:
+        UserError: an option has the wrong type or is out of range, or options contradict each
+            other.
     """
     for f in fields(options):
         value = getattr(options, f.name)
@@ -122,7 +133,8 @@ def check_options(options: Any) -> None:
             isinstance(value, bool) or not isinstance(value, (int, f.type))
         )
         if wrong_number or (f.type is bool and not isinstance(value, bool)):
-            raise UserError(f"{f.name} must be of type {f.type.__name__}, not {value!r}")
+            name = f.type.__name__  # type: ignore[union-attr]
+            raise UserError(f"{f.name} must be of type {name}, not {value!r}")
     if options.decoding_steps < 1:
         raise UserError(f"--decoding-steps must be at least 1, not {options.decoding_steps}")
     if not 0 <= options.decoding_early_stopping < options.decoding_steps:
@@ -140,11 +152,12 @@ def check_options(options: Any) -> None:
         check_factor(options.decoding_rescaling_factor)
     for name in ("length_beam_size", "noise_beam_size"):
         if getattr(options, name) < 1:
-            raise UserError(
-                f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}"
-            )
+            raise UserError(f"{flag(name)} must be at least 1, not {getattr(options, name)}")
     if options.length_beam_size > LENGTH_CLASSES:
-        raise UserError(f"--length-beam-size must be at most {LENGTH_CLASSES}, the known lengths")
+        raise UserError(
+            f"--length-beam-size must be at most {LENGTH_CLASSES}, the number of length classes, "
+            f"not {options.length_beam_size}"
+        )
     check_shortcuts(options)
     check_reranking(options)
     if options.force_length is not None and options.force_length_ratio is not None:
@@ -154,18 +167,24 @@ def check_options(options: Any) -> None:
     if options.force_length_ratio is not None and not options.force_length_ratio > 0:
         raise UserError(f"--force-length-ratio must be above 0, not {options.force_length_ratio:g}")
     if options.forces_length and options.length_beam_size > 1:
-        raise UserError("a forced length leaves no choice of lengths: set --length-beam-size 1")
+        raise UserError(
+            "--force-length and --force-length-ratio leave one length: set --length-beam-size 1"
+        )
 
 
 def check_shortcuts(options: Any) -> None:
-    """Raise a UserError for halting, racing or a precision that cannot be."""
+    """Check the options of halting, racing and precision.
+
+    Raises:
+        UserError: one is out of range, or they contradict each other.
+    """
     steps = options.decoding_steps - options.decoding_early_stopping
     if options.halt_after < 0:
         raise UserError(f"--halt-after must be at least 0, not {options.halt_after}")
     if options.race_after and not 0 < options.race_after < steps:
         raise UserError(
-            f"--race-after must lie between 1 and {steps - 1}, below the steps that are taken, "
-            f"or be 0, not {options.race_after}"
+            f"--race-after must lie between 1 and {steps - 1}, less than the number of decoding "
+            f"steps taken, or be 0, not {options.race_after}"
         )
     if options.race_keep < 1:
         raise UserError(f"--race-keep must be at least 1, not {options.race_keep}")
@@ -176,7 +195,7 @@ def check_shortcuts(options: Any) -> None:
             "less than --length-beam-size times --noise-beam-size"
         )
     if options.race_keep > 1 and not options.race_after:
-        raise UserError("--race-keep does nothing without --race-after: give both or neither")
+        raise UserError("--race-keep has no effect without --race-after: give both or neither")
     if options.decoding_precision not in (None, *PRECISIONS):
         raise UserError(
             f"--decoding-precision: no such precision as {options.decoding_precision}; there are "

@@ -1,28 +1,36 @@
-"""The file of --decoding-settings: options of decoding by name, in TOML."""
+"""The file that --decoding-settings reads: decoding options by name, in TOML."""
 
 import json
 import logging
 import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import get_args
+from dataclasses import Field, fields
+from os import PathLike
+from typing import Any, get_args
 
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
+from difformer_plugin.options import flag
 from difformer_plugin.storage.files import atomic_text
 
 logger = logging.getLogger(__name__)
 OPTIONS = {f.name: f for f in fields(DecodingOptions) if f.name != "_name"}
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
+TYPE_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text in quotes",
+}
 
 
-def read_settings(path):
-    """The options that a file sets: name -> value.
+def read_settings(path: str | PathLike) -> dict[str, Any]:
+    """Read the options that a file sets, as name -> value.
 
     Raises:
-        UserError: the file cannot be read, or sets what no option is or takes.
+        UserError: the file cannot be read, has an unknown option, or a value of the wrong type.
     """
-    remedy = "give one that `difformer tune` has written, or lines as: decoding_steps = 10"
+    remedy = "give a file written by `difformer tune`, or one with lines like: decoding_steps = 10"
     try:
         with open(path, "rb") as file:
             values = tomllib.load(file)
@@ -40,20 +48,23 @@ def read_settings(path):
                 f"{', '.join(sorted(OPTIONS))}"
             )
         kind = _kind(OPTIONS[name])
-        # TOML's true is no number, and its 1 is a number of any kind
+        # In TOML, true is not a number, and 1 may stand for 1.0.
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise UserError(
-                f"--decoding-settings {path}: {name} must be {KINDS[kind]}, not {_toml(value)}"
+                f"--decoding-settings {path}: {name} must be {TYPE_NAMES[kind]}, not {_toml(value)}"
             )
     return values
 
 
-def write_settings(path, values, comments=()):
-    """Write a file that `read_settings` reads.
+def write_settings(
+    path: str | PathLike, values: Mapping[str, Any], comments: Iterable[str] = ()
+) -> None:
+    """Write a file that `read_settings` can read.
 
     Args:
-        values: option -> value; None, for which TOML has no word, is left out.
-        comments: lines that tell a reader what the settings are good for.
+        path: the file, which is replaced atomically.
+        values: option -> value; options with the value None are omitted, since TOML has no null.
+        comments: lines of a comment at the top of the file.
     """
     lines = [f"# {line}".rstrip() for line in comments]
     lines += [f"{name} = {_toml(value)}" for name, value in values.items() if value is not None]
@@ -61,19 +72,17 @@ def write_settings(path, values, comments=()):
         file.writelines(f"{line}\n" for line in lines)
 
 
-def merge(configured, given, path):
-    """The options of decoding from all who have a say.
+def merge(configured: Any, given: Any, path: str | PathLike | None) -> DecodingOptions:
+    """Merge decoding options from a call, a file and the configuration, in order of precedence.
 
-    What is asked for by name in a call (`given`) beats the file, and the file beats what the
-    configuration leaves at its default. A configured value that is neither the default nor the
-    file's is somebody's wish too, and no rule could please both.
+    The file overrides options that the configuration leaves at their defaults. If both set an
+    option to different values, that is an error.
 
     Args:
-        configured: the task's configuration, which has all the options.
-        given: has those that a call names: keyword arguments of `translate`, --eval-bleu-args.
+        configured: the task's configuration, which has all options as attributes.
+        given: has the options of a call as attributes: the keyword arguments of `translate`, or
+            those of --eval-bleu-args.
         path: the file, or None.
-    Returns:
-        DecodingOptions.
     Raises:
         UserError: the file cannot be used, or contradicts the configuration.
     """
@@ -84,17 +93,17 @@ def merge(configured, given, path):
         if name not in asked and merged[name] not in (OPTIONS[name].default, value):
             raise UserError(
                 f"both {_option(name, merged[name])} and --decoding-settings {path} "
-                f"({name} = {_toml(value)}) set it: leave one out"
+                f"({name} = {_toml(value)}) set this option: leave one out"
             )
     if values:
         shown = ", ".join(f"{name} = {_toml(value)}" for name, value in values.items())
-        logger.info(f"options of decoding in {path}: {shown}")
+        logger.info(f"decoding options from {path}: {shown}")
     return DecodingOptions(**(merged | values | asked))
 
 
 @contextmanager
-def blaming(path):
-    """Say of a mistake in options that a file had a part in them."""
+def mention_settings_file(path: str | PathLike | None) -> Iterator[None]:
+    """Add to a UserError about decoding options that a settings file set some of them."""
     try:
         yield
     except UserError as error:
@@ -103,17 +112,16 @@ def blaming(path):
         raise UserError(f"{error} (with the options that {path} sets)") from error
 
 
-def _kind(field):
-    """The type of an option's value: bool, int, float or str."""
+def _kind(field: Field) -> Any:
+    """The type of an option's value, without the None of Optional: bool, int, float or str."""
     return next((kind for kind in get_args(field.type) if kind is not type(None)), field.type)
 
 
-def _option(name, value):
-    """An option as it is given on the command line."""
-    written = f"--{name.replace('_', '-')}"
-    return written if value is True else f"{written} {value}"
+def _option(name: str, value: Any) -> str:
+    """An option as it is typed on the command line."""
+    return flag(name) if value is True else f"{flag(name)} {value}"
 
 
-def _toml(value):
-    """A value as TOML has it, whose numbers and text are also JSON's."""
+def _toml(value: Any) -> str:
+    """A value in TOML; its numbers, booleans and strings are written as in JSON."""
     return json.dumps(value, ensure_ascii=False, default=str)

@@ -210,7 +210,7 @@ class DiffusionTranslationTask(TranslationTask):
         if getattr(args, "nbest", 1) < 1:
             raise UserError(f"--nbest must be at least 1, not {args.nbest}")
         history = getattr(args, "retain_iter_history", False)
-        with settings.blaming(path):
+        with settings.mention_settings_file(path):
             generator = DiffusionGenerator(self.tgt_dict, options, self.cfg.seed, history)
             generator.check_models(models)
         return generator

@@ -50,9 +50,9 @@ def test_a_file_is_never_written_over(task, tmp_path):
     sentences = [[hypothesis(([0, 4, 2], [0.0, 0.0, 0.0]))]]
     first.write({"id": torch.tensor([0])}, sentences)
     before = path.read_bytes()
-    with pytest.raises(UserError, match="is there already.*shard"):
+    with pytest.raises(UserError, match="already exists.*shard"):
         second.write({"id": torch.tensor([1])}, sentences)
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         HistoryFile(path, task.target_dictionary)
     assert path.read_bytes() == before
 

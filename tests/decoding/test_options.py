@@ -15,7 +15,7 @@ from difformer_plugin.errors import UserError
         ({"decoding_fixed_t": 1.0}, "--decoding-fixed-t"),
         ({"decoding_fixed_t": -0.1}, "--decoding-fixed-t"),
         ({"decoding_fixed_t": float("nan")}, "--decoding-fixed-t"),
-        ({"decoding_noise_schedule": "cubic"}, "cubic.*sqrt"),
+        ({"decoding_noise_schedule": "cubic"}, "sqrt.*cubic"),
         ({"decoding_rescaling_factor": 0.0}, "--decoding-rescaling-factor"),
         ({"length_beam_size": 0}, "--length-beam-size"),
         ({"length_beam_size": 257}, "--length-beam-size.*256"),

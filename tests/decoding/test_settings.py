@@ -7,7 +7,12 @@ from dataclasses import asdict
 import pytest
 
 from difformer_plugin.decoding.options import DecodingOptions, check_options
-from difformer_plugin.decoding.settings import blaming, merge, read_settings, write_settings
+from difformer_plugin.decoding.settings import (
+    mention_settings_file,
+    merge,
+    read_settings,
+    write_settings,
+)
 from difformer_plugin.errors import UserError
 
 VALUES = {
@@ -109,9 +114,9 @@ def test_two_wishes_that_contradict_each_other(file):
 def test_options_that_do_not_go_together_name_the_file(file):
     path = file("race_after = 3")
     said = f"no race.*with the options that {path} sets"
-    with pytest.raises(UserError, match=said), blaming(path):
+    with pytest.raises(UserError, match=said), mention_settings_file(path):
         check_options(merged(path=path))
-    with blaming(path):
+    with mention_settings_file(path):
         check_options(merged(path=path, noise_beam_size=2))
-    with pytest.raises(UserError, match="candidates$"), blaming(None):
+    with pytest.raises(UserError, match="candidates$"), mention_settings_file(None):
         raise UserError("too many candidates")

@@ -76,7 +76,7 @@ def test_unusable_history_files_are_refused(generated, corpus, model, tmp_path):
 
     path = generated[2]
     before = path.read_bytes()
-    assert f"--history-file {path} is there already" in fail(*HISTORY, "--history-file", path)
+    assert f"--history-file {path} already exists" in fail(*HISTORY, "--history-file", path)
     assert path.read_bytes() == before
     new = tmp_path / "new"
     assert "needs --retain-iter-history" in fail("--history-file", new)

@@ -64,7 +64,7 @@ def test_options_overrule_the_architecture():
 @pytest.mark.parametrize(
     "values, said",
     [
-        ({"noise_schedule": "cubic"}, "cubic.*sqrt"),
+        ({"noise_schedule": "cubic"}, "sqrt.*cubic"),
         ({"rescaling_factor": 0.0}, "--rescaling-factor"),
         ({"diffusion_steps": 1}, "--diffusion-steps"),
         ({"model_dim": 0}, "--model-dim"),
