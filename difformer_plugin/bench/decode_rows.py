@@ -162,7 +162,7 @@ class Systems:
             args.data, args.path, args.arch, args.model_options, args.seed
         )
         model = diffusion.model
-        found = {model.cfg._name: diffusion}
+        found: dict[str, subjects.Subject] = {model.cfg._name: diffusion}
         for name, (kind, _) in BASELINES.items():
             if name in names:
                 path = getattr(args, name)

@@ -4,6 +4,7 @@ Their own lengths would be arbitrary, and so would be the cost of decoding.
 """
 
 import math
+from typing import Any
 
 import torch
 from fairseq.data import Dictionary
@@ -23,7 +24,8 @@ class ReferenceLengths:
     """
 
     def __init__(self, num_tokens: torch.Tensor):
-        self.num_tokens, self.current = num_tokens, None
+        self.num_tokens = num_tokens
+        self.current: Any = None  # those of the batch, (B,)
 
     def select(self, numbers: torch.Tensor) -> None:
         """Name the sentences of the batch by their numbers (B,) in the split."""

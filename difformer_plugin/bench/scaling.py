@@ -54,7 +54,9 @@ def measure(
         factor.
     """
     lengths = np.asarray(bench.systems.diffusion.dataset.tgt_sizes)
-    planned = [(*plan, bench.numbers) for plan in variations(steps, beams, batch_sizes)]
+    planned: list[tuple] = [
+        (*plan, bench.numbers) for plan in variations(steps, beams, batch_sizes)
+    ]
     base = Setting(steps[0], beams[0], batch_sizes[-1])
     for numbers in workload.around_quantiles(lengths, len(bench.numbers)):
         planned.append(("length", round(float(lengths[numbers].mean()), 1), base, numbers))

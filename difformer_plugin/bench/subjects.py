@@ -55,7 +55,8 @@ class Subject:
         generator: Any = None,
     ):
         self.model, self.task, self.trained = model, task, trained
-        self.generator, self.references = generator, None
+        self.generator = generator
+        self.references: ReferenceLengths | None = None
 
     def load(self, subset: str, device: torch.device) -> Self:
         """Load the split; a model with random weights is then given its reference lengths.
@@ -180,7 +181,7 @@ def diffusion(
 
 
 def baseline(
-    kind: type[TransformerSubject] | type[CMLMSubject],
+    kind: Any,
     data: str | PathLike,
     path: str | None,
     like: Family,

@@ -175,7 +175,7 @@ class TrainBench:
         for name in self.names:
             self.update(name, 0)()  # warm-up
         times = {name: [[] for _ in range(repetitions)] for name in self.names}
-        for repetition, b, name in progress(interleave(self.names, repetitions, batches)):
+        for repetition, b, name in progress(interleave(list(self.names), repetitions, batches)):
             duration, _ = timed(self.update(name, b), self.device)
             times[name][repetition].append(duration)
         sentences, tokens, first = sum(map(len, self.numbers)), sum(self.tokens), self.names[0]

@@ -61,7 +61,7 @@ def in_batches(numbers: np.ndarray, lengths: Sequence[int], size: int) -> list[n
 
 
 def around_quantiles(
-    lengths: Sequence[int], count: int, quantiles: Sequence[float] = (0.1, 0.5, 0.9)
+    lengths: np.ndarray, count: int, quantiles: Sequence[float] = (0.1, 0.5, 0.9)
 ) -> list[np.ndarray]:
     """For each quantile, the `count` sentences whose lengths are nearest to it."""
     lengths = np.asarray(lengths)

@@ -24,7 +24,7 @@ def fingerprint(dictionary: Dictionary) -> int:
     return int.from_bytes(digest, "little")
 
 
-def check_dictionaries(model: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
+def check_dictionaries(model: nn.Module, state: dict[str, Any]) -> dict[str, Any]:
     """Check that a state dict was trained with the model's dictionaries.
 
     A state without fingerprints (of a converted checkpoint) is compared by size only.

@@ -4,6 +4,7 @@ The output is that of `oracle.decode`, up to floating-point rounding.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -73,7 +74,7 @@ def decode(
             [length for s in chunk for length in lengths[s]],
             noise.select(torch.tensor(numbers, device=device)),
             history,
-            race_scores and (lambda candidates, chunk=chunk: race_scores(chunk, candidates)),
+            race_scores and partial(race_scores, chunk),
         )
         active.run()
         chunks.append((numbers, active))
@@ -187,7 +188,8 @@ class ActiveCandidates:
         ]
         self.numbers = list(range(len(lengths)))  # of those that are still active
         self.taken = 0  # steps
-        self.tokens = self.unchanged = None  # after the last step, and for how many steps
+        self.tokens: Any = None  # after the last step
+        self.unchanged: Any = None  # and for how many steps
         self.history: list[list[Rounded]] | None = [[] for _ in lengths] if history else None
         self.done: dict[int, tuple] = {}
         self.dropped: set[int] = set()

@@ -52,7 +52,7 @@ class DiffusionGenerator:
         self.eos = dictionary.eos()  # fairseq leaves this symbol out of what it prints
         self.reranker = build_reranker(options, dictionary)
         if not speedups.count:
-            self.reranker.text_scores = looped_scores
+            self.reranker.text_scores = looped_scores  # type: ignore[attr-defined]
 
     def check_models(self, models: Sequence[Any]) -> None:
         """Check the models of --path: one, and a teacher where the reranker needs it.
@@ -162,8 +162,8 @@ class DiffusionGenerator:
         sentences: list[list[Drawn]],
     ) -> list[list[dict[str, Any]]]:
         """Hypotheses of each sentence, those that were dropped left out, the best first."""
-        kept = [[c for c in candidates if not c.dropped] for candidates in sentences]
-        dropped = [[c for c in candidates if c.dropped] for candidates in sentences]
+        kept: list[list] = [[c for c in candidates if not c.dropped] for candidates in sentences]
+        dropped: list[list] = [[c for c in candidates if c.dropped] for candidates in sentences]
         batch = Batch(models, src_tokens, memory, kept, dropped)
         # A candidate alone needs no reranker; its score is its own probability.
         alone = len(sentences[0]) == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from difformer_plugin.diffusion.sampler import Layout, Sampler
+from difformer_plugin.diffusion.sampler import Sampler
 
 Predict = Callable[[Any, float, torch.Tensor | None], torch.Tensor]
 
@@ -18,7 +18,7 @@ def reverse_process(
     early_stopping: int = 0,
     observe: Callable[[int, Any, torch.Tensor], None] | None = None,
     narrow: Callable[[int, Any, torch.Tensor], Any] | None = None,
-    layout: Callable[[], Layout | None] = lambda: None,
+    layout: Callable[[], Any] = lambda: None,
     arrange: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Draw from the prior and step back to the uncorrupted target.

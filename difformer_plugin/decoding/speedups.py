@@ -16,7 +16,7 @@ class Speedups(NamedTuple):
     share: bool
     pack: bool
     chunk: bool
-    count: bool
+    count: bool  # type: ignore[assignment]  # a tuple has a method of this name
 
 
 ENGINE = Speedups(True, True, True, True)

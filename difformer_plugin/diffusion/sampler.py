@@ -79,7 +79,7 @@ class Sampler(Protocol):
         """Whether all noises give the same output."""
 
 
-SAMPLERS: list[type] = []
+SAMPLERS: list[Any] = []
 
 
 def register_sampler(kind: type) -> type:

@@ -42,7 +42,8 @@ def self_bleu(samples: Sequence[str]) -> float | None:
     if not pairs:
         return None
     distinct = sorted({(samples[i], samples[j]) for i, j in pairs})
-    scores = dict(zip(distinct, sentence_bleus(*zip(*distinct), tokenised=True)))
+    hypotheses, references = zip(*distinct)
+    scores = dict(zip(distinct, sentence_bleus(hypotheses, references, tokenised=True)))
     return sum(scores[samples[i], samples[j]] for i, j in pairs) / len(pairs)
 
 

@@ -119,7 +119,7 @@ def score(
     """
     views = [metric.view(system.texts, system.tokens) for system in systems]
     references = [metric.view(test_set.references, test_set.reference_tokens)]
-    row = {"key": metric.key, "label": metric.label}
+    row: dict[str, Any] = {"key": metric.key, "label": metric.label}
     if bootstrap_samples:
         from sacrebleu.significance import PairedTest
 

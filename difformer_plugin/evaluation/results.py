@@ -77,7 +77,7 @@ def evaluate(
         result["diversity"].append(diversity(system, references))
 
     found = metrics(test_set.language, settings.skip, settings.lowercase)
-    tasks = [(metric.label, partial(add_metric, metric)) for metric in found]
+    tasks: list[Task] = [(metric.label, partial(add_metric, metric)) for metric in found]
     tasks += [
         (label, partial(add_optional, label, compute))
         for key, (label, compute) in optional.items()

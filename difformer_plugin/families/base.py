@@ -167,8 +167,8 @@ class DiffusionModel(BaseFairseqModel):
         previous = torch.zeros_like(z_t) if previous is None else previous.to(z_t.dtype)
         if not torch.is_tensor(time):
             time = torch.full((1,), time, device=z_t.device, dtype=torch.float64)
-        t = (time * self.time_unit).float()
-        return denoiser.denoise(z_t, t, layout, conditions, previous).float()
+        t: Any = time * self.time_unit
+        return denoiser.denoise(z_t, t.float(), layout, conditions, previous).float()
 
     def embed_state(self, z: Any, denoiser: nn.Module) -> torch.Tensor:
         """A state as the denoiser reads it, (N, D) in the denoiser's precision."""

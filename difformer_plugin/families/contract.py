@@ -43,6 +43,8 @@ class Family(Protocol):
         noise_dim: random numbers that a token needs in a step.
         diffusion_steps: T, or None where training has continuous time.
         encoder: source tokens (B, S) -> Memory.
+        cfg: its configuration, a NetworkConfig or more.
+        derived: what decoding has made of the weights; cleared when they change.
     """
 
     title: ClassVar[str]
@@ -55,6 +57,8 @@ class Family(Protocol):
     knows_no_source: bool
     noise_dim: int
     diffusion_steps: int | None
+    cfg: Any
+    derived: dict[Any, Any]
     encoder: Any
     length_predictor: LengthPredictor | None
 
@@ -115,7 +119,7 @@ class Family(Protocol):
         """The longest source and target, in tokens, with their frame."""
 
 
-FAMILIES: list[type] = []  # every class that implements the contract
+FAMILIES: list[Any] = []  # every class that implements the contract
 
 
 def is_diffusion_model(model: Any) -> TypeGuard[Family]:

@@ -67,7 +67,7 @@ class Reranker(Protocol):
 RERANKERS: dict[str, Any] = {}
 
 
-def register_reranker(kind: type) -> type:
+def register_reranker(kind: Any) -> Any:
     """Class decorator: add a reranker, made from DecodingOptions and the target dictionary."""
     RERANKERS[kind.name] = kind
     return kind

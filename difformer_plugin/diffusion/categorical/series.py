@@ -7,6 +7,7 @@ about 1e-15 of the vector's norm.
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -132,7 +133,8 @@ def chebyshev(
         (n, M) for each set.
     """
     sums = [torch.zeros_like(v) for _ in coefficients]
-    before, here, width = None, v, len(lengths)
+    before: Any = None
+    here, width = v, len(lengths)
     for k in range(int(lengths[0]) if width else 0):
         left = int((lengths > k).sum())
         if 2 * left <= width:

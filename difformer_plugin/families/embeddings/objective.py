@@ -85,7 +85,7 @@ class DifformerLoss(DiffusionCriterion):
             anchor = nll = 0 * output_projection(z_0_hat[:1]).float().sum()
         else:
             rounded = z_0 if self.cfg.rounding_loss else z_0_hat
-            costs = SmoothedNLL(self.cfg.label_smoothing)
+            costs: Any = SmoothedNLL(self.cfg.label_smoothing)
             anchor, nll = self.token_sums(
                 costs, rounded, output_projection.weight, target[output.mask]
             ) / len(rounded)

@@ -83,7 +83,7 @@ class InsertionDiffusion(TokenDiffusionModel):
         t, corruptible = 1 - u.double(), target >= self.vocabulary.first_type
         counts = corruptible.sum(1)
         rows = torch.arange(len(target), device=target.device).repeat_interleave(counts)
-        schedule = self.process.schedule
+        schedule = self.process.schedule  # type: ignore[attr-defined]
         states = corrupt(schedule, t[rows], noise[corruptible][:, 0].double())
         left = closed_up(target[corruptible], counts, states, self.vocabulary.mask)
         layout, tokens = self._framed(left)
@@ -121,7 +121,7 @@ class InsertionDiffusion(TokenDiffusionModel):
     def build_sampler(self, kind: type[Growing], options: Any, settings: dict[str, Any]) -> Growing:
         """A sampler of K steps, and one that fills what the others have inserted."""
         return kind(
-            self.process.schedule,
+            self.process.schedule,  # type: ignore[attr-defined]
             decoding_times(None, options.decoding_steps),
             self.vocabulary,
             self.logits,

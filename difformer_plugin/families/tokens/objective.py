@@ -1,5 +1,6 @@
 """The loss of discrete diffusion: its objective and the length, with the bound in validation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -64,7 +65,8 @@ class TokenCriterion(DiffusionCriterion):
         check_label_smoothing(cfg.label_smoothing)
         if cfg.bound_times < 1:
             raise UserError(f"--bound-times must be at least 1, not {cfg.bound_times}")
-        self.cfg, self.objective = cfg, None
+        self.cfg = cfg
+        self.objective: Any = None  # made when a model is there
 
     def build_objective(self, model: Any) -> Any:
         """The objective of a model, whose process may be known only now."""
@@ -145,8 +147,9 @@ class DiscreteDiffusionLoss(TokenCriterion):
     def build_objective(self, model: Any) -> D3PM | MDLM | SEDD:
         """The objective that the model's configuration names."""
         process, steps, epsilon = model.process, model.diffusion_steps, self.cfg.label_smoothing
-        return {
+        objectives: dict[str, Callable[[], D3PM | MDLM | SEDD]] = {
             "d3pm": lambda: D3PM(process, steps, self.auxiliary, epsilon),
             "mdlm": lambda: MDLM(process, steps, epsilon),
             "sedd": lambda: SEDD(process),
-        }[model.cfg.objective]()
+        }
+        return objectives[model.cfg.objective]()

@@ -183,7 +183,8 @@ class TokenSampler:
         for here, logits in self.iter_logits(z, prediction):
             x_t = z.tokens[here] - self.vocabulary.first_type
             times = torch.tensor([[s], [t]], dtype=torch.float64, device=x_t.device)
-            x_s, scores = self.move(x_t, logits, *times.expand(-1, len(here)), noise[here])
+            each_s, each_t = times.expand(-1, len(here))
+            x_s, scores = self.move(x_t, logits, each_s, each_t, noise[here])
             tokens[here], log_probs[here] = x_s + self.vocabulary.first_type, scores
         return Draft(tokens, log_probs)
 

@@ -53,7 +53,8 @@ class Confidence(TokenSampler):
             x_0 = draw_x_0(log_p, self.temperature, noise[here, 0])
             tokens[here], log_probs[here] = x_0 + first_type, at(log_p, x_0)
         inside = z.tokens >= first_type
-        alpha = self.process.schedule.alpha_bar(torch.tensor(s, dtype=torch.float64)).item()
+        process: Any = self.process  # absorbing: it has a schedule
+        alpha = process.schedule.alpha_bar(torch.tensor(s, dtype=torch.float64)).item()
         counts = torch.zeros_like(layout.lengths).index_add_(0, layout.rows, inside.long())
         num_masks = ((1 - alpha) * counts + 1e-9).floor().long()
         may_be_masked = inside if self.remasking else z.tokens == mask

@@ -1,7 +1,7 @@
 """Samplers of score entropy models (SEDD): the analytic (Tweedie) step, and tau-leaping."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -33,7 +33,8 @@ class Tweedie(TokenSampler):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """States x_s and their log-probabilities, as of `TokenSampler.move`."""
         law = tweedie if float(s[0]) == 0 else self.law  # tau-leaping would leave masks at time 0
-        probs = law(self.process, as_log_ratios(self.process, logits), x_t, s, t)
+        process: Any = self.process  # one whose ratios are known
+        probs = law(process, as_log_ratios(process, logits), x_t, s, t)
         stays = at(probs, x_t)
         others = probs.scatter(1, x_t[:, None], 0)
         target = draw_x_0(others.clamp(min=1e-30).log(), self.temperature, u[:, 0])
