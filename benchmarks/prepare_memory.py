@@ -1,8 +1,10 @@
-"""Memory and time of `difformer prepare` by the number of lines, a command that prints a table.
+"""Time and memory of `difformer prepare` by corpus size.
 
-Prints a line a size: pairs, seconds, and the greatest memory (MiB, resident) of any one of the
-processes, that of fairseq-preprocess among them. The text is drawn from 60,000 made-up words by
-Zipf's law, 4 to 20 of them a line, so that the number of words saturates as that of a corpus does.
+    python benchmarks/prepare_memory.py [LINES ...] [--workers 2]
+
+For each size, the script prints the number of sentence pairs, the seconds, and the peak resident
+memory (MiB) of the largest process, fairseq-preprocess included. Each line consists of 4 to 20 of
+60,000 synthetic words, drawn by Zipf's law, so that the vocabulary saturates as in a real corpus.
 """
 
 import argparse
@@ -18,8 +20,8 @@ import numpy as np
 WORDS = 60_000
 
 
-def write(folder, lines):
-    """train, valid and test of both sides; the same for every size as far as they go."""
+def write_corpus(folder: Path, lines: int) -> None:
+    """Write train, valid and test; a smaller training set is the beginning of a larger one."""
     draw = np.random.default_rng(1)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyzäöü"))
     words = ["".join(draw.choice(letters, size)) for size in draw.integers(2, 12, WORDS)]
@@ -39,24 +41,25 @@ def write(folder, lines):
                         file.write(f"{text.capitalize()}.\n")
 
 
-def measure(lines, workers):
-    """Prepare so many lines in a process of its own, and print what it took."""
+def measure(lines: int, workers: int) -> None:
+    """Prepare a corpus of this size in a child process, and print its time and memory."""
     with tempfile.TemporaryDirectory() as folder:
         raw, out = Path(folder, "raw"), Path(folder, "out")
         raw.mkdir()
-        write(raw, lines)
+        write_corpus(raw, lines)
         command = [sys.executable, "-m", "difformer_plugin.cli.main", "prepare", "plain"]
         command += ["--raw", raw, "--out", out, "--source-lang", "de", "--target-lang", "en"]
         started = time.monotonic()
         subprocess.run([*command, "--workers", str(workers)], check=True, capture_output=True)
         seconds = time.monotonic() - started
-    # of the greatest process so far, so sizes must grow
+    # the peak over all child processes so far, so that sizes must grow
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"{lines:>10,} pairs  {seconds:8.1f} s  {peak:8.0f} MiB", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> None:
+    """Measure each size, smallest first."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sizes", nargs="*", type=int, default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()

@@ -1,41 +1,44 @@
-"""A trained small Difformer, computed by a network of the size of `difformer_iwslt_de_en`.
+"""Widen a trained small Difformer to the size of `difformer_iwslt_de_en`, with equal output.
 
     python benchmarks/widen.py SMALL.pt WIDE.pt
 
-Every hidden number of the small network stands in the wide one several times over, with weights
-divided so that sums stay what they are, and layers that add nothing fill up the number of layers.
-So the wide network gives the small one's translations at the wide one's cost: speed and BLEU can
-be measured together without hours of training. It serves no other purpose.
+The wide network repeats every hidden unit of the small one, with weights divided so that sums stay
+the same, and has additional layers that add nothing to their residual. It gives the small network's
+translations at the cost of the wide one, so that speed and BLEU can be measured together without
+hours of training. It serves no other purpose.
 
-SMALL.pt: normalisation after the sublayers, sinusoidal positions, latent dimension 128, four heads,
-model dimension 128, feed-forward 512, at most six layers, as benchmarks/multi30k.md has it.
+SMALL.pt has normalisation after the sublayers, sinusoidal positions, latent and model dimension
+128, four heads, feed-forward dimension 512 and at most six layers, as in benchmarks/multi30k.md.
 """
 
 import sys
+from typing import Any
 
 import torch
 from fairseq.modules import SinusoidalPositionalEmbedding
 
+from difformer_plugin import register
 from difformer_plugin.checkpoints.loading import load_weights_only
 from difformer_plugin.checkpoints.saving import save_atomically
-from difformer_plugin.cli import register_quietly
 from difformer_plugin.families.embeddings.config import ARCHITECTURES
 
 LAYERS = 6
-ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+State = dict[str, torch.Tensor]
 
 
-def repeat(x, times, dim=0):
+def repeat(x: torch.Tensor, times: int, dim: int = 0) -> torch.Tensor:
+    """Repeat every element along a dimension."""
     return x.repeat_interleave(times, dim)
 
 
-def wide(weight, out, into):
-    """A weight whose outputs are repeated, and whose inputs are."""
+def wide(weight: torch.Tensor, out: int, into: int) -> torch.Tensor:
+    """A weight matrix for inputs repeated `into` times and outputs repeated `out` times."""
     return repeat(repeat(weight, out), into, 1) / into
 
 
-def widen_layer(state, prefix):
-    """The layer's weights at four times its width, feed-forward at twice."""
+def widen_layer(state: State, prefix: str) -> None:
+    """Widen a layer in place: four times the width, twice the feed-forward dimension."""
     own = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
     for name, value in own.items():
         if "norm" in name:
@@ -46,12 +49,12 @@ def widen_layer(state, prefix):
             state[prefix + name] = wide(value, 4, 2) if value.dim() == 2 else repeat(value, 4)
         else:
             value = wide(value, 4, 4) if value.dim() == 2 else repeat(value, 4)
-            # products of four times as many numbers are divided by twice as much
+            # a four times larger head dimension scales attention logits by 4 / sqrt(4)
             state[prefix + name] = value / 2 if "q_proj" in name else value
 
 
-def add_idle_layers(state, side, count):
-    """Fill up to LAYERS; the last one normalises as the last of the trained ones did."""
+def add_idle_layers(state: State, side: str, count: int) -> None:
+    """Add layers up to LAYERS; the last one takes over the final norm of the last trained one."""
     last = f"{side}.layers.{count - 1}."
     template = {name[len(last) :]: v for name, v in state.items() if name.startswith(last)}
     for i in range(count, LAYERS):
@@ -72,8 +75,8 @@ def add_idle_layers(state, side, count):
         state[last + "final_layer_norm.bias"] = torch.zeros_like(template["final_layer_norm.bias"])
 
 
-def widen(state, cfg):
-    """The wide network's weights, in place."""
+def widen(state: State, cfg: dict[str, Any]) -> None:
+    """Widen all weights in place."""
     for side, count in (("encoder", cfg["encoder_layers"]), ("denoiser", cfg["decoder_layers"])):
         for i in range(count):
             widen_layer(state, f"{side}.layers.{i}.")
@@ -92,15 +95,16 @@ def widen(state, cfg):
             state[f"denoiser.{part}.{name}"] = value
     time = state["denoiser.embed_time.0.weight"]
     spread = torch.zeros(len(time), 512)
-    spread[:, ::4] = time  # of four times as many frequencies, every fourth is an old one
+    spread[:, ::4] = time  # every fourth frequency of the wide network is one of the small
     state["denoiser.embed_time.0.weight"] = repeat(spread, 4)
     state["denoiser.embed_time.0.bias"] = repeat(state["denoiser.embed_time.0.bias"], 4)
     length = "length_predictor.embed_length.weight"
     state[length] = repeat(state[length], 4, 1) / 4
 
 
-def main(small, out):
-    register_quietly()
+def main(small: str, out: str) -> None:
+    """Widen the checkpoint `small`, and save it as `out`."""
+    register()
     checkpoint = load_weights_only(small)
     cfg = checkpoint["cfg"]["model"]
     cfg = cfg if isinstance(cfg, dict) else vars(cfg)

@@ -1,14 +1,17 @@
-"""Learning curves in logs of fairseq-train: validation by update, as a Markdown table or a plot."""
+"""Show the validation scores in logs of fairseq-train as Markdown tables or as a plot."""
 
 import argparse
 import re
+from collections.abc import Iterable, Mapping, Sequence
+
+Row = dict[str, str]  # the numbers of a validation, as logged, by name
 
 COLUMNS = ("num_updates", "loss", "mse", "anchor_nll", "length", "ani", "dgs", "bleu")
 VALID = re.compile(r"\| valid \|.*")
 
 
-def read_curve(lines):
-    """One dictionary of the logged numbers for each validation in the log."""
+def read_curve(lines: Iterable[str]) -> list[Row]:
+    """Read the numbers of each validation in a log."""
     rows = []
     for line in lines:
         if VALID.search(line):
@@ -17,8 +20,8 @@ def read_curve(lines):
     return rows
 
 
-def render(rows, every=1):
-    """The table, with every n-th validation and the last one."""
+def render(rows: Sequence[Row], every: int = 1) -> str:
+    """A Markdown table of every n-th validation and the last one."""
     last = len(rows) - 1
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---:|" * len(COLUMNS)]
     for i, row in enumerate(rows):
@@ -27,11 +30,13 @@ def render(rows, every=1):
     return "\n".join(lines)
 
 
-def plot(path, curves, columns):
-    """A panel for each of the columns, with a line for each log that has it.
+def plot(path: str, curves: Mapping[str, Sequence[Row]], columns: Sequence[str]) -> None:
+    """Write a plot with a panel for each column, and a line for each log that has the column.
 
     Args:
-        curves: name -> rows of `read_curve`.
+        path: of the image; its suffix names the format.
+        curves: for each name the rows of a log.
+        columns: names of logged numbers.
     """
     from difformer_plugin.evaluation.plots import save_panels
 
@@ -47,14 +52,18 @@ def plot(path, curves, columns):
     save_panels(path, panels)
 
 
-def main():
-    """Print the table of a log, or plot several."""
+def main() -> None:
+    """Print the tables, or write the plot."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("log", nargs="+", help="output of fairseq-train with --log-format simple, or NAME=LOG")
     add("--every", type=int, default=1, help="show every n-th validation")
-    add("--plot", metavar="FILE", help="instead of tables, a plot: FILE.png, .svg or .pdf")
-    add("--columns", nargs="+", default=["bleu"], choices=COLUMNS[1:], help="of the plot")
+    add(
+        "--plot",
+        metavar="FILE",
+        help="write a plot (.png, .svg or .pdf) instead of printing tables",
+    )
+    add("--columns", nargs="+", default=["bleu"], choices=COLUMNS[1:], help="numbers to plot")
     args = parser.parse_args()
     curves = {}
     for log in args.log:
