@@ -1,5 +1,7 @@
 """Every pair of objective and process, as options of a discrete diffusion model."""
 
+import pytest
+
 KINDS = {
     "d3pm uniform": {"objective": "d3pm", "process": "uniform"},
     "d3pm absorbing": {"objective": "d3pm", "process": "absorbing"},
@@ -14,11 +16,19 @@ FIXED = {name: options for name, options in KINDS.items() if name != "flexible"}
 
 
 def samplers(name):
-    """The options of decoding by which such a model can draw."""
+    """The options of decoding that choose each sampler of such a model."""
     options = KINDS[name]
     if options["objective"] == "sedd":
         return [{}, {"decoding_sampler": "tau_leaping"}]
-    if name == "mdlm":  # and the other absorbing ones alike
+    if name == "mdlm":  # the other models with masks have the same
         confidence = {"decoding_sampler": "confidence"}
         return [{}, confidence, confidence | {"decoding_remasking": True}]
     return [{}]
+
+
+# Every model with each of its samplers, at some temperature.
+DECODINGS = [
+    pytest.param(name, options, temperature, id=f"{name} {' '.join(map(str, options.values()))}")
+    for name in KINDS
+    for options, temperature in zip(samplers(name), (0.7, 0.0, 0.5))
+]

@@ -1,25 +1,26 @@
-"""The engine against the plain path, and halting and racing against the history of its steps."""
+"""The engine against the oracle; halting and racing against the history of the oracle's steps."""
 
 from collections import Counter
 
 import pytest
 import torch
+from drawn_candidates import assert_same, expected_halt, race_scores_of
 
-from difformer_plugin.decoding import engine
-from difformer_plugin.decoding import oracle as plain
+from difformer_plugin.decoding import engine, oracle
 from difformer_plugin.decoding.options import DecodingOptions
-from difformer_plugin.decoding.speedups import ENGINE, PLAIN, Means
+from difformer_plugin.decoding.speedups import ENGINE, PLAIN, Speedups
 from difformer_plugin.diffusion.noise import sentence_keys
-from difformer_plugin.reranking.choice import bleu_scores
+from difformer_plugin.reranking.mbr import bleu_scores
 
 LENGTHS = [5, 2, 9, 4, 7]
-CALM = 2.5  # some of its candidates come to rest early, some late
-ALONE = [Means(*(name == mean for name in Means._fields)) for mean in Means._fields]
+CALM = 2.5  # some of its candidates converge early, some late
+ALONE = [Speedups(*(name == own for name in Speedups._fields)) for own in Speedups._fields]
+PADDED = Speedups(share=True, pack=False, chunk=True, count=True)
 
 
 @pytest.fixture(params=[CALM, 6], ids=["calm", "restless"])
 def model(request, build):
-    """Random weights; the restless one reads z_t so loudly that tokens change at every step."""
+    """Random weights; the restless one's that read z_t are so large that tokens always change."""
     model = build(self_cond=True, pred_length_offset=True, share_decoder_input_output_embed=True)
     with torch.no_grad():
         for part in (model.denoiser.project_in_dim, model.denoiser.self_cond_proj):
@@ -29,37 +30,27 @@ def model(request, build):
 
 
 @pytest.fixture
-def draw(model, sentences):
+def draw(model, sentences, task):
     """A function from options to the candidates drawn of some sentences, six of each."""
     source = sentences(LENGTHS)
     # lengths in no order, one of them twice
     lengths = torch.tensor([[n + 2 + d for d in (1, 0, 3, 0, 5, 2)] for n in LENGTHS])
 
-    def draw(means=ENGINE, history=False, seed=1, **options):
+    def draw(speedups=ENGINE, history=False, seed=1, **options):
         options = DecodingOptions(**({"decoding_steps": 6} | options))
         keys = sentence_keys(source, 1, seed)
         with torch.no_grad():
             memory = model.encoder(source)
-            if means == PLAIN:
-                return plain.decode(model, options, memory, lengths, keys, history)
-            return engine.decode(model, options, memory, lengths, keys, history, means)
+            if speedups == PLAIN:
+                return oracle.decode(model, options, memory, lengths, keys, history)
+            scores = race_scores_of(options, task.target_dictionary)
+            return engine.decode(model, options, memory, lengths, keys, history, speedups, scores)
 
     return draw
 
 
-def same(ours, theirs):
-    """Whether two lists of Drawn are the same up to round-off."""
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.tokens.tolist() == b.tokens.tolist()
-        torch.testing.assert_close(a.log_probs, b.log_probs, rtol=1e-4, atol=1e-4)
-        assert a.steps == b.steps and a.dropped == b.dropped and len(a.history) == len(b.history)
-        for (x, p), (y, q) in zip(a.history, b.history):
-            assert x.tolist() == y.tolist()
-            torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-3)
-
-
 @pytest.mark.parametrize(
-    "means", [ENGINE, *ALONE, Means(True, False, True, False)], ids=lambda m: str(sum(m))
+    "speedups", [ENGINE, *ALONE, Speedups(True, False, True, False)], ids=lambda s: str(sum(s))
 )
 @pytest.mark.parametrize(
     "options",
@@ -70,11 +61,11 @@ def same(ours, theirs):
     ],
     ids=["default", "clamped", "fixed"],
 )
-def test_the_output_is_that_of_the_plain_path(draw, means, options):
-    same(draw(means, history=True, **options), draw(PLAIN, history=True, **options))
+def test_the_output_is_that_of_the_oracle(draw, speedups, options):
+    assert_same(draw(speedups, history=True, **options), draw(PLAIN, history=True, **options))
 
 
-def test_predictions_are_those_of_the_plain_path(draw, model, monkeypatch):
+def test_predictions_are_those_of_the_oracle(draw, model, monkeypatch):
     """z_0-hat of the last step, within 1e-4."""
     seen, own = [], type(model).round
 
@@ -84,8 +75,8 @@ def test_predictions_are_those_of_the_plain_path(draw, model, monkeypatch):
 
     monkeypatch.setattr(type(model), "round", round)
     monkeypatch.setitem(engine.CHUNK, "cpu", 2**20)  # in the order of the longest sentence first
-    for means in (ENGINE, PLAIN):
-        draw(means)
+    for speedups in (ENGINE, PLAIN):
+        draw(speedups)
     ours, theirs = seen
     totals = [6 * n + 6 * 2 + 11 for n in LENGTHS]
     runs = theirs.split(totals)
@@ -97,7 +88,7 @@ def test_predictions_are_those_of_the_plain_path(draw, model, monkeypatch):
 def test_chunks_change_nothing(draw, monkeypatch, size):
     whole = draw(halt_after=1, race_after=3, race_keep=2)
     monkeypatch.setitem(engine.CHUNK, "cpu", size)
-    same(draw(halt_after=1, race_after=3, race_keep=2), whole)
+    assert_same(draw(halt_after=1, race_after=3, race_keep=2), whole)
 
 
 def test_chunks_hold_whole_sentences():
@@ -109,26 +100,14 @@ def test_chunks_hold_whole_sentences():
     assert engine._chunks(lengths, 1) == [[1], [3], [0], [2]]
 
 
-def expected_halt(history, patience):
-    """After how many steps the tokens have stayed for `patience` of them."""
-    unchanged = 0
-    for taken, ((tokens, _), (before, _)) in enumerate(zip(history[1:], history), 2):
-        unchanged = unchanged + 1 if tokens.equal(before) else 0
-        if unchanged == patience and taken < len(history):
-            return taken
-    return len(history)
-
-
-@pytest.mark.parametrize(
-    "means", [ENGINE, Means(True, False, True, True)], ids=["packed", "padded"]
-)
+@pytest.mark.parametrize("speedups", [ENGINE, PADDED], ids=["packed", "padded"])
 @pytest.mark.parametrize("patience", [1, 2, 3])
-def test_a_candidate_at_rest_halts(draw, means, patience):
-    """Its tokens are those of the step at which it halts, as the plain path has them there."""
+def test_a_candidate_that_has_converged_halts(draw, speedups, patience):
+    """Its tokens are those of the step at which it halts, as the oracle has them there."""
     options = {"decoding_steps": 12}
-    plain = draw(PLAIN, history=True, retain_z_0_hat=True, **options)
-    halted = draw(means, halt_after=patience, **options)
-    for ours, theirs in zip(halted, plain):
+    expected = draw(PLAIN, history=True, retain_z_0_hat=True, **options)
+    halted = draw(speedups, halt_after=patience, **options)
+    for ours, theirs in zip(halted, expected):
         steps = expected_halt(theirs.history, patience)
         assert ours.steps == steps
         assert ours.tokens.equal(theirs.history[steps - 1][0])
@@ -143,20 +122,18 @@ def test_some_halt_and_some_do_not(draw):
     assert len(steps) > 2
 
 
-@pytest.mark.parametrize(
-    "means", [ENGINE, Means(True, False, True, True)], ids=["packed", "padded"]
-)
-@pytest.mark.parametrize("choice", ["bleu_mbr", "own"])
+@pytest.mark.parametrize("speedups", [ENGINE, PADDED], ids=["packed", "padded"])
+@pytest.mark.parametrize("reranker", ["bleu_mbr", "own"])
 @pytest.mark.parametrize("keep", [1, 4])
-def test_the_best_go_on_from_a_race(draw, means, choice, keep):
+def test_the_best_go_on_from_a_race(draw, speedups, reranker, keep):
     """Those that are best after three steps end as they would have, the others stop there."""
-    options = {"bleu_mbr": True} if choice == "bleu_mbr" else {}
-    plain = draw(PLAIN, history=True, retain_z_0_hat=True, **options)
-    raced = draw(means, race_after=3, race_keep=keep, **options)
+    options = {"bleu_mbr": True} if reranker == "bleu_mbr" else {}
+    expected = draw(PLAIN, history=True, retain_z_0_hat=True, **options)
+    raced = draw(speedups, race_after=3, race_keep=keep, **options)
     for s in range(len(LENGTHS)):
-        own, ours = plain[6 * s : 6 * s + 6], raced[6 * s : 6 * s + 6]
+        own, ours = expected[6 * s : 6 * s + 6], raced[6 * s : 6 * s + 6]
         then = [c.history[2] for c in own]
-        if choice == "own":
+        if reranker == "own":
             scores = [log_probs.mean().item() for _, log_probs in then]
         else:
             # numbers as words, which sacrebleu leaves whole
@@ -169,23 +146,23 @@ def test_the_best_go_on_from_a_race(draw, means, choice, keep):
 
 
 @pytest.mark.parametrize("model", [CALM], indirect=True)
-def test_what_has_come_to_rest_is_not_dropped(draw):
-    """It takes part in the race, and the others must be among the best to go on."""
+def test_a_candidate_that_has_converged_is_not_dropped(draw):
+    """It takes part in the race; the others have to be among the best to go on."""
     options = {"decoding_steps": 12, "halt_after": 1}
     alone, raced = draw(**options), draw(race_after=4, race_keep=2, **options)
     for s in range(len(LENGTHS)):
         own, ours = alone[6 * s : 6 * s + 6], raced[6 * s : 6 * s + 6]
-        running = [i for i in range(6) if own[i].steps > 4]
-        assert [c.dropped for c in ours].count(True) >= len(running) - 2
-        assert {i for i, c in enumerate(ours) if c.dropped} <= set(running)
+        active = [i for i in range(6) if own[i].steps > 4]
+        assert [c.dropped for c in ours].count(True) >= len(active) - 2
+        assert {i for i, c in enumerate(ours) if c.dropped} <= set(active)
         for a, b in zip(ours, own):
             assert a.dropped and a.steps == 4 or a.tokens.equal(b.tokens)
 
 
 def test_half_precision_is_close(draw, model):
-    """Of the calm model most tokens are the same; and it is another computation."""
+    """Many tokens are the same, and log-probabilities differ: it is another computation."""
     exact, half = draw(), draw(decoding_precision="bf16")
     agree = torch.cat([a.tokens == b.tokens for a, b in zip(exact, half)]).float().mean()
     differ = torch.cat([a.log_probs - b.log_probs for a, b in zip(exact, half)]).abs()
     assert agree > 0.3 and differ.max() > 0
-    same(draw(decoding_precision="fp32"), exact)
+    assert_same(draw(decoding_precision="fp32"), exact)

@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 import sacrebleu
 import torch
+from teacher_by_hand import one_by_one
 
-from difformer_plugin.decoding import generator as generator_module
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
-from difformer_plugin.reranking.choice import teacher_scores
+from difformer_plugin.reranking import mbr
+from difformer_plugin.reranking import teacher as teacher_module
 
 LENGTHS = [5, 2, 9, 4, 7]
 BOS, PAD, EOS = 0, 1, 2
@@ -42,11 +43,22 @@ def translate(model, task, teacher):
     return translate
 
 
+class Indifferent:
+    """A reranker to which all candidates are equal."""
+
+    def check(self, models):
+        pass
+
+    def scores(self, batch):
+        return [[0.0] * len(candidates) for candidates in batch.candidates]
+
+
 class Unranked(DiffusionGenerator):
     """Leaves candidates in the order in which they were drawn."""
 
-    def _scores(self, models, src_tokens, sentences):
-        return [[0.0] * len(candidates) for candidates in sentences]
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.reranker = Indifferent()
 
 
 def tokens_of(hypotheses):
@@ -138,30 +150,28 @@ def test_bleu_mbr_ranks_by_mean_bleu_of_words(translate, task, sentences):
         assert scores == sorted(scores, reverse=True)
 
 
-def test_ppl_mbr_ranks_by_the_teacher(translate, task, teacher, sentences):
+def test_ppl_mbr_ranks_by_the_teacher(translate, teacher, sentences):
     source = sentences(LENGTHS)
     hypotheses = translate(source, length_beam_size=2, noise_beam_size=2, ppl_mbr=True)
     for row, candidates in enumerate(hypotheses):
         tokens = [h["tokens"] for h in candidates]
-        scores = teacher_scores(
-            teacher, source[row].repeat(4, 1), tokens, task.target_dictionary
-        ).tolist()
+        scores = one_by_one(teacher, source[row].expand(4, -1), tokens)
         assert [h["score"].item() for h in candidates] == pytest.approx(scores, rel=1e-4)
         assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("mbr", ["bleu_mbr", "ppl_mbr"])
-def test_a_single_candidate_is_not_scored(translate, sentences, monkeypatch, mbr):
+@pytest.mark.parametrize("option", ["bleu_mbr", "ppl_mbr"])
+def test_a_single_candidate_is_not_scored(translate, sentences, monkeypatch, option):
     def never(*args, **kwargs):
         raise AssertionError("called for a single candidate")
 
     source = sentences(LENGTHS)
     plain = tokens_of(translate(source))
-    monkeypatch.setattr(generator_module, "mbr_scores", never)
-    monkeypatch.setattr(generator_module, "candidate_log_probs", never)
-    assert tokens_of(translate(source, **{mbr: True})) == plain
+    monkeypatch.setattr(mbr.MinimumBayesRisk, "text_scores", never)
+    monkeypatch.setattr(teacher_module, "candidate_log_probs", never)
+    assert tokens_of(translate(source, **{option: True})) == plain
     with pytest.raises(AssertionError, match="called"):
-        translate(source, noise_beam_size=2, **{mbr: True})
+        translate(source, noise_beam_size=2, **{option: True})
 
 
 @pytest.mark.parametrize("options", BEAMS.values(), ids=BEAMS)

@@ -7,9 +7,9 @@ from difformer_plugin.decoding import engine, graphs
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.graphs import Recordings
 from difformer_plugin.decoding.options import DecodingOptions
-from difformer_plugin.decoding.speedups import PLAIN, Means
+from difformer_plugin.decoding.speedups import PLAIN, Speedups
 
-PADDED = Means(share=True, pack=False, chunk=True, count=True)
+PADDED = Speedups(share=True, pack=False, chunk=True, count=True)
 OPTIONS = {"decoding_steps": 4, "length_beam_size": 2, "noise_beam_size": 2}
 
 
@@ -30,9 +30,9 @@ def model(build):
 
 @pytest.fixture
 def translate(model, task):
-    def translate(source, means=PADDED, **options):
+    def translate(source, speedups=PADDED, **options):
         options = DecodingOptions(**(OPTIONS | options))
-        own = DiffusionGenerator(task.target_dictionary, options, 1, means=means)
+        own = DiffusionGenerator(task.target_dictionary, options, 1, speedups=speedups)
         drawn = own.generate([model], {"net_input": {"src_tokens": source}})
         return [[h["tokens"].tolist() for h in candidates] for candidates in drawn]
 
@@ -45,8 +45,8 @@ def recordings(model, monkeypatch):
 
     def recordings(record):
         monkeypatch.setattr(engine, "REPLAYING", {"cpu"})
-        model.derived["recordings"] = Recordings(record)
-        return model.derived["recordings"]
+        model.derived["graphs", 0] = Recordings(record)
+        return model.derived["graphs", 0]
 
     return recordings
 
@@ -56,12 +56,13 @@ def test_replayed_predictions_are_the_models(translate, sentences, recordings):
     expected = [translate(batch, PLAIN) for batch in batches]
     kept = recordings(record_here)
     assert [translate(batch) for batch in batches] == expected
-    assert kept.kept and len(kept.kept) < len(batches)  # shapes came again and were recorded
+    # shapes came again and were recorded
+    assert kept.by_shape and len(kept.by_shape) < len(batches)
     assert translate(batches[0], decoding_precision="bf16")
-    assert {shape[-1] for shape in kept.met} == {torch.float32, torch.bfloat16}
+    assert {shape[-1] for shape in kept.seen} == {torch.float32, torch.bfloat16}
 
 
-def test_who_leaves_early_is_left_out(translate, sentences, recordings):
+def test_candidates_that_finish_early_are_left_out(translate, sentences, recordings):
     source = sentences([5, 3, 8])
     shortcuts = {"halt_after": 1, "race_after": 2, "decoding_steps": 8}
     expected = translate(source, **shortcuts)
@@ -76,15 +77,15 @@ def test_without_recordings_decoding_goes_on(translate, sentences, recordings, c
     kept = recordings(refuse)
     assert [translate(source) for _ in range(4)] == [expected] * 4
     said = [r.message for r in caplog.records if "without CUDA graphs" in r.message]
-    assert len(said) == 1 and "no recording today" in said[0] and not kept.kept
+    assert len(said) == 1 and "no recording today" in said[0] and not kept.by_shape
 
 
 def test_old_recordings_make_room(translate, sentences, recordings, monkeypatch):
-    monkeypatch.setattr(graphs, "MOST", 2)
+    monkeypatch.setattr(graphs, "MAX_RECORDINGS", 2)
     kept = recordings(record_here)
     for length in (5, 5, 12, 12, 20, 20):
         translate(sentences([length]), force_length=length, length_beam_size=1)
-    assert [shape[1] for shape in kept.kept] == [16, 24]
+    assert [shape[1] for shape in kept.by_shape] == [16, 24]
 
 
 def test_recordings_end_with_the_weights(model, recordings):
@@ -99,5 +100,5 @@ def test_graphs_on_a_gpu(translate, model, sentences, cuda):
     model.to(cuda)
     expected = [translate(source, PLAIN) for source in sources]
     assert [translate(source) for source in sources] == expected
-    recordings = model.derived["recordings"]
-    assert recordings.works and recordings.kept
+    recordings = model.derived["graphs", 0]
+    assert recordings.enabled and recordings.by_shape

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from difformer_plugin.bench.training_speedups import PLAIN, training_with
 from difformer_plugin.networks import dropout as module
 from difformer_plugin.networks.dropout import Dropout, keep_mask
-from difformer_plugin.networks.speedups import PLAIN, training_by
 
 COUNT = 200_000
 
@@ -109,9 +109,9 @@ def test_transposed_tensors():
     assert ((out == 0) | torch.isclose(out, 2 * x)).all() and (out == 0).any()
 
 
-def test_without_this_means_it_is_torchs():
+def test_without_the_speedup_it_is_the_dropout_of_torch():
     dropout, x = Dropout(0.3), torch.randn(100)
-    with training_by(PLAIN, dropout):
+    with training_with(PLAIN, dropout):
         torch.manual_seed(4)
         ours = dropout(x)
     torch.manual_seed(4)

@@ -11,7 +11,7 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from difformer_plugin.reranking import ngram_bleu
-from difformer_plugin.reranking.choice import bleu_scores
+from difformer_plugin.reranking.mbr import bleu_scores
 from difformer_plugin.reranking.ngram_bleu import mbr_scores, mbr_scores_of_ids
 
 AWKWARD = [

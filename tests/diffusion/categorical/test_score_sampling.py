@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from numerics import is_law, numbers
+from pair_laws import PAIRS, pair_kernel, pair_outputs
 from score_chains import (
     DATA,
     V,
-    alphas,
     as_ratios,
     chain,
     kinds,
@@ -22,12 +22,10 @@ from score_chains import (
 )
 
 from difformer_plugin.diffusion.categorical.draws import draw
-from difformer_plugin.diffusion.categorical.process import Absorbing, Uniform
-from difformer_plugin.diffusion.categorical.schedules import Cosine
 from difformer_plugin.diffusion.categorical.scores import tau_leap, tweedie
+from difformer_plugin.diffusion.schedules import SCHEDULES
 
-# of two positions of three types, far from independent
-PAIRS = np.array([[0.3, 0.02, 0.08], [0.05, 0.25, 0.0], [0.1, 0.0, 0.2]])
+COSINE = SCHEDULES["cosine"].normalised()
 
 
 # the analytic sampler
@@ -77,7 +75,7 @@ def test_tweedie_of_any_ratios(kind):
 
 def test_no_mask_is_left_at_the_end():
     """Whatever the ratios sum to, and with all the noise gone in one step."""
-    process = make("absorbing", Cosine())
+    process = make("absorbing", COSINE)
     generator = torch.Generator().manual_seed(8)
     logits = torch.randn(6, V, dtype=torch.float64, generator=generator)
     shift = numbers(-800, -5, 0, 5, 100, 0)[:, None]
@@ -139,7 +137,7 @@ def test_tweedie_steps_give_the_data(kind, steps):
 def test_tau_leaping_tends_to_the_reverse_chain(kind):
     """From 0.9 to 0.1, from each state: the error falls with the step. (Where the ratios sum to 1,
     absorbing and log-linear, a tau-leap would be exact: it is Tweedie's step.)"""
-    process, s, t = make(kind, Cosine()), 0.1, 0.9
+    process, s, t = make(kind, COSINE), 0.1, 0.9
     p_t = marginal(process, t)
     bayes = (marginal(process, s)[:, None] * chain(process, s, t) / p_t).T
     errors = []
@@ -156,19 +154,6 @@ def test_tau_leaping_tends_to_the_reverse_chain(kind):
 # sampling two positions
 
 
-def pair_outputs(process, x_t, t):
-    """What a perfect network returns for PAIRS, both positions: x_t (N, 2) -> (N, 2, n)."""
-    forward = chain(process, 0, t)[: process.types]
-    p, alpha = forward.T @ PAIRS @ forward, alphas(process, t)[0]
-    first, second = p[:, x_t[:, 1]].T, p[x_t[:, 0], :]
-    own = p[x_t[:, 0], x_t[:, 1]]
-    scale = own if isinstance(process, Uniform) else own * alpha / (1 - alpha)
-    ratios = np.stack([first, second], 1)[..., : process.types]
-    # what steps can reach and the data cannot: anything will do
-    ratios = np.where(scale[:, None, None] > 0, ratios / scale.clip(min=1e-30)[:, None, None], 1)
-    return torch.from_numpy(np.log(np.maximum(ratios, 1e-30)))
-
-
 def pair_step(step, process, x_t, s, t):
     """p(x_s | x_t) of each of two positions, (N, 2, S), by the function under test."""
     outputs = pair_outputs(process, x_t, t).flatten(0, 1)
@@ -177,38 +162,11 @@ def pair_step(step, process, x_t, s, t):
     return step(process, outputs, x, *times).unflatten(0, (-1, 2))
 
 
-def pair_kernel(step, process, s, t):
-    """The same by matrices, as the law of pairs: (S^2, S^2), rows x_t."""
-    states = process.states
-    there = chain(process, s, t)
-    inverse = np.linalg.inv(there).T
-    pairs = np.array(list(itertools.product(range(states), repeat=2)))
-    outputs, rows = pair_outputs(process, pairs, t).numpy(), []
-    for pair, output in zip(pairs, outputs):
-        each = []
-        for x, own in zip(pair, output):
-            ratios = as_ratios(process, own, x, t)
-            if isinstance(process, Absorbing) and x != process.mask:
-                ratios = np.eye(states)[x]
-            if step is tweedie:
-                p = ((inverse @ ratios) * there[:, x]).clip(min=0)
-                if s == 0 and states > process.types:
-                    p[process.mask] = 0
-            else:
-                p = (t - s) * sigma(process, t) * rates(process)[:, x] * ratios
-                p[x] = 0
-                p /= max(p.sum(), 1)
-                p[x] = 1 - p.sum()
-            each.append(p / p.sum())
-        rows.append(np.outer(*each).ravel())
-    return np.array(rows)
-
-
 @kinds
 @pytest.mark.parametrize("step", [tweedie, tau_leap], ids=lambda step: step.__name__)
 def test_samples_follow_the_enumerated_law(kind, step):
     """Five steps with a true network of two positions, the last one by `tweedie`."""
-    process, count = make(kind, Cosine(), types=3), 40_000
+    process, count = make(kind, COSINE, types=3), 40_000
     times = np.linspace(0, 1 - 1e-3, 6)
     generator = torch.Generator().manual_seed(10)
     u = torch.rand(len(times), count, 2, dtype=torch.float64, generator=generator)

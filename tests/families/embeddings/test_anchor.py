@@ -5,9 +5,20 @@ import torch
 from torch.nn import functional as F
 
 from difformer_plugin.families import chunked_sums as chunked
-from difformer_plugin.families.embeddings.anchor import chunked_smoothed_nll, smoothed_nll
+from difformer_plugin.families.chunked_sums import chunked_sums
+from difformer_plugin.families.embeddings.anchor import SmoothedNLL
 
 VOCABULARY = 50
+
+
+def smoothed_nll(logits, targets, epsilon):
+    """The means over tokens, with and without smoothing, as they are defined."""
+    return SmoothedNLL(epsilon).function(logits, targets).mean(0)
+
+
+def chunked_smoothed_nll(z, weight, targets, epsilon):
+    """The same from latents, a chunk of logits at a time."""
+    return chunked_sums(SmoothedNLL(epsilon), z, weight, targets) / len(z)
 
 
 def test_smoothed_nll_agrees_with_torch():
@@ -40,7 +51,8 @@ def test_chunks_agree_with_torch(case, rows, epsilon, monkeypatch):
     smoothed, nll = chunked_smoothed_nll(z, weight, targets, epsilon)
     torch.testing.assert_close(smoothed, expected)
     torch.testing.assert_close(nll, F.cross_entropy(z @ weight.T, targets))
-    assert not nll.requires_grad
+    again = chunked_smoothed_nll(z, weight, targets, epsilon)[1]
+    assert not any(g.any() for g in torch.autograd.grad(again, (z, weight)))
     for gradient, wanted in zip(
         gradients(-3.5 * smoothed, z, weight), gradients(expected, z, weight)
     ):
@@ -62,7 +74,7 @@ def test_without_gradients_and_without_those_of_the_latents(case):
 
 @pytest.mark.parametrize("how", ["bfloat16", "float16", "autocast"])
 def test_half_precision(case, how):
-    """As near to float32 as the plain path is; float16 with the scale of a GradScaler."""
+    """Errors are those of all logits at once; float16 has the scale of a GradScaler."""
     z, weight, targets = case
     scale = 2.0**10 if how == "float16" else 1.0
     with torch.autocast("cpu", torch.bfloat16, enabled=False):
@@ -81,7 +93,7 @@ def test_half_precision(case, how):
 
 
 def test_float16_keeps_what_is_too_small_for_it():
-    """A gradient of 1e-9 is nothing to float16 before it has been scaled."""
+    """A gradient of 1e-9 is 0 in float16 until it has been scaled."""
     z = torch.ones(1, 2, dtype=torch.float16, requires_grad=True)
     weight = torch.tensor([[10.0, 10.0], [0.0, 0.0]], dtype=torch.float16, requires_grad=True)
     loss, _ = chunked_smoothed_nll(z, weight, torch.tensor([0]), 0.0)

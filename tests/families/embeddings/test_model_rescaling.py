@@ -68,7 +68,7 @@ def test_auto_is_the_search_for_this_dictionary_and_dimension(build, task, vp_rf
 
 
 def test_a_threshold_below_a_guess_is_an_error(build, task):
-    with pytest.raises(UserError, match="choose a greater --max-dgs"):
+    with pytest.raises(UserError, match="--max-dgs must be at least 0\\.[0-9]+, .*, not 0\\.02"):
         build(**AUTO | {"max_dgs": 0.5 / len(task.target_dictionary)}).prepare_training(None)
 
 

@@ -12,13 +12,17 @@ from scipy import stats
 from sentences import MASK, UP_TO_THREE, UP_TO_TWO, Enumerated, V, pack, unpack
 
 from difformer_plugin.diffusion.categorical.draws import draw
-from difformer_plugin.diffusion.categorical.schedules import Cosine, Linear, LogLinear
 from difformer_plugin.diffusion.insertion.process import (
-    MOST,
+    MAX_INSERTIONS,
     inserted,
     poisson,
     presence,
 )
+from difformer_plugin.diffusion.schedules import SCHEDULES
+
+COSINE = SCHEDULES["cosine"].normalised()
+LINEAR = SCHEDULES["linear"].normalised()
+LOG_LINEAR = SCHEDULES["log_linear"].normalised()
 
 START = 9  # before the first gap
 
@@ -26,8 +30,8 @@ START = 9  # before the first gap
 def test_returning_brings_back_what_presence_says():
     """Absent tokens and masks alike: what was absent or masked is still so with 1 - the factor."""
     s, t = numbers(0, 0.1, 0.5), numbers(0.3, 1, 0.6)
-    for schedule in [LogLinear(), Cosine(), Linear()]:
-        factor = schedule.returning(s, t)
+    for schedule in [LOG_LINEAR, COSINE, LINEAR]:
+        factor = schedule.unmasking_probability(s, t)
         before, after = presence(schedule, t), presence(schedule, s)
         torch.testing.assert_close(before[:, 0] * (1 - factor), after[:, 0])
         assert ((factor > 0) & (factor <= 1)).all() and factor[0] == pytest.approx(1)
@@ -45,7 +49,7 @@ def test_poisson_is_the_inverse_of_its_distribution(mean):
 def test_poisson_at_its_ends():
     means = numbers(0, 0, 2, 1e6, math.inf)
     u = torch.tensor([0, 0.9999, 0, 0.5, 0.5])
-    assert poisson(means, u).tolist() == [0, 0, 0, MOST, MOST]
+    assert poisson(means, u).tolist() == [0, 0, 0, MAX_INSERTIONS, MAX_INSERTIONS]
     assert poisson(means[:0], u[:0]).tolist() == []
 
 
@@ -152,7 +156,7 @@ def enumerated_law(predictor, schedule, steps, longest):
             if s is None:
                 following = step_law(x, 0 * g, f, 1.0, longest)
             else:
-                fill = schedule.returning(numbers(s), numbers(t)).item()
+                fill = schedule.unmasking_probability(numbers(s), numbers(t)).item()
                 following = step_law(x, g, f, fill, longest)
             for y, q in following.items():
                 after[y] += p * q
@@ -174,7 +178,7 @@ def samples(predictor, schedule, steps, longest, count, seed):
         g = torch.from_numpy(np.concatenate([known[own][0] for own in x]))
         f = torch.from_numpy(np.concatenate([known[own][1] for own in x]))
         end = s is None
-        fill = numbers(1) if end else schedule.returning(numbers(s), numbers(t))
+        fill = numbers(1) if end else schedule.unmasking_probability(numbers(s), numbers(t))
         masks = (tokens == MASK).nonzero()[:, 0]
         chosen = uniform(len(masks)) < fill
         tokens[masks[chosen]] = draw(f, uniform(len(masks)))[chosen]
@@ -187,7 +191,7 @@ def samples(predictor, schedule, steps, longest, count, seed):
 @pytest.mark.parametrize("steps", [1, 2, 4])
 @pytest.mark.parametrize("source", ["true", "any"])
 def test_samples_follow_the_enumerated_law(source, steps):
-    schedule, longest, count = Cosine(), 3, 10_000
+    schedule, longest, count = COSINE, 3, 10_000
     predictor = any_predictor if source == "any" else true_predictor(UP_TO_THREE, schedule)
     law = enumerated_law(predictor, schedule, steps, longest)
     assert sum(law.values()) == pytest.approx(1)
@@ -201,7 +205,7 @@ def test_samples_follow_the_enumerated_law(source, steps):
 
 def test_many_steps_give_the_data():
     """The distance from the data's law falls with the step."""
-    schedule, distances = LogLinear(), []
+    schedule, distances = LOG_LINEAR, []
     predictor = true_predictor(UP_TO_TWO, schedule)
     for steps in [16, 32, 64]:
         law = enumerated_law(predictor, schedule, steps, 3)

@@ -1,4 +1,4 @@
-"""Lengths that grow as decoding steps through them: their law, their frame, their room."""
+"""The sampler whose sentences grow: their law, their frame, their greatest length."""
 
 import collections
 
@@ -7,22 +7,26 @@ import pytest
 import torch
 from numerics import is_law
 from sentences import MASK, UP_TO_THREE, V
-from test_flexible_sampling import any_predictor, enumerated_law, true_predictor
+from test_insertion_steps import any_predictor, enumerated_law, true_predictor
 
 from difformer_plugin.decoding.loop import reverse_process
-from difformer_plugin.diffusion.categorical.samplers import NUMBERS, Vocabulary
-from difformer_plugin.diffusion.categorical.schedules import Cosine, LogLinear, decoding_times
+from difformer_plugin.diffusion.categorical.samplers.base import NOISE_DIM, Vocabulary
+from difformer_plugin.diffusion.categorical.times import decoding_times
 from difformer_plugin.diffusion.insertion.sampler import Growing
 from difformer_plugin.diffusion.noise import SentenceNoise, uniform_noise
+from difformer_plugin.diffusion.schedules import SCHEDULES
 from difformer_plugin.networks.layout import Layout
 
-BOS, EOS, FIRST = 0, 2, 3
-VOCABULARY = Vocabulary(BOS, EOS, FIRST, FIRST + V)
+COSINE = SCHEDULES["cosine"].normalised()
+LOG_LINEAR = SCHEDULES["log_linear"].normalised()
+
+BOS, EOS, FIRST_TYPE = 0, 2, 3
+VOCABULARY = Vocabulary(BOS, EOS, FIRST_TYPE, FIRST_TYPE + V)
 COUNT = 8_000
 
 
 class Decoding:
-    """Sentences that grow; the network knows a predictor of `x_t` and of `t` by heart.
+    """Decoding of sentences that grow, by a network that is a given function of `x_t` and `t`.
 
     Its predictions are rows (f_1, f_2, log of what is missing after, place).
     """
@@ -31,14 +35,14 @@ class Decoding:
         self.predictor, self.schedule, self.padded = predictor, schedule, padded
         keys = torch.arange(count)
         self.noise = SentenceNoise(keys, torch.zeros_like(keys), uniform_noise)
-        self.process = Growing(
+        self.sampler = Growing(
             schedule,
             decoding_times(None, steps),
             VOCABULARY,
             lambda own: own[:, :V],
-            self.insertions,
+            self.missing,
             room + 2,
-            temperature,
+            temperature=temperature,
         )
         self.states = []
         self.lay_out(torch.full((count,), 2))
@@ -51,12 +55,12 @@ class Decoding:
         tokens = z.tokens if self.layout.real is None else z.tokens[self.layout.real]
         framed = [own.tolist() for own in tokens.split(self.layout.lengths.tolist())]
         assert all(own[0] == BOS and own[-1] == EOS for own in framed)
-        return [tuple(token - FIRST for token in own[1:-1]) for own in framed]
+        return [tuple(token - FIRST_TYPE for token in own[1:-1]) for own in framed]
 
     def predict(self, z, t, previous):
         assert previous is None  # the tokens are not those of the step before
         sentences, at = self.sentences(z), self.predictor(max(t, 1e-9))
-        alpha = self.schedule.alpha(torch.tensor(t, dtype=torch.float64)).item()
+        alpha = self.schedule.alpha_bar(torch.tensor(t, dtype=torch.float64)).item()
         absent = np.log(1 - alpha + 1e-30)
         known, rows = {}, []
         for x in sentences:
@@ -75,7 +79,7 @@ class Decoding:
         return padded
 
     @staticmethod
-    def insertions(left, right):
+    def missing(left, right):
         assert right[:, -1].equal(left[:, -1] + 1)  # the two sides of a gap
         return left[:, V]
 
@@ -88,9 +92,9 @@ class Decoding:
 
     def run(self):
         end = reverse_process(
-            self.process,
+            self.sampler,
             self.predict,
-            lambda step: self.noise.at(step, self.layout.rows, self.layout.positions, NUMBERS),
+            lambda step: self.noise.at(step, self.layout.rows, self.layout.positions, NOISE_DIM),
             observe=self.observe,
             layout=lambda: self.layout,
             arrange=self.arrange,
@@ -101,7 +105,7 @@ class Decoding:
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("source", ["true", "any"])
 def test_sentences_have_their_enumerated_law(source, steps):
-    schedule, longest = Cosine(), 3
+    schedule, longest = COSINE, 3
     predictor = any_predictor if source == "any" else true_predictor(UP_TO_THREE, schedule)
     law = enumerated_law(predictor, schedule, steps, longest)
     drawn = collections.Counter(Decoding(predictor, schedule, steps, longest, COUNT).run())
@@ -114,16 +118,16 @@ def test_sentences_have_their_enumerated_law(source, steps):
 
 def test_padding_changes_nothing():
     one, other = (
-        Decoding(any_predictor, LogLinear(), 5, 6, 200, padded=padded) for padded in (False, True)
+        Decoding(any_predictor, LOG_LINEAR, 5, 6, 200, padded=padded) for padded in (False, True)
     )
     assert one.run() == other.run()
     assert [x for x, _ in one.states] == [x for x, _ in other.states]
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
-def test_words_once_there_stay_in_their_order(temperature):
-    """Each state's words, in order, are among those of the next; log-probabilities move along."""
-    own = Decoding(any_predictor, LogLinear(), 8, 9, 100, temperature)
+def test_tokens_that_are_there_stay_in_their_order(temperature):
+    """A state's tokens are among the next state's, in order, with their log-probabilities."""
+    own = Decoding(any_predictor, LOG_LINEAR, 8, 9, 100, temperature)
     own.run()
     assert len(own.states) == 8 + 1  # the last one only fills
 
@@ -144,20 +148,20 @@ def test_words_once_there_stay_in_their_order(temperature):
 
 
 def test_the_longest_is_a_cap():
-    """A network that wants ever more gets as much as there is room for, and a frame around it."""
+    """A network that always inserts more fills the room that there is, within the frame."""
 
     def greedy(t):
         return lambda x: (np.full(len(x) + 1, 1e30), np.full((x.count(MASK), V), 1 / V))
 
     for room in (0, 1, 7):
-        sentences = Decoding(greedy, LogLinear(), 4, room, 20).run()
+        sentences = Decoding(greedy, LOG_LINEAR, 4, room, 20).run()
         assert [len(x) for x in sentences] == [room] * 20
         assert not any(MASK in x for x in sentences)
 
 
-def test_a_network_that_wants_nothing_gets_nothing():
+def test_a_network_that_inserts_nothing():
     def modest(t):
         return lambda x: (np.zeros(len(x) + 1), np.full((x.count(MASK), V), 1 / V))
 
-    own = Decoding(modest, LogLinear(), 4, 7, 20)
+    own = Decoding(modest, LOG_LINEAR, 4, 7, 20)
     assert own.run() == [()] * 20 and all(p.eq(0).all() for _, p in own.states)

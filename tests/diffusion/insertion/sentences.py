@@ -75,4 +75,4 @@ class Enumerated:
         log_f = logits.log_softmax(-1)
         gaps = joint[:, self.gap_case] * phi(self.missing, log_g[:, self.gap])
         masks = joint[:, self.mask_case] * -log_f[:, self.mask, self.targets]
-        return (weights * schedule.hazard(t) * (gaps.sum(-1) + masks.sum(-1))).sum().item()
+        return (weights * schedule.unmasking_rate(t) * (gaps.sum(-1) + masks.sum(-1))).sum().item()

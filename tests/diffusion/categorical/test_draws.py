@@ -13,10 +13,13 @@ from enumeration import (
     schedule_named,
     when,
 )
-from scipy import stats
+from pair_laws import DATA, ancestral_law, fits, predictors
 
 from difformer_plugin.diffusion.categorical.draws import draw, draw_type, sharpen
-from difformer_plugin.diffusion.categorical.schedules import LogLinear, decoding_times
+from difformer_plugin.diffusion.categorical.times import decoding_times
+from difformer_plugin.diffusion.schedules import SCHEDULES
+
+LOG_LINEAR = SCHEDULES["log_linear"].normalised()
 
 DRAWS = 20_000
 LAST = float(np.nextafter(1, 0))  # the largest u there is
@@ -27,16 +30,6 @@ def uniforms():
     """A function that gives uniform numbers, always the same ones in a test."""
     generator = torch.Generator().manual_seed(20)
     return lambda *shape: torch.rand(shape, generator=generator, dtype=torch.float64)
-
-
-def fits(states, probs):
-    """Whether drawn states can be of a distribution: chi-square, and nothing that cannot be."""
-    counts, probs = np.bincount(states, minlength=len(probs)), np.asarray(probs, np.float64)
-    never = probs < 1e-12
-    if counts[never].any():
-        return False
-    expected = probs[~never] / probs[~never].sum() * len(states)
-    return len(expected) == 1 or stats.chisquare(counts[~never], expected).pvalue > 1e-3
 
 
 # single draws
@@ -132,13 +125,13 @@ def test_corruption(kind, name, uniforms):
 def test_nothing_is_corrupted_at_the_start():
     x_0, u = torch.arange(TYPES), torch.full((TYPES, 2), LAST, dtype=torch.float64)
     for kind in KINDS:
-        process, _ = build(kind, LogLinear())
+        process, _ = build(kind, LOG_LINEAR)
         assert process.corrupt(x_0, when(0, TYPES), u).equal(x_0)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "absorbing"])
 def test_prior(kind, uniforms):
-    process, chain = build(kind, LogLinear())
+    process, chain = build(kind, LOG_LINEAR)
     states = process.prior(uniforms(DRAWS))
     assert states.dtype == torch.int64
     assert fits(states, process.prior_probs("cpu"))
@@ -166,7 +159,7 @@ def test_steps_follow_the_posterior(kind, s, t, uniforms):
 
 def test_steps_of_one_batch_are_independent(uniforms):
     """Two tokens of one sentence, with one pair of numbers each, go their own ways."""
-    process, chain = build("uniform", LogLinear())
+    process, chain = build("uniform", LOG_LINEAR)
     x_t, x_0 = torch.tensor([0, 1]).repeat(DRAWS), torch.tensor([3, 3]).repeat(DRAWS)
     times = when(3, 2 * DRAWS), when(5, 2 * DRAWS)
     states = process.step(x_t, x_0, *times, uniforms(2 * DRAWS, 2)).reshape(DRAWS, 2)
@@ -175,30 +168,6 @@ def test_steps_of_one_batch_are_independent(uniforms):
 
 
 # ancestral sampling of a known model of two tokens of three types
-
-DATA = np.array([[0.30, 0.02, 0.08], [0.01, 0.15, 0.04], [0.05, 0.05, 0.30]])
-
-
-def predictors(chain, t):
-    """p(x_0^i | x_t) of both positions by Bayes' rule, [i, x_t^1, x_t^2, x_0^i]."""
-    seen = chain.between(0, t)[:3]
-    joint = np.einsum("ab,ax,by->xyab", DATA, seen, seen)
-    total = joint.sum((-2, -1), keepdims=True)
-    joint = np.where(total > 0, joint / np.where(total > 0, total, 1), 1 / 9)
-    return np.stack([joint.sum(-1), joint.sum(-2)])
-
-
-def law(process, chain, indices):
-    """The distribution of x_0 (3, 3) after ancestral steps: both positions step independently."""
-    prior = process.prior_probs("cpu").numpy()
-    p = np.outer(prior, prior)
-    for s, t in zip(indices[-2::-1], indices[:0:-1]):
-        posterior = np.nan_to_num(chain.posterior(s, t))  # the predictor gives nothing to a nan
-        first, second = predictors(chain, t)
-        first = np.einsum("xyo,xok->xyk", first, posterior)
-        second = np.einsum("xyo,yok->xyk", second, posterior)
-        p = np.einsum("xy,xyk,xyl->kl", p, first, second)
-    return p[:3, :3]
 
 
 def sample(process, chain, indices, uniforms):
@@ -219,7 +188,7 @@ def test_samples_follow_the_law_of_their_steps(kind, count, uniforms):
     process, chain = build(kind, schedule_named("cosine"), types=3)
     indices = (decoding_times(STEPS, count) * STEPS).round().astype(int)
     states = sample(process, chain, indices, uniforms) @ torch.tensor([3, 1])
-    own = law(process, chain, indices).ravel()
+    own = ancestral_law(process, chain, indices).ravel()
     assert own.sum() == pytest.approx(1)
     assert fits(states, own)
     assert not fits(states, DATA.ravel())  # so few steps are not the data's law
@@ -228,10 +197,10 @@ def test_samples_follow_the_law_of_their_steps(kind, count, uniforms):
 @pytest.mark.parametrize("count", [1, 2, 4, 8, 16])
 def test_the_absorbing_law_is_that_of_the_data_but_for_coincidences(count):
     """One step out of K: with probability 1 / K both appear at once, and then independently."""
-    process, chain = build("absorbing", LogLinear(), types=3, steps=16)
+    process, chain = build("absorbing", LOG_LINEAR, types=3, steps=16)
     independent = np.outer(DATA.sum(1), DATA.sum(0))
     expected = (1 - 1 / count) * DATA + independent / count
-    np.testing.assert_allclose(law(process, chain, range(0, 17, 16 // count)), expected)
+    np.testing.assert_allclose(ancestral_law(process, chain, range(0, 17, 16 // count)), expected)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "absorbing"])
@@ -240,7 +209,7 @@ def test_many_steps_give_the_law_of_the_data(kind, uniforms):
     distances = []
     for count in (1, 4, 16, 64):
         process, chain = build(kind, schedule_named("log_linear"), types=3, steps=count)
-        distances.append(abs(law(process, chain, range(count + 1)) - DATA).sum() / 2)
+        distances.append(abs(ancestral_law(process, chain, range(count + 1)) - DATA).sum() / 2)
     assert distances == sorted(distances, reverse=True)
     assert distances[-1] < 0.01 < 0.3 < distances[0]
     states = sample(process, chain, range(65), uniforms) @ torch.tensor([3, 1])

@@ -1,47 +1,17 @@
-"""The criterion of discrete diffusion: sums by loops over tokens, batches, processes, precision."""
+"""The criteria of models of tokens: their terms by loops over tokens, their logs, their options."""
 
 import math
 
 import pytest
 import torch
-from discrete_kinds import FIXED, KINDS
+from discrete_kinds import KINDS
 from fairseq.logging import metrics
+from token_cases import TARGETS, kinds
 
 from difformer_plugin.errors import UserError
-from difformer_plugin.families import chunked_sums as chunked
-from difformer_plugin.families.tokens import objective as discrete_diffusion_loss
 from difformer_plugin.families.tokens.model import DiscreteDiffusion
-from difformer_plugin.families.tokens.objective import (
-    DiscreteDiffusionLoss,
-    DiscreteDiffusionLossConfig,
-)
-from difformer_plugin.networks.speedups import ENGINE, PLAIN, only, training_by
 
-SOURCES, TARGETS = [5, 2, 9, 4, 7, 1], [3, 6, 8, 1, 2, 2]
 STEPS = 8  # T of the models here
-kinds = pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
-
-
-@pytest.fixture
-def criterion(task):
-    """A function that builds the criterion of a model, with options of its own."""
-
-    def criterion(model, **options):
-        task.model_cfg = model.cfg
-        return DiscreteDiffusionLoss(DiscreteDiffusionLossConfig(**options), task)
-
-    return criterion
-
-
-@pytest.fixture
-def batch(sentences):
-    """A function that gives some of six sentences as fairseq does."""
-    source, target = sentences(SOURCES), sentences(TARGETS, "target")
-
-    def batch(rows=slice(None)):
-        return {"net_input": {"src_tokens": source[rows]}, "target": target[rows]}
-
-    return batch
 
 
 def output_of(model, sample, part=(0, 1)):
@@ -55,7 +25,7 @@ def output_of(model, sample, part=(0, 1)):
 def by_loops(model, output, epsilon, auxiliary):
     """The sums of `terms`, one token after another, in float64 from the matrices of the process."""
     cfg, process, n = model.cfg, model.process, model.vocabulary.types
-    table = model.denoiser.output_projection.weight.detach().double()[model.vocabulary.first :]
+    table = model.denoiser.output_projection.weight.detach().double()[model.vocabulary.first_type :]
     loss = bound = 0.0
     zero = torch.zeros(1, dtype=torch.float64)
 
@@ -69,7 +39,7 @@ def by_loops(model, output, epsilon, auxiliary):
         p, x_0, x_t, s, t = log_p.exp(), int(x_0), int(x_t), float(s), float(t)
         nll = -log_p[x_0].item()
         soft = (1 - epsilon) * nll - epsilon * log_p.mean().item()
-        alpha = [process.schedule.alpha(zero + time).item() for time in (s, t)]
+        alpha = [process.schedule.alpha_bar(zero + time).item() for time in (s, t)]
         if cfg.objective in ("mdlm", "flexible"):
             weight = (alpha[0] - alpha[1]) / (1 - alpha[1]) * STEPS
             if cfg.continuous_time or cfg.objective == "flexible":
@@ -84,7 +54,7 @@ def by_loops(model, output, epsilon, auxiliary):
                 to, before = matrix(s, t), matrix(0, s)
                 joint = before * to[:, x_t]
                 reach = joint.sum(-1, keepdim=True)
-                # of what hardly can be, x_t alone says where it comes from
+                # Where x_0 hardly reaches x_t, x_t alone decides.
                 posterior = torch.where(reach > 1e-10, joint / reach, to[:, x_t])
                 q, reverse = posterior[x_0], p @ posterior[:n]
                 kl = (torch.xlogy(q, q) - torch.xlogy(q, reverse)).sum().item() if s else nll
@@ -93,7 +63,7 @@ def by_loops(model, output, epsilon, auxiliary):
             loss += kl + auxiliary * soft
             bound += STEPS * kl + rest
         else:
-            rate = -process.schedule.slope(zero + t).item() / alpha[1]
+            rate = -process.schedule.derivative(zero + t).item() / alpha[1]
             logits = table @ prediction.double()
             own = matrix(0, t)[x_0]
             if cfg.process == "absorbing":
@@ -136,7 +106,7 @@ def test_terms_by_loops(build_discrete, criterion, batch, options, part, epsilon
     own = criterion(model, **given)
     output = output_of(model, batch(), part)
     loss, bound = by_loops(model, output, epsilon, auxiliary)
-    own.objective = own._objective(model)
+    own.objective = own.build_objective(model)
     with torch.no_grad():
         terms = own.terms(model, output)
     assert terms["diffusion"].item() == pytest.approx(loss, rel=2e-4)
@@ -169,12 +139,12 @@ def test_the_bound_is_a_mean_over_times(build_discrete, criterion, batch, option
     if "length" in log:
         loss = loss + factor * log["length"] / len(TARGETS)
     with metrics.aggregate() as meters:
-        DiscreteDiffusionLoss.reduce_metrics([log])
+        own.reduce_metrics([log])
     assert meters.get_smoothed_values()["loss"] == pytest.approx(loss.item(), abs=2e-4)
 
 
 def test_the_bound_of_a_network_that_knows_nothing(build_discrete, criterion, batch):
-    """All types equally likely: log n of each word, but for how many masks there happen to be."""
+    """All types are equally likely: log n a token, up to the number of masks that were drawn."""
     for name in ("d3pm absorbing", "mdlm", "mdlm continuous"):
         model = build_discrete(**KINDS[name])
         torch.nn.init.zeros_(model.denoiser.output_projection.weight)
@@ -182,129 +152,8 @@ def test_the_bound_of_a_network_that_knows_nothing(build_discrete, criterion, ba
         with torch.no_grad():
             log = own(model, batch())[2]
         n = model.vocabulary.types
-        per_word = log["bound"].item() / log["sample_size"]
-        assert per_word == pytest.approx(math.log(n), rel=0.1)
-
-
-# gradients
-
-
-@pytest.fixture
-def update(build_discrete, criterion, batch):
-    """A function that gives the loss, gradients and logs of batches by some means."""
-
-    def update(means, *samples, dtype=torch.float32, autocast=False, **options):
-        model = build_discrete(**({"dropout": 0.0} | options)).to(dtype).train()
-        own = criterion(model)
-        torch.manual_seed(3)
-        total, logs = 0, []
-        with training_by(means, model, own), torch.autocast("cpu", enabled=autocast):
-            for sample in samples or [batch()]:
-                loss, size, log = own(model, sample)
-                total, logs = total + loss, [*logs, log]
-        total.backward()
-        return total, {name: p.grad for name, p in model.named_parameters()}, logs
-
-    return update
-
-
-@pytest.mark.parametrize(
-    "means", [ENGINE, only("pack"), only("chunk")], ids=["all", "pack", "chunk"]
-)
-@kinds
-def test_means_of_training_change_nothing(update, options, means):
-    options = options | {"self_cond": options["objective"] != "flexible"}
-    options |= {"share_decoder_input_output_embed": True, "embed_norm": True}
-    expected, ours = update(PLAIN, **options), update(means, **options)
-    torch.testing.assert_close(ours[0], expected[0], rtol=1e-5, atol=1e-4)
-    for name, gradient in expected[1].items():
-        scale = gradient.abs().max().item()
-        torch.testing.assert_close(ours[1][name], gradient, atol=1e-5 * (1 + scale), rtol=1e-3)
-
-
-@kinds
-def test_every_parameter_has_a_gradient(update, options):
-    """Be it zero: distributed training waits for each."""
-    self_cond = options["objective"] != "flexible"
-    gradients = update(ENGINE, self_cond=self_cond, **options)[1]
-    assert [name for name, gradient in gradients.items() if gradient is None] == []
-    assert all(gradient.isfinite().all() for gradient in gradients.values())
-    special = gradients["denoiser.output_projection.weight"][:3]
-    assert not special.any()  # BOS, EOS and padding are no types
-
-
-@kinds
-def test_a_batch_without_words(build_discrete, criterion, batch, sentences, options):
-    """Frames alone: nothing to predict, a gradient of zeros, no division by zero."""
-    model = build_discrete(**options)
-    sample = batch(slice(2)) | {"target": sentences([0, 0], "target")}
-    own = criterion(model)
-    for mode in (True, False):
-        loss, size, log = own(model.train(mode), sample)
-        assert size == log["sample_size"] == 1 and log["ntokens"] == 0
-        assert loss.isfinite() and log["bound"].isfinite()
-    model.train()
-    own(model, sample)[0].backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-
-
-@pytest.mark.parametrize("options", FIXED.values(), ids=FIXED)
-def test_a_batch_is_the_sum_of_its_parts(build_discrete, criterion, batch, options):
-    """In evaluation mode all is the sentence's own, so sums and gradients of parts add up."""
-    model = build_discrete(self_cond=True, **options)
-    own = criterion(model, length_loss_factor=0.0, bound_times=1)
-
-    def run(*samples):
-        model.zero_grad()
-        outcomes = [own(model, sample) for sample in samples]
-        sum(loss for loss, _, _ in outcomes).backward()
-        gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
-        logs = {key: sum(log[key] for _, _, log in outcomes) for key in ("diffusion", "bound")}
-        return gradients, logs, sum(size for _, size, _ in outcomes)
-
-    whole, parts = run(batch()), run(batch(slice(1)), batch(slice(1, 6)))
-    assert whole[2] == parts[2] == sum(TARGETS)
-    torch.testing.assert_close(whole[1], parts[1], rtol=1e-4, atol=1e-3)
-    for name, gradient in whole[0].items():
-        scale = gradient.abs().max().item()
-        torch.testing.assert_close(parts[0][name], gradient, rtol=1e-3, atol=1e-5 * (1 + scale))
-
-
-def test_accumulated_lengths_weigh_by_words(build_discrete, criterion, batch):
-    """The length's mean over sentences times a batch's words, as the trainer divides by words."""
-    model = build_discrete(**KINDS["mdlm"])
-    own, sample = criterion(model, length_loss_factor=0.5, bound_times=1), batch()
-    loss, size, log = own(model, sample)
-    expected = log["diffusion"] / size + 0.5 * log["length"] / len(TARGETS)
-    torch.testing.assert_close(loss / size, expected)
-
-
-# precision
-
-
-@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
-def test_costs_are_computed_in_float32_whatever_the_precision(update, options, monkeypatch):
-    seen, by_autograd = [], chunked.by_autograd
-
-    def watched(function):
-        def own(logits, *columns):
-            assert not torch.is_autocast_enabled("cpu")
-            result = function(logits, *columns)
-            seen.append((logits.dtype, result.dtype))
-            return result
-
-        return by_autograd(own)
-
-    monkeypatch.setattr(discrete_diffusion_loss, "by_autograd", watched)
-    exact = update(PLAIN, **options)
-    for form in ({"dtype": torch.bfloat16}, {"autocast": True}):
-        half = update(ENGINE, **form, **options)
-        torch.testing.assert_close(half[0].float(), exact[0], rtol=0.1, atol=1.0)
-        full, ours = (
-            torch.cat([g[name].flatten().float() for name in exact[1]]) for g in (exact[1], half[1])
-        )
-        assert (ours - full).norm() < 0.15 * full.norm()
-    assert set(seen) == {(torch.float32, torch.float32)}
+        per_token = log["bound"].item() / log["sample_size"]
+        assert per_token == pytest.approx(math.log(n), rel=0.1)
 
 
 # logs
@@ -318,12 +167,12 @@ def test_logs_of_uneven_batches_are_those_of_one(build_discrete, criterion, batc
         logs = [own(model, batch(rows))[2] for rows in (slice(1), slice(1, 6), slice(6))]
     whole, *parts = logs[2], *logs[:2]
     with metrics.aggregate() as one:
-        DiscreteDiffusionLoss.reduce_metrics([whole])
+        own.reduce_metrics([whole])
     with metrics.aggregate() as together:
-        DiscreteDiffusionLoss.reduce_metrics(parts)
+        own.reduce_metrics(parts)
     with metrics.aggregate() as in_turn:
         for log in parts:
-            DiscreteDiffusionLoss.reduce_metrics([log])
+            own.reduce_metrics([log])
     expected = one.get_smoothed_values()
     third = "insertions" if options["objective"] == "flexible" else "length"
     assert set(expected) == {"loss", "diffusion", "bound", third}
@@ -333,7 +182,7 @@ def test_logs_of_uneven_batches_are_those_of_one(build_discrete, criterion, batc
         found = meters.get_smoothed_values()
         for name in ("loss", "diffusion", "bound", third):
             assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-3, abs=1e-3)
-    assert DiscreteDiffusionLoss.logging_outputs_can_be_summed()
+    assert own.logging_outputs_can_be_summed()
 
 
 # options
@@ -353,7 +202,7 @@ def test_logs_of_uneven_batches_are_those_of_one(build_discrete, criterion, batc
         ("flexible", {"length_loss_factor": 0.1}, "--length-loss-factor.*flexible"),
     ],
 )
-def test_options_that_cannot_be(build_discrete, criterion, name, options, said):
+def test_impossible_options(build_discrete, criterion, name, options, said):
     with pytest.raises(UserError, match=said) as error:
         criterion(build_discrete(**KINDS[name]), **options)
     assert "\n" not in str(error.value)

@@ -9,12 +9,7 @@ from fairseq.logging import metrics
 
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.embeddings.model import DiffusionOutput
-from difformer_plugin.families.embeddings.objective import (
-    LOSS_TERMS,
-    TOKEN_TERMS,
-    DifformerLoss,
-    DifformerLossConfig,
-)
+from difformer_plugin.families.embeddings.objective import DifformerLoss, DifformerLossConfig
 
 VOCABULARY = 7
 
@@ -69,7 +64,7 @@ def terms(case, **options):
 def test_terms_by_hand(case, epsilon, factor):
     ours = terms(case, label_smoothing=epsilon, length_loss_factor=factor)
     assert ours == pytest.approx(by_hand(case, epsilon, factor), rel=1e-5)
-    assert set(ours) == {*TOKEN_TERMS, *LOSS_TERMS}
+    assert set(ours) == {*DifformerLoss.token_terms, *DifformerLoss.loss_terms}
 
 
 def test_rounding_loss_rounds_z_0_itself(case):
@@ -128,7 +123,10 @@ def test_a_batch_is_the_sum_of_its_halves(build, task, batches):
         outcomes = [criterion(model, sample) for sample in samples]
         sum(loss for loss, _, _ in outcomes).backward()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        logs = {key: sum(log[key] for _, _, log in outcomes) for key in (*TOKEN_TERMS, "length")}
+        logs = {
+            key: sum(log[key] for _, _, log in outcomes)
+            for key in (*DifformerLoss.token_terms, "length")
+        }
         return gradients, logs, sum(size for _, size, _ in outcomes)
 
     whole, halves = run(batches[0]), run(*batches[1:])
@@ -148,7 +146,7 @@ def test_forward_adds_up_and_counts(build, task, batches):
     total = expected["mse"] + expected["anchor"] + expected["length"]
     torch.testing.assert_close(loss, total * size)
     assert (log["ntokens"], log["nsentences"], log["sample_size"]) == (size, 6, size)
-    for name in TOKEN_TERMS:
+    for name in DifformerLoss.token_terms:
         torch.testing.assert_close(log[name], expected[name].detach() * size)
     torch.testing.assert_close(log["length"], expected["length"].detach() * 6)
     assert not log["mse"].requires_grad
@@ -206,14 +204,14 @@ def test_metrics_are_means_over_tokens_and_sentences():
         ({"rounding_loss": True, "mse_loss_only": True}, "--rounding-loss.*--mse-loss-only"),
     ],
 )
-def test_options_that_cannot_be(options, said):
+def test_impossible_options(options, said):
     with pytest.raises(UserError, match=said):
         loss_of(**options)
 
 
 @pytest.mark.parametrize("options", [{}, {"rounding_loss": True}, {"mse_loss_only": True}])
 def test_every_parameter_has_a_gradient(build, task, batches, options):
-    """Be it zero: distributed training waits for each."""
+    """Possibly zero; distributed training waits for every gradient."""
     model = build(self_cond=True, embed_norm=True, embed_norm_affine=True).train()
     assert model.denoiser.output_projection.weight is not model.denoiser.embed_tokens.weight
     loss_of(task, **options)(model, batches[0])[0].backward()

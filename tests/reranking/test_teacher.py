@@ -1,4 +1,4 @@
-"""The teacher's log-probabilities, each source encoded once, against those with one each."""
+"""A teacher's log-probabilities in batches against brute force, one candidate at a time."""
 
 from argparse import Namespace
 
@@ -8,12 +8,18 @@ from fairseq.models.fconv import FConvModel
 from fairseq.models.fconv import base_architecture as fconv_base
 from fairseq.models.lstm import LSTMModel
 from fairseq.models.lstm import base_architecture as lstm_base
+from teacher_by_hand import one_by_one
 
-from difformer_plugin.reranking import teacher_scores as module
-from difformer_plugin.reranking.choice import teacher_scores
-from difformer_plugin.reranking.teacher_scores import candidate_log_probs
+from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.reranking import teacher as module
+from difformer_plugin.reranking.reranker import Batch, Candidate
+from difformer_plugin.reranking.teacher import (
+    TeacherProbability,
+    candidate_log_probs,
+    without_bos,
+)
 
-PAD = 1
+PAD, BOS = 1, 0
 POSITIONS = {"max_source_positions": 40, "max_target_positions": 40}
 
 
@@ -37,10 +43,11 @@ def ragged(sentences, sizes, lengths, seed=0):
     return candidates
 
 
-def with_sources_of_their_own(teacher, sources, candidates, dictionary):
+def brute_force(teacher, sources, candidates):
+    """The scores of all candidates in one list."""
     rows = [row for row, texts in enumerate(candidates) for _ in texts]
     flat = [tokens for texts in candidates for tokens in texts]
-    return teacher_scores(teacher, sources[rows], flat, dictionary).tolist()
+    return one_by_one(teacher, sources[rows], flat)
 
 
 def joined(lists):
@@ -48,16 +55,39 @@ def joined(lists):
 
 
 @pytest.mark.parametrize("left", [True, False])
+def test_sources_lose_their_bos(sentences, left):
+    batch = sentences([3, 5, 1], left=left)
+    stripped = without_bos(batch, BOS, PAD)
+    for row, shorter in zip(batch, stripped):
+        tokens = [token for token in row.tolist() if token not in (PAD, BOS)]
+        assert [token for token in shorter.tolist() if token != PAD] == tokens
+
+
+@pytest.mark.parametrize("left", [True, False])
 @pytest.mark.parametrize("tokens", [1, 15, 4096])
-def test_equal_to_one_source_each(teacher, task, sentences, monkeypatch, left, tokens):
+def test_batches_give_what_brute_force_gives(teacher, task, sentences, monkeypatch, left, tokens):
     monkeypatch.setattr(module, "TOKENS", tokens)
     sources = sentences([3, 6, 1, 0, 2], left=left)
     candidates = ragged(sentences, [4, 1, 2, 1, 0], [5, 2, 7, 1, 3])
     ours = candidate_log_probs(teacher, sources, candidates, task.target_dictionary)
     assert [len(row) for row in ours] == [4, 1, 2, 1, 0]
-    expected = with_sources_of_their_own(teacher, sources, candidates, task.target_dictionary)
+    expected = brute_force(teacher, sources, candidates)
     assert joined(ours) == pytest.approx(expected, abs=1e-5)
     assert ours[0][0] != pytest.approx(ours[2][0], abs=1e-3)  # another source, another score
+
+
+def test_the_reranker_asks_the_second_model(teacher, task, sentences):
+    """At the end and in a race; candidates are framed."""
+    sources, framed = sentences([3, 6]), sentences([5, 2, 7, 1, 3], "target")
+    rows = [Candidate(row[row.ne(PAD)], None) for row in framed]
+    candidates = [rows[:3], rows[3:]]
+    reranker = TeacherProbability(DecodingOptions(ppl_mbr=True), task.target_dictionary)
+    assert reranker.needs_teacher
+    batch = Batch((None, teacher), sources, None, candidates)
+    expected = brute_force(teacher, sources, [[c.tokens for c in own] for own in candidates])
+    for scores in (reranker.scores(batch), reranker.race_scores(batch)):
+        assert [len(own) for own in scores] == [3, 2]
+        assert joined(scores) == pytest.approx(expected, abs=1e-5)
 
 
 def lstm(task):
@@ -83,11 +113,7 @@ def test_other_architectures(task, sentences, monkeypatch, build):
     candidates = ragged(sentences, [4, 1, 2, 1], [5, 2, 7, 1])
     ours = candidate_log_probs(teacher, sources, candidates, task.target_dictionary)
     for row, texts, scores in zip(sources, candidates, ours):
-        source = row[row.ne(PAD)][None]
-        expected = [
-            teacher_scores(teacher, source, [tokens], task.target_dictionary).item()
-            for tokens in texts
-        ]
+        expected = one_by_one(teacher, row.expand(len(texts), -1), texts)
         assert scores == pytest.approx(expected, abs=1e-5)
 
 

@@ -1,0 +1,107 @@
+"""What decoding asks of a Difformer."""
+
+import copy
+
+import pytest
+import torch
+
+from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.decoding.sampling import build_sampler
+from difformer_plugin.diffusion.gaussian.samplers.ancestral import Ancestral
+from difformer_plugin.diffusion.schedules import alpha_bar_series
+from difformer_plugin.errors import UserError
+from difformer_plugin.networks.layers import Memory
+from difformer_plugin.networks.layout import Layout
+
+CLAMPING = DecodingOptions(clamping=True)
+TIME = 7 / 50  # the seventh of T = 50 steps
+
+
+def test_predict_starts_without_a_condition(build):
+    model = build(self_cond=True)
+    memory = Memory(torch.randn(2, 5, 16), torch.ones(2, 5).bool())
+    z_t, mask = torch.randn(2, 4, 8), torch.ones(2, 4).bool()
+    layout, conditions = Layout.dense(mask), model.conditions(memory)
+    for previous in (None, torch.randn(2, 4, 8)):
+        condition = torch.zeros(2, 4, 8) if previous is None else previous
+        expected = model.denoiser(z_t, torch.tensor([7, 7]), mask, memory, condition)
+        last = None if previous is None else previous.flatten(0, 1)
+        predicted = model.predict(z_t.flatten(0, 1), TIME, layout, conditions, last)
+        torch.testing.assert_close(predicted.view(2, 4, 8), expected)
+
+
+def test_half_precision_predicts_in_float32(build):
+    model = build(self_cond=True).bfloat16()
+    memory = Memory(torch.randn(2, 5, 16).bfloat16(), torch.ones(2, 5).bool())
+    layout = Layout.dense(torch.ones(2, 4).bool())
+    predicted = model.predict(torch.randn(8, 8), TIME, layout, model.conditions(memory), None)
+    assert predicted.dtype == torch.float32
+    assert model.refine(predicted, CLAMPING).dtype == torch.float32
+    assert model.round(predicted)[1].dtype == torch.float32
+
+
+def test_decoding_in_another_precision(build):
+    """It gives what the whole model gives in this precision, and follows the weights."""
+    model = build(self_cond=True).eval()
+    memory = Memory(torch.randn(2, 5, 16), torch.ones(2, 5).bool())
+    layout, z_t = Layout.dense(torch.ones(2, 4).bool()), torch.randn(8, 8)
+
+    def predict(dtype=torch.bfloat16):
+        return model.predict(z_t, TIME, layout, model.conditions(memory, dtype), None)
+
+    half = copy.deepcopy(model).bfloat16()
+    expected = half.predict(z_t, TIME, layout, half.conditions(memory.to(torch.bfloat16)), None)
+    assert torch.equal(predict(), expected) and not torch.equal(predict(None), expected)
+    tokens = model.likeliest(None, expected, model.conditions(memory, torch.bfloat16))
+    assert torch.equal(tokens, half.denoiser.likeliest(expected))
+    with torch.no_grad():
+        model.train().denoiser.project_in_dim.weight.data.mul_(3)
+    assert not torch.equal(model.eval() and predict(), expected)
+    model.load_state_dict(half.float().state_dict())
+    torch.testing.assert_close(predict(), expected)
+
+
+def test_clamp_embeds_the_likeliest_tokens(build):
+    """With tied embeddings of equal length, clamping an embedding gives it back."""
+    model = build(
+        share_decoder_input_output_embed=True, embed_norm=True, embed_norm_before_proj=True
+    )
+    with torch.no_grad():
+        model.denoiser.embed_tokens.weight[4:] = model.denoiser.embed(torch.arange(4, 24))
+    tokens = torch.tensor([[4, 9, 23], [7, 7, 11]])
+    z_0 = model.denoiser.embed(tokens.flatten())
+    torch.testing.assert_close(model.refine(z_0 + 0.01 * torch.randn(6, 8), CLAMPING), z_0)
+
+
+def test_without_clamping_predictions_stay_as_they_are(build):
+    z_0_hat = torch.randn(6, 8)
+    assert build().refine(z_0_hat, DecodingOptions()) is z_0_hat
+
+
+def test_the_sampler_has_the_process_of_training_but_for_the_factor(build):
+    model = build(noise_schedule="linear", rescaling_factor=4.0)
+    sampler = build_sampler(model, DecodingOptions(decoding_steps=5))
+    own = sampler.process
+    assert type(sampler) is Ancestral
+    assert sampler.times.tolist() == [step / 50 for step in (0, 12, 24, 37, 49)]
+    assert own.noise_scale == 1 and model.process.noise_scale == 4
+    assert own.timesteps.tolist() == [0, 12, 24, 37, 49]
+    assert (own.alphas_cumprod == alpha_bar_series("linear", 50)[own.timesteps]).all()
+    other = build_sampler(
+        model,
+        DecodingOptions(
+            decoding_steps=50,
+            decoding_noise_schedule="cosine",
+            decoding_rescaling_factor=3.0,
+            decoding_vp_rf=True,
+        ),
+    )
+    assert other.process.alphas_cumprod == pytest.approx(alpha_bar_series("cosine", 50, 3.0))
+    with pytest.raises(UserError, match="--decoding-steps.*50"):
+        build_sampler(model, DecodingOptions(decoding_steps=51))
+
+
+def test_sizes_that_decoding_asks_for(build):
+    model = build()
+    assert (model.time_unit, model.noise_dim) == (50, 8)
+    assert model.max_positions() == (40, 30)
