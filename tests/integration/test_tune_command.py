@@ -43,7 +43,7 @@ def expected(corpus, model, tmp_path_factory):
     return with_options
 
 
-def test_a_file_does_what_its_options_do(corpus, model, expected, file, tmp_path):
+def test_settings_file_acts_like_its_options(corpus, model, expected, file, tmp_path):
     command = ["fairseq-generate", corpus.joined, *TASK, "--path", model]
     command += ["--decoding-settings", file()]
     outcome = succeed(tmp_path, *command)
@@ -55,7 +55,7 @@ def test_a_file_does_what_its_options_do(corpus, model, expected, file, tmp_path
     assert succeed(tmp_path, *command[:-2], *part).translations() == expected
 
 
-def test_interactive_takes_a_file(corpus, model, expected, file, tmp_path):
+def test_interactive_takes_a_settings_file(corpus, model, expected, file, tmp_path):
     outcome = succeed(
         tmp_path,
         *("fairseq-interactive", corpus.joined, *TASK, "--path", model, "--buffer-size", 30),
@@ -75,7 +75,7 @@ def test_interactive_takes_a_file(corpus, model, expected, file, tmp_path):
         ("decoding_steps = 4", ["--decoding-steps", 9], r"both --decoding-steps 9 .*: leave one"),
     ],
 )
-def test_a_file_that_cannot_be_used_gets_one_line(
+def test_unusable_settings_file_is_refused_in_one_line(
     corpus, model, file, tmp_path, text, options, said
 ):
     path = file(text)
@@ -84,7 +84,7 @@ def test_a_file_that_cannot_be_used_gets_one_line(
     assert re.search(said, line) and str(path) in line
 
 
-def test_calls_from_python_go_before_the_file(corpus, model, file):
+def test_arguments_from_python_override_the_settings_file(corpus, model, file):
     difformer_plugin.register()
     from difformer_plugin.families.embeddings.model import Difformer
 
@@ -103,7 +103,7 @@ def test_calls_from_python_go_before_the_file(corpus, model, file):
         plain.translate(sources, decoding_settings="nowhere.toml")
 
 
-def test_a_checkpoint_may_remember_a_file_that_is_gone(corpus, model, file, tmp_path):
+def test_checkpoint_may_name_a_settings_file_that_is_gone(corpus, model, file, tmp_path):
     """It is asked for where a sentence is translated, and nowhere before."""
     import torch
 
