@@ -63,7 +63,7 @@ def test_a_difformer_has_another_criterion(train):
     assert "use --criterion difformer_loss" in train("--share-all-embeddings", command=command)
 
 
-def test_embeddings_that_are_no_neighbours(train, other_teacher, other_vectors, tmp_path):
+def test_embeddings_without_neighbours(train, other_teacher, other_vectors, tmp_path):
     nearest = ["--objective", "d3pm", "--process", "nearest", "--neighbour-embeddings"]
     assert "nowhere.pt: No such file" in train(*nearest, tmp_path / "nowhere.pt")
     types = len(load(other_teacher)["model"]["decoder.embed_tokens.weight"])
@@ -82,14 +82,17 @@ def test_embeddings_that_are_no_neighbours(train, other_teacher, other_vectors, 
 @pytest.mark.parametrize(
     "options, said",
     [
-        (["--clamping"], "--clamping means nothing to discrete diffusion"),
-        (["--decoding-rescaling-factor", 2], "--decoding-rescaling-factor means nothing"),
+        (["--clamping"], "--clamping does nothing for this model, a discrete"),
+        (["--decoding-rescaling-factor", 2], "--decoding-rescaling-factor does nothing"),
         (["--decoding-temperature", -1], "--decoding-temperature must be at least 0, not -1"),
         (["--decoding-temperature", "nan"], "--decoding-temperature must be at least 0, not nan"),
         (["--decoding-steps", 51], "the model's 50 diffusion steps, not 51"),
         (["--decoding-sampler", "tweedie"], "use ancestral or confidence"),
-        (["--decoding-remasking"], "--decoding-remasking needs --decoding-sampler confidence"),
-        ([*CONFIDENCE, "--noise-beam-size", 2], "all of --noise-beam-size would be one"),
+        (["--decoding-remasking"], "it is an option of --decoding-sampler confidence"),
+        (
+            [*CONFIDENCE, "--noise-beam-size", 2],
+            "all candidates of --noise-beam-size would be equal",
+        ),
         (["--noise-beam-size", 2, "--ppl-mbr"], "--ppl-mbr needs a teacher"),
     ],
 )
@@ -110,21 +113,27 @@ def test_values_that_decoding_cannot_have(discrete_model, generate, options, sai
         ["--decoding-fixed-t", 0.5],
     ],
 )
-def test_what_needs_a_length_is_not_for_one_that_grows(discrete_model, generate, options):
+def test_options_of_a_fixed_length_are_not_for_one_that_grows(discrete_model, generate, options):
     line = generate(discrete_model("--objective", "flexible").model, *options)
-    assert f"{options[0]} means nothing to --objective flexible" in line
+    assert f"{options[0]} does nothing for this model, a model whose lengths grow" in line
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        ["--decoding-sampler", "ancestral"],
         ["--decoding-temperature", 1],
         ["--decoding-remasking"],
     ],
 )
-def test_a_difformer_has_no_samplers(model, generate, options):
-    assert f"{options[0]} means nothing to a Difformer" in generate(model, *options)
+def test_a_difformer_does_not_read_the_options_of_token_samplers(model, generate, options):
+    line = generate(model, *options)
+    assert f"{options[0]} does nothing for this model, a Difformer" in line
+
+
+@pytest.mark.parametrize("name", ["confidence", "tweedie", "nonsense"])
+def test_a_difformer_has_samplers_of_its_own(model, generate, name):
+    line = generate(model, "--decoding-sampler", name)
+    assert f"--decoding-sampler {name} is not for this model, a Difformer: use ancestral" in line
 
 
 def test_models_that_cannot_be_combined(discrete_model, generate, teacher, other_teacher):

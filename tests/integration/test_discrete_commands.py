@@ -73,7 +73,7 @@ def validated(folder, corpus, path, *options):
     [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in PAIRS],
 )
 def test_every_pair_trains_validates_and_translates(name, family, corpus, generate, tmp_path):
-    """Losses and tokens are those of the sentence alone, whatever stands beside it."""
+    """Losses and translations of a sentence do not depend on its batch."""
     found = family(name)
     rows = logged(found.log, "valid")
     terms = ["loss", "diffusion", "bound"]
@@ -87,13 +87,13 @@ def test_every_pair_trains_validates_and_translates(name, family, corpus, genera
         assert first == pytest.approx(second, abs=2e-4) and first > 0
         assert first == pytest.approx(training, abs=2e-4)
     assert ("length" in validations[0]) == (name != "flexible")
-    words = sum(len(line.split()) for line in lines(corpus.text / "valid.en"))
-    assert (float(validations[0]["bsz"]), float(validations[0]["wpb"])) == (SENTENCES, words)
+    tokens = sum(len(line.split()) for line in lines(corpus.text / "valid.en"))
+    assert (float(validations[0]["bsz"]), float(validations[0]["wpb"])) == (SENTENCES, tokens)
 
     outcomes = [generate(found.model, "--batch-size", size) for size in (50, 4)]
     translations = outcomes[0].translations()
     assert sorted(translations) == list(range(SENTENCES))
-    # lengths that grow begin with few words
+    # A model whose lengths grow inserts few tokens after so few updates.
     assert len(set(translations.values())) > (3 if name == "flexible" else SENTENCES // 3)
     assert outcomes[1].translations() == translations
     text = lines(corpus.text / "test.de")[::-1]
@@ -126,10 +126,10 @@ def test_bf16_trains_on_the_cpu(name, corpus, pair_options, tmp_path):
         ["--objective", "d3pm", "--process", "uniform", "--noise-schedule", "mutual_information"],
     ],
 )
-def test_what_was_made_of_the_data_comes_back_from_the_checkpoint(
+def test_tables_of_the_data_come_back_from_the_checkpoint(
     options, corpus, teacher, other_vectors, generate, tmp_path
 ):
-    """Resumed when the embeddings are gone, and on other text: the process stays what it was."""
+    """The process stays as it was, even if the embeddings are gone or the text is another one."""
     nearest = "nearest" in options
     embeddings = tmp_path / "embeddings.pt"
     shutil.copy(teacher, embeddings)
@@ -149,7 +149,7 @@ def test_what_was_made_of_the_data_comes_back_from_the_checkpoint(
     assert int(logged(outcome.out, "valid")[-1]["num_updates"]) == 6
     for made, tensor in before[EXTRA].items():
         assert torch.equal(after[EXTRA][made], tensor)
-    # and from these embeddings, or this text, another one would have been made
+    # From these embeddings, or this text, other tables would have been computed.
     (tmp_path / "anew").mkdir()
     given = ["--neighbour-embeddings", other_vectors] if nearest else other
     succeed(tmp_path, *command[:-1], tmp_path / "anew", *given, "--max-update", 1)
@@ -231,6 +231,21 @@ def test_the_example_of_hydra_trains(corpus, generate, tmp_path):
     model = load(tmp_path / "checkpoint_last.pt")["cfg"]["model"]
     assert (model["process"], model["objective"], model["latent_dim"]) == ("uniform", "d3pm", 16)
     outcome = generate(tmp_path / "checkpoint_best.pt")
+    assert sorted(outcome.translations()) == list(range(SENTENCES))
+
+
+def test_the_insertion_model_has_an_architecture_of_its_own(corpus, generate, tmp_path):
+    arch = {"discrete_diffusion_tiny": "insertion_diffusion_tiny"}
+    arch |= {"discrete_diffusion_loss": "insertion_diffusion_loss"}
+    steps = DISCRETE.index("--diffusion-steps")  # which continuous time has not
+    command = [arch.get(x, x) for x in DISCRETE[:steps] + DISCRETE[steps + 2 :]]
+    command.remove("--pred-length-offset")
+    outcome = succeed(
+        tmp_path,
+        *("fairseq-train", corpus.joined, *command, "--max-update", 6, "--save-dir", tmp_path),
+    )
+    assert {"insertions", "bound"} <= set(logged(outcome.out, "valid")[-1])
+    outcome = generate(tmp_path / "checkpoint_last.pt")
     assert sorted(outcome.translations()) == list(range(SENTENCES))
 
 

@@ -118,7 +118,7 @@ def test_the_commands_of_every_example_exist(name, size, tmp_path):
 
 def test_the_families_of_discrete_diffusion_are_all_that_there_are(tmp_path):
     """Each name stands for its pair, in the Difformer's size, and two of them live side by side."""
-    from difformer_plugin.families.tokens.config import PAIRS
+    from difformer_plugin.families.tokens.config import OBJECTIVES
 
     found, folders = [], []
     for train in commands("qqp", tmp_path, tmp_path, *DISCRETE, FAMILIES=" ".join(FAMILIES)):
@@ -129,7 +129,8 @@ def test_the_families_of_discrete_diffusion_are_all_that_there_are(tmp_path):
             assert values["--arch"] == "discrete_diffusion_base"
             nearest = values.get("--neighbour-embeddings") == str(tmp_path / "teacher.pt")
             assert nearest == (values["--process"] == "nearest")
-    assert sorted(found) == sorted((o, process) for o, own in PAIRS.items() for process in own)
+    defined = [(name, process) for name, own in OBJECTIVES.items() for process in own.processes]
+    assert sorted(found) == sorted(defined)
     assert folders == FAMILIES
 
 

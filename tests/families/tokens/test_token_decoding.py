@@ -8,6 +8,7 @@ from discrete_kinds import KINDS
 from tiny import SIZES
 from token_cases import BOS, EOS, PAD, SOURCES, TARGETS, UNK, kinds
 
+import difformer_plugin.families.registered  # noqa: F401  (options are checked against all of them)
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.decoding.sampling import build_sampler
 from difformer_plugin.diffusion.categorical.draft import Draft

@@ -1,0 +1,124 @@
+"""From options to a sampler: every option is read by somebody, and by whom is told in errors."""
+
+import ast
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import difformer_plugin
+import difformer_plugin.families.registered  # noqa: F401
+from difformer_plugin.decoding import sampling
+from difformer_plugin.decoding.candidates import LENGTH_OPTIONS
+from difformer_plugin.decoding.options import (
+    FIXED_LENGTH_OPTIONS,
+    SAMPLER_OPTIONS,
+    DecodingOptions,
+)
+from difformer_plugin.decoding.sampling import build_sampler
+from difformer_plugin.diffusion.sampler import SAMPLERS, settings_of
+from difformer_plugin.errors import UserError
+from difformer_plugin.families.contract import FAMILIES
+
+PACKAGE = Path(difformer_plugin.__file__).parent
+OPTIONS = {f.name for f in fields(DecodingOptions)} - {"_name"}
+CHECKS = ("check_", "forces_length")  # functions that say whether a value is allowed
+
+
+def attributes(path):
+    """The attributes that a file reads outside of the functions that check options."""
+    found, left = set(), [ast.parse(path.read_text("utf-8"))]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.FunctionDef) and node.name.startswith(CHECKS):
+            continue
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            found.add(node.attr)
+        left += ast.iter_child_nodes(node)
+    return found
+
+
+def attributes_below(*folders):
+    return {
+        name
+        for folder in folders
+        for path in (PACKAGE / folder).rglob("*.py")
+        for name in attributes(path)
+    }
+
+
+def settings_of_samplers():
+    return {f"decoding_{f.name}" for kind in SAMPLERS for f in settings_of(kind)}
+
+
+def read_by_families():
+    return {name for family in FAMILIES for name in family.reads}
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+def test_every_option_is_read_by_somebody(name):
+    """By decoding or reranking, by a sampler as a setting of its own, or by a family."""
+    readers = attributes_below("decoding", "reranking") | settings_of_samplers()
+    assert name in readers | read_by_families()
+
+
+def test_families_read_the_options_that_they_name():
+    assert read_by_families() <= OPTIONS & attributes_below("families")
+
+
+def test_conditional_options_are_options():
+    assert settings_of_samplers() == SAMPLER_OPTIONS <= OPTIONS
+    assert LENGTH_OPTIONS | FIXED_LENGTH_OPTIONS <= OPTIONS
+    # They are read by decoding itself, or the check would refuse what nobody ever reads.
+    assert attributes_below("decoding") >= LENGTH_OPTIONS | FIXED_LENGTH_OPTIONS
+
+
+# errors
+
+
+@pytest.fixture
+def models(build, build_discrete):
+    return {
+        "difformer": build(),
+        "mdlm": build_discrete(objective="mdlm"),
+        "flexible": build_discrete(objective="flexible"),
+    }
+
+
+@pytest.mark.parametrize(
+    "name, options, said",
+    [
+        ("mdlm", {"clamping": True}, "--clamping .*option of a Difformer"),
+        ("flexible", {"decoding_vp_rf": True}, "--decoding-vp-rf .*option of a Difformer"),
+        ("difformer", {"decoding_temperature": 0.5}, "--decoding-temperature .*tweedie"),
+        ("difformer", {"decoding_remasking": True}, "--decoding-remasking .*confidence"),
+        ("mdlm", {"decoding_remasking": True}, "--decoding-remasking .*confidence"),
+        ("flexible", {"halt_after": 2}, "--halt-after .*fix the length"),
+        ("flexible", {"force_length": 2}, "--force-length .*fix the length"),
+        ("difformer", {"decoding_sampler": "confidence"}, "Difformer: use ancestral"),
+        ("difformer", {"decoding_steps": 51}, "--decoding-steps .*50 diffusion steps, not 51"),
+        ("mdlm", {"decoding_sampler": "nobody's"}, "nobody's .*use ancestral or confidence"),
+    ],
+)
+def test_what_nobody_reads_is_refused_with_its_readers(models, name, options, said):
+    with pytest.raises(UserError, match=said) as error:
+        build_sampler(models[name], DecodingOptions(**({"decoding_steps": 4} | options)))
+    assert "\n" not in str(error.value)
+
+
+def test_settings_reach_the_sampler(models):
+    options = DecodingOptions(
+        decoding_steps=4,
+        decoding_sampler="confidence",
+        decoding_temperature=0.5,
+        decoding_remasking=True,
+    )
+    own = build_sampler(models["mdlm"], options)
+    assert own.temperature == 0.5 and own.remasking and len(own.times) == 4
+    assert sampling.settings(type(own), options) == {"temperature": 0.5, "remasking": True}
+
+
+def test_the_default_sampler_comes_first(models):
+    for model in models.values():
+        own = build_sampler(model, DecodingOptions(decoding_steps=4))
+        assert type(own) is next(iter(model.samplers().values()))
