@@ -94,7 +94,7 @@ def test_a_threshold_out_of_reach_ends_training_before_it_begins(corpus, tmp_pat
         *("fairseq-train", corpus.joined, *TRAIN, "--share-all-embeddings"),
         *("--rescaling-factor", "auto", "--max-dgs", 1e-4, "--save-dir", tmp_path / "new"),
     )
-    assert "choose a greater --max-dgs" in error_line(outcome)
+    assert "--max-dgs must be at least 0." in error_line(outcome)
     assert not list(tmp_path.rglob("*.pt"))
 
 

@@ -10,7 +10,7 @@ from difformer_plugin.diffusion.categorical.neighbours import NearestNeighbour, 
 from difformer_plugin.diffusion.categorical.process import Absorbing, ForwardProcess, Uniform
 from difformer_plugin.diffusion.categorical.samplers.base import RATIOS
 from difformer_plugin.diffusion.schedules import SCHEDULES, Floored, Tabulated
-from difformer_plugin.errors import UserError
+from difformer_plugin.errors import UserError, translated
 from difformer_plugin.families.tokens.config import (
     ABSORBING,
     DEFAULT_SCHEDULE,
@@ -55,7 +55,8 @@ class DataDependentProcess(nn.Module):
     ):
         super().__init__()
         self.cfg, self.dictionary, self.first_type = cfg, dictionary, first_type
-        self.name, self.kind, self.floored = process, KINDS[process], floored
+        self.name, self.floored = process, floored
+        self.kind: Any = KINDS[process]
         self.schedule_name = schedule or DEFAULT_SCHEDULE[process]
         self.types = len(dictionary) - first_type
         self.has_graph = issubclass(self.kind, NearestNeighbour)
@@ -87,6 +88,10 @@ class DataDependentProcess(nn.Module):
             self._compute_tables(self.task)
         return self._process
 
+    @translated(
+        vocab_size="the size of the target vocabulary",
+        embeddings="the values of the embeddings for --process nearest",
+    )
     def _compute_tables(self, task: Any) -> None:
         counts = task.target_counts()[self.first_type :]
         if self.has_graph:
