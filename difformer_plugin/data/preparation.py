@@ -162,7 +162,7 @@ def _open(recipe, raw, langs):
     """Find the files of all splits; returns split -> list of Pairs."""
     folder = Folder(raw)
     return {
-        name: [Pairs(s, folder, langs, recipe.published) for s in getattr(recipe, name).files]
+        name: [Pairs(s, folder, langs, recipe.published) for s in recipe.split(name).files]
         for name in SPLITS
     }
 
@@ -222,8 +222,8 @@ def _claim(work, key):
 
 def _tokenise(recipe, split, pairs, work, langs, workers, progress):
     """First pass over a split: tokenise and clean; returns its counts."""
-    drawn = next((name for name in SPLITS if getattr(recipe, name).every), None)
-    every = getattr(recipe, drawn).every if drawn and split == "train" else 0
+    drawn = next((name for name in SPLITS if recipe.split(name).every), None)
+    every = recipe.split(drawn).every if drawn and split == "train" else 0
 
     def outputs(row, before):
         name = drawn if every and (before + 1) % every == 0 else split
@@ -248,7 +248,7 @@ def _reasons(counts):
 def _draw(recipe, counts):
     """Update the counts for a split that is drawn from train."""
     for name in SPLITS:
-        if every := getattr(recipe, name).every:
+        if every := recipe.split(name).every:
             number = counts["train"]["pairs"] // every
             if number == 0:
                 raise UserError(f"train has fewer than {every} pairs: none is left for {name}")

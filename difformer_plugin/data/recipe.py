@@ -109,6 +109,10 @@ class Recipe:
     pairs_from: str = "the recipe"  # source of these numbers
     download: list[Download] = field(default_factory=list)
 
+    def split(self, name: str) -> Split:
+        """The split of this name, one of SPLITS."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}[name]
+
 
 def available() -> list[str]:
     """Names of the recipes in the package."""
@@ -149,7 +153,7 @@ def load(name: str | Path) -> Recipe:
     return recipe
 
 
-def _build(kind: type, table: dict[str, Any], where: str) -> Any:
+def _build(kind: Any, table: dict[str, Any], where: str) -> Any:
     """Build a dataclass from a TOML table, whose keys have hyphens instead of underscores."""
     fields = {f.name.replace("_", "-"): f for f in dataclasses.fields(kind)}
     if unknown := sorted(set(table) - set(fields)):
@@ -174,7 +178,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if isinstance(kind, types.UnionType):
         return _value(_member(kind, value, where), value, where)
     if kind is float and type(value) is int:
-        value = float(value)
+        return float(value)
     form, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
     if type(value) is not form:
         raise _not_a(kind, value, where)
@@ -204,7 +208,7 @@ def _not_a(kind: Any, value: Any, where: str) -> UserError:
 def _check(recipe: Recipe, path: Path) -> None:
     """Check what the types do not express."""
     for name in SPLITS:
-        split = getattr(recipe, name)
+        split = recipe.split(name)
         if bool(split.files) == bool(split.every):
             raise UserError(f"{path}: {name} needs either files or every")
         if split.every and name == "train":

@@ -10,12 +10,12 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from difformer_plugin.data.recipe import Source
 from difformer_plugin.errors import UserError
@@ -46,16 +46,17 @@ class Raw:
     def open(self) -> Iterator[IO[bytes]]:
         """A stream of the unpacked bytes."""
         with contextlib.ExitStack() as stack:
-            name, stream = self.member or self.path.name, None
+            stream: IO[bytes]
             if not self.member:
                 stream = stack.enter_context(open(self.path, "rb"))
             elif zipfile.is_zipfile(self.path):
-                archive = stack.enter_context(zipfile.ZipFile(self.path))
-                stream = stack.enter_context(archive.open(self.member))
+                packed = stack.enter_context(zipfile.ZipFile(self.path))
+                stream = stack.enter_context(packed.open(self.member))
             else:
-                archive = stack.enter_context(tarfile.open(self.path, "r|*"))
-                stream = next(archive.extractfile(m) for m in archive if m.name == self.member)
-            yield gzip.GzipFile(fileobj=stream) if name.endswith(".gz") else stream
+                tar = stack.enter_context(tarfile.open(self.path, "r|*"))
+                stream = next(tar.extractfile(m) for m in tar if m.name == self.member)
+            is_gzip = (self.member or self.path.name).endswith(".gz")
+            yield cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if is_gzip else stream
 
 
 class Folder:
@@ -169,7 +170,7 @@ def read_lines(raw: Raw | str | PathLike) -> Iterator[str]:
         ) from error
 
 
-def side_by_side(left: Iterator, right: Iterator, names: Iterable[Any]) -> Iterator[tuple]:
+def side_by_side(left: Iterator, right: Iterator, names: Sequence[Any]) -> Iterator[tuple]:
     """Yield the entries of two iterators, pair by pair.
 
     Args:

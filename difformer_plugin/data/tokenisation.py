@@ -55,8 +55,8 @@ def learn_codes(paths: Iterable[str | PathLike], codes: str | PathLike, merges: 
         # learn_bpe takes the maximum over all pairs of letters, and there may be none.
         with contextlib.suppress(ValueError):
             learn_bpe(chain(*files), handle, merges)
-    with _open(codes) as handle:
-        if len(handle.readlines()) == 1:  # a version line alone, which apply_bpe does not read
+    with _open(codes) as written:
+        if len(written.readlines()) == 1:  # a version line alone, which apply_bpe does not read
             raise UserError("train repeats no pair of letters: use 0 BPE merges or more text")
 
 

@@ -50,8 +50,10 @@ class Tokenise:
         """Why a pair is removed, or None if it stays."""
         empty = [i for i in (0, 1) if is_empty(texts[i]) or not pair[i]]
         if self.split == "train":
-            clean = self.recipe.clean
-            return "empty" if empty else unfit(*pair, clean) if clean.units == "tokens" else None
+            clean, (left, right) = self.recipe.clean, pair
+            if empty:
+                return "empty"
+            return unfit(left, right, clean) if clean.units == "tokens" else None
         if empty:
             raw, number = place[empty[0]]
             raise UserError(
@@ -74,13 +76,14 @@ class SplitWords:
     clean: Clean | None
 
     def __call__(self, entries: list[tuple[str, str]]) -> tuple[list[tuple[str, ...]], Counter]:
-        rows, counts = [], Counter()
+        rows: list[tuple[str, ...]] = []
+        counts: Counter = Counter()
         split = _load_codes(self.codes) if self.codes else str
-        for pair in entries:
-            pair = tuple(map(split, pair))
-            reason = unfit(*pair, self.clean) if self.clean else None
+        for source, target in entries:
+            left, right = split(source), split(target)
+            reason = unfit(left, right, self.clean) if self.clean else None
             if reason is None:
-                rows.append(pair)
+                rows.append((left, right))
             else:
                 counts[reason] += 1
         return rows, counts

@@ -91,7 +91,7 @@ def load(settings: Settings) -> tuple[Teacher, DataBinPairs]:
 
 def decoding_setting(settings: Settings, teacher: Teacher, raw: DataBinPairs) -> dict[str, Any]:
     """Everything that the journal depends on: options, and hashes of data and teacher."""
-    files = [f"{stem}.{end}" for stem in raw.stems for end in ("idx", "bin")]
+    files = [Path(f"{stem}.{end}") for stem in raw.stems for end in ("idx", "bin")]
     files += [settings.data / f"dict.{language}.txt" for language in teacher.languages]
     return {
         "format": FORMAT,

@@ -105,20 +105,20 @@ def merge_shards(
     tally, name = Tally(), shards[0]["name"]
     setting = shards[0]["setting"]
     split, sides = setting["split"], [setting["source"], setting["target"]]
-    places, data, report = [], [], []
+    columns, data, report = [], [], []  # columns: (is raw, sentence, shard, row in the shard)
     for i, shard in enumerate(shards):
         folder = shard["folder"]
         tally.add(shard["tally"])
         numbers = np.load(folder / NUMBERS)
         is_raw = np.arange(len(numbers)) >= len(numbers) - shard["tally"]["raw"]
         rows = np.arange(len(numbers))
-        places.append(np.stack([is_raw, numbers, np.full_like(rows, i), rows]))
+        columns.append(np.stack([is_raw, numbers, np.full_like(rows, i), rows]))
         stems = [str(folder / f"{name}.{side}") for side in sides]
         # fairseq cannot open the files of an empty shard
         data.append([load_indexed_dataset(stem) for stem in stems] if len(numbers) else None)
         with open(folder / FAILURES, encoding="utf-8", newline="\n") as file:
             report += list(file)[1:]
-    places = np.concatenate(places, axis=1)  # (is raw, sentence, shard, row in the shard), (4, N)
+    places = np.concatenate(columns, axis=1)  # (4, N)
     order = np.lexsort((places[1], places[0]))
     distilled = places[1][places[0] == 0]
     lines = shards[0]["lines"]

@@ -39,7 +39,8 @@ class Teacher:
         self.models, cfg, self.task = _load(paths, str(data))
         self.languages = (self.task.cfg.source_lang, self.task.cfg.target_lang)
         self.dictionaries = (self.task.source_dictionary, self.task.target_dictionary)
-        self.dataset, self.device = None, torch.device(device)
+        self.dataset: Any = None  # until `load_split`
+        self.device = torch.device(device)
         for model in self.models:
             model.to(device=self.device, dtype=precision).eval()
             model.prepare_for_inference_(cfg)

@@ -193,9 +193,8 @@ class Clause:
 def german_statement(clause: Clause, fronted: str = "") -> str:
     """Verb-second order; the fronted constituent, or else the subject, precedes the verb."""
     finite, closing = clause.german_verb()
-    start = (fronted, finite, clause.subject.german)
-    if not fronted:
-        start = (clause.subject.german, finite)
+    subject = clause.subject.german
+    start = [fronted, finite, subject] if fronted else [subject, finite]
     return _join(*start, *clause.german_middle(), closing)
 
 
