@@ -1,4 +1,4 @@
-"""benchmarks/widen.py: the wide network computes what the small one does."""
+"""benchmarks/widen.py: the wide network computes the same as the small one."""
 
 import importlib.util
 from dataclasses import asdict
@@ -61,7 +61,7 @@ def test_a_wide_network_computes_the_small_one(widen, task, sentences):
         torch.testing.assert_close(*logits, rtol=1e-3, atol=1e-3)
         for t in (0, 700, 1999):
             ours, theirs = (
-                m.predict(z_t, t, layout, m.context(memory), previous)[mask.flatten()]
+                m.predict(z_t, t, layout, m.conditions(memory), previous)[mask.flatten()]
                 for m, memory in zip((small, wide), memories)
             )
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
