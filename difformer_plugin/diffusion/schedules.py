@@ -46,16 +46,16 @@ class Schedule:
             return torch.autograd.grad(self.alpha_bar(t).sum(), t)[0]
 
     def unmasking_rate(self, t: "torch.Tensor") -> "torch.Tensor":
-        """-alpha-bar'_t / (1 - alpha-bar_t): the rate of unmasking a mask, in reversed time.
+        """-alpha-bar'_t / (1 - alpha-bar_t): the rate of unmasking in reversed time.
 
         It weights the cross-entropy of masks in continuous time (MDLM).
         """
         return -self.derivative(t) / (1 - self.alpha_bar(t))
 
     def unmasking_probability(self, s: "torch.Tensor", t: "torch.Tensor") -> "torch.Tensor":
-        """(alpha-bar_s - alpha-bar_t) / (1 - alpha-bar_t): that a mask at t is a token at s < t.
+        """(alpha-bar_s - alpha-bar_t) / (1 - alpha-bar_t), for s < t.
 
-        It is 1 at s = 0.
+        It is the probability that a mask at t is a token at s, and 1 at s = 0.
         """
         before, after = self.alpha_bar(s), self.alpha_bar(t)
         return (before - after) / (1 - after)

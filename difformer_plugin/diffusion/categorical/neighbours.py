@@ -1,8 +1,8 @@
 """Nearest-neighbour transitions, exp(B R) with a sparse R (D3PM, Sec. 3.1 and App. A.2.4).
 
 No n x n matrix is made: a Chebyshev series applies exp(B R) to vectors, with an error of about
-1e-15 of the vector's norm. Sums and divisions are in float64, so that they keep more digits than float32
-has; only the resulting distributions have the process's dtype.
+1e-15 of the vector's norm. Sums and divisions are in float64, so that they keep more digits than
+float32 has; only the resulting distributions have the process's dtype.
 """
 
 import numpy as np
