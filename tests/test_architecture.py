@@ -41,6 +41,9 @@ ALLOWED_QUESTIONS = {
     "checkpoints/without_data.py": {
         "getattr(model_class, 'diffuses_embeddings', False)": "a checkpoint of any program's model"
     },
+    "tasks/diffusion_translation.py": {
+        "issubclass(model, families)": "which registered models implement the contract"
+    },
 }
 
 

@@ -46,6 +46,9 @@ def translate(model, task, teacher):
 class Indifferent:
     """A reranker to which all candidates are equal."""
 
+    def __init__(self, needs_teacher):
+        self.needs_teacher = needs_teacher
+
     def check(self, models):
         pass
 
@@ -58,7 +61,7 @@ class Unranked(DiffusionGenerator):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.reranker = Indifferent()
+        self.reranker = Indifferent(self.reranker.needs_teacher)
 
 
 def tokens_of(hypotheses):

@@ -22,7 +22,8 @@ from difformer_plugin.families.contract import FAMILIES
 
 PACKAGE = Path(difformer_plugin.__file__).parent
 OPTIONS = {f.name for f in fields(DecodingOptions)} - {"_name"}
-CHECKS = ("check_", "forces_length")  # functions that say whether a value is allowed
+# Functions that only say whether values are allowed.
+CHECKS = {"check_options", "check_shortcuts", "check_reranking", "check_guidance", "forces_length"}
 
 
 def attributes(path):
@@ -30,7 +31,7 @@ def attributes(path):
     found, left = set(), [ast.parse(path.read_text("utf-8"))]
     while left:
         node = left.pop()
-        if isinstance(node, ast.FunctionDef) and node.name.startswith(CHECKS):
+        if isinstance(node, ast.FunctionDef) and node.name in CHECKS:
             continue
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             found.add(node.attr)
@@ -59,7 +60,12 @@ def read_by_families():
 def test_every_option_is_read_by_somebody(name):
     """By decoding or reranking, by a sampler as a setting of its own, or by a family."""
     readers = attributes_below("decoding", "reranking") | settings_of_samplers()
-    assert name in readers | read_by_families()
+    readers |= read_by_families() | {"decoding_steps"}  # the K of `Family.build_sampler`
+    assert name in readers
+
+
+def test_every_family_reads_the_number_of_steps():
+    assert all("decoding_steps" in attributes(path) for path in PACKAGE.glob("families/*/model.py"))
 
 
 def test_families_read_the_options_that_they_name():
