@@ -1,12 +1,15 @@
 """Diffusion translation for fairseq.
 
-Importing the package is cheap and registers nothing. fairseq registers the task, the model and the
-criterion when it imports this folder as its ``--user-dir``; a script calls :func:`register` first.
+Importing the package is fast and registers nothing. fairseq registers the task, the models and the
+criteria when it imports this folder as its ``--user-dir``; a script calls :func:`register` first.
 """
 
 __version__ = "0.1.0"
 
 
-def register():
-    """Register task, model and criterion with fairseq (imports fairseq; may be called again)."""
+def register() -> None:
+    """Register the task, the models and the criteria with fairseq.
+
+    It imports fairseq and torch. Further calls have no effect.
+    """
     from difformer_plugin import registration  # noqa: F401  (importing it registers)

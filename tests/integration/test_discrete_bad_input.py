@@ -74,7 +74,7 @@ def test_embeddings_without_neighbours(train, other_teacher, other_vectors, tmp_
     rows = other_vectors.read_text("utf-8").splitlines(keepends=True)
     (tmp_path / "some.txt").write_text("".join(rows[:-2]), "utf-8")
     line = train(*nearest, tmp_path / "some.txt")
-    assert "no vector of" in line and "and 1 other types" in line
+    assert "no vector for" in line and "and 1 other types" in line
     (tmp_path / "text.txt").write_text("not a file of vectors\n", "utf-8")
     assert "text.txt, line 1" in train(*nearest, tmp_path / "text.txt")
 

@@ -1,7 +1,7 @@
 """Difformer's configuration, its checks, and the named sizes."""
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from difformer_plugin.diffusion.gaussian.rescaling import check_factor
 from difformer_plugin.diffusion.schedules import GAUSSIAN, get_schedule, schedule_names
@@ -12,6 +12,8 @@ from difformer_plugin.options import option
 
 @dataclass
 class DifformerConfig(NetworkConfig):
+    """The options of --arch difformer."""
+
     # diffusion
     diffusion_steps: int = option(2000, "T, the number of diffusion steps in training")
     noise_schedule: str = option(
@@ -19,25 +21,23 @@ class DifformerConfig(NetworkConfig):
     )
     rescaling_factor: str = option(
         "1.0",
-        "F, the factor of noise rescaling in training (Eq. 3); auto: the least F = 1, 1.5, 2, ... "
-        "that keeps the degeneration score of normal embeddings within --max-dgs",
+        "F, the factor of noise rescaling in training (Eq. 3), or auto: the smallest of 1, 1.5, 2, "
+        "... with which the degeneration score of normal embeddings is at most --max-dgs",
     )
     max_dgs: Optional[float] = option(
         None,
-        "DGS_MAX, the threshold of --rescaling-factor auto and of --rescaling-update-interval "
-        "(the paper: 0.15)",
+        "DGS_MAX, the degeneration score that --rescaling-factor auto and "
+        "--rescaling-update-interval aim at (the paper: 0.15)",
     )
     rescaling_update_interval: int = option(
-        0, "every so many updates, set F anew for the embeddings as they are by then; 0: never"
+        0, "adapt F to the current embeddings every this many updates; 0: never"
     )
-    rescaling_max_change: float = option(
-        0.1, "by what part of itself F changes at most when it is set anew"
-    )
-    min_rescaling_factor: float = option(1.0, "least F that it is set to")
-    max_rescaling_factor: float = option(100.0, "greatest F that it is set to")
+    rescaling_max_change: float = option(0.1, "largest relative change of F when it is adapted")
+    min_rescaling_factor: float = option(1.0, "lower bound of F when it is adapted")
+    max_rescaling_factor: float = option(100.0, "upper bound of F when it is adapted")
     vp_rf: bool = option(False, "apply F in its variance-preserving form (Eq. 8)")
     rescale_timesteps: bool = option(
-        False, "feed the denoiser with time steps scaled to the range from 0 to 1000"
+        False, "scale the time steps that the denoiser reads to the range from 0 to 1000"
     )
 
 
@@ -47,8 +47,12 @@ AUTO = "auto"
 
 
 @translated()
-def given_factor(cfg):
-    """F as a number, or None where it is to be chosen."""
+def given_factor(cfg: Any) -> float | None:
+    """The rescaling factor F that the user gave, or None for `auto`.
+
+    Raises:
+        UserError: it is neither `auto` nor a number above 0.
+    """
     if cfg.rescaling_factor == AUTO:
         return None
     try:
@@ -61,8 +65,8 @@ def given_factor(cfg):
     return factor
 
 
-def check_rescaling(cfg):
-    """Raise a UserError for options of noise rescaling that cannot go together."""
+def check_rescaling(cfg: Any) -> None:
+    """Raise a UserError if options of noise rescaling are out of range or contradict each other."""
     interval, max_dgs = cfg.rescaling_update_interval, cfg.max_dgs
     if interval < 0:
         raise UserError(f"--rescaling-update-interval must be at least 0, not {interval}")
@@ -74,30 +78,30 @@ def check_rescaling(cfg):
         )
     if max_dgs is not None and not needed:
         raise UserError(
-            f"--max-dgs does nothing with --rescaling-factor {cfg.rescaling_factor}: give "
-            "--rescaling-factor auto or --rescaling-update-interval"
+            f"--max-dgs has no effect with --rescaling-factor {cfg.rescaling_factor}: give "
+            "--rescaling-factor auto or --rescaling-update-interval as well"
         )
     if max_dgs is not None and not 0 < max_dgs <= 1:
         raise UserError(f"--max-dgs must lie in (0, 1], not {max_dgs:g}")
     if not cfg.rescaling_max_change > 0:
         raise UserError(f"--rescaling-max-change must be above 0, not {cfg.rescaling_max_change:g}")
-    least, greatest = cfg.min_rescaling_factor, cfg.max_rescaling_factor
-    if not 0 < least <= greatest < float("inf"):
+    low, high = cfg.min_rescaling_factor, cfg.max_rescaling_factor
+    if not 0 < low <= high < float("inf"):
         raise UserError(
             "--min-rescaling-factor must be above 0 and at most --max-rescaling-factor, not "
-            f"{least:g} and {greatest:g}"
+            f"{low:g} and {high:g}"
         )
     factor = given_factor(cfg)
-    if interval > 0 and factor is not None and not least <= factor <= greatest:
+    if interval > 0 and factor is not None and not low <= factor <= high:
         raise UserError(
-            f"--rescaling-factor {factor:g}, from which it is to follow the embeddings, must lie "
-            f"between --min-rescaling-factor {least:g} and --max-rescaling-factor {greatest:g}"
+            f"--rescaling-factor {factor:g} must lie between --min-rescaling-factor {low:g} and "
+            f"--max-rescaling-factor {high:g}, since --rescaling-update-interval adapts it"
         )
 
 
 @translated()
-def check_config(cfg):
-    """Raise a UserError for values that no Difformer can have."""
+def check_config(cfg: Any) -> None:
+    """Raise a UserError if values are out of range or contradict each other."""
     get_schedule(cfg.noise_schedule, GAUSSIAN)
     check_rescaling(cfg)
     if cfg.diffusion_steps < 2:

@@ -1,21 +1,22 @@
-"""The rescaling factor F of a model in training: given, chosen, or following the embeddings.
+"""The rescaling factor F in training (Sec. 4.2): given, chosen, or adapted to the embeddings.
 
-Trained embeddings are not the normal ones that the exact degeneration score is made for, not even
-with their own scale: neighbours lie closer. After training, the score at F = 4 with the `sqrt`
-schedule was
+The exact degeneration score assumes normal embeddings. Trained embeddings are not normal: even
+compared with normal embeddings of the same standard deviation sigma_e, their nearest neighbours are
+closer. Scores after training with F = 4 and the `sqrt` schedule:
 
-    Multi30k De-En (7,943 types, d = 128):  table 0.142 +- 0.001, normal with its scale 0.209,
-                                            normal with sigma_e = 1 0.159
-    demonstration (863 types, d = 64):      table 0.184 +- 0.001, normal with its scale 0.220,
-                                            normal with sigma_e = 1 0.123
+                                            trained table      normal,        normal,
+                                            (sampled)          same sigma_e   sigma_e = 1
+    Multi30k De-En (7,943 types, d = 128)   0.142 +- 0.001     0.209          0.159
+    demonstration (863 types, d = 64)       0.184 +- 0.001     0.220          0.123
 
-So what follows the embeddings samples the table itself (`difformer factor --from-checkpoint FILE
---rescaling-factor 4` prints all of them).
+For that reason, F is adapted by sampling the score of the table itself. `difformer factor
+--from-checkpoint FILE --rescaling-factor 4` prints all three scores.
 """
 
 import logging
 import math
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,33 +35,45 @@ from difformer_plugin.families.embeddings.config import given_factor
 
 logger = logging.getLogger(__name__)
 
-SAMPLES = 64  # draws for each time step; about 4,000 in all, a standard error of 0.003
-UNUSUAL_SIGMA = 0.1  # from this difference to 1 on, the first score is printed as well
-KEY = "rescaling._extra_state"
+SAMPLES = 64  # draws per time step: about 4,000 in all, for a standard error of 0.003
+# If sigma_e of the initial embeddings differs from 1 by more, their sampled score is logged too.
+SIGMA_TOLERANCE = 0.1
+KEY = "rescaling._extra_state"  # in a model's state dict
 
 
 class Rescaling(nn.Module):
-    """F, and the process of training with it.
+    """The rescaling factor F, and the forward process of training with it.
 
-    A checkpoint holds F and the threshold that it was chosen for. A number on the command line
-    counts for itself. An F that follows the embeddings goes on from the checkpoint's, and so does
-    one that was chosen for the same threshold; for another one F is chosen anew.
+    A checkpoint stores F and the threshold --max-dgs. When a checkpoint is loaded, its F is used if
+    F is adapted to the embeddings, or if F was chosen for the same threshold. Otherwise F is the
+    number on the command line, or is chosen for the new threshold.
 
     Args:
-        cfg: DifformerConfig; vocab_size: V of the target.
+        cfg: a DifformerConfig.
+        vocab_size: V, the number of target types.
+
+    Attributes:
+        series: the noise schedule, from which the coefficients for any F are computed.
+        follows: whether F is adapted to the embeddings during training.
     """
 
-    def __init__(self, cfg, vocab_size):
+    def __init__(self, cfg: Any, vocab_size: int):
         super().__init__()
         self.cfg, self.vocab_size = cfg, vocab_size
         self.series = NoiseSeries(cfg.noise_schedule, cfg.diffusion_steps, cfg.vp_rf)
         self.follows = cfg.rescaling_update_interval > 0
         self._given = self._factor = given_factor(cfg)
-        self._process, self._followed, self._announced = None, 0, None
+        self._process: GaussianProcess | None = None
+        self._last_update = 0  # the number of updates when F was last adapted
+        self._logged: float | None = None  # the F that was last logged; None before training
 
     @property
-    def factor(self):
-        """F. Where it is left to us it is chosen at the first call, for sigma_e = 1."""
+    def factor(self) -> float:
+        """F; with `auto`, it is chosen when it is first read, for embeddings with sigma_e = 1.
+
+        Raises:
+            UserError: no F brings the degeneration score down to --max-dgs.
+        """
         if self._factor is None:
             with translated():
                 factor, _ = search_factor(self._expected_score, self.cfg.max_dgs)
@@ -68,8 +81,8 @@ class Rescaling(nn.Module):
         return self._factor
 
     @property
-    def process(self):
-        """The GaussianProcess of all T steps under F."""
+    def process(self) -> GaussianProcess:
+        """The forward process with all T steps."""
         if self._process is None:
             cfg = self.cfg
             self._process = GaussianProcess.create(
@@ -77,54 +90,74 @@ class Rescaling(nn.Module):
             )
         return self._process
 
-    def _expected_score(self, factor, sigma=1.0):
+    def _expected_score(self, factor: float, sigma: float = 1.0) -> float:
+        """The exact degeneration score of normal embeddings with standard deviation `sigma`."""
         return dgs(self.series, factor, self.vocab_size, self.cfg.latent_dim, sigma)
 
-    def _bounded(self, factor):
+    def _bounded(self, factor: float) -> float:
         return min(max(factor, self.cfg.min_rescaling_factor), self.cfg.max_rescaling_factor)
 
-    def score(self, embeddings, factor=None, seed=0):
-        """DGS of an embedding table (V, D) under F or another factor, by sampling."""
+    def score(self, embeddings: torch.Tensor, factor: float | None = None, seed: int = 0) -> float:
+        """The degeneration score of an embedding table, estimated by sampling (Definition 2).
+
+        Args:
+            embeddings: (V, D).
+            factor: the rescaling factor; the default is F.
+            seed: the seed of the sampled noise.
+        """
         coefficients = self.series.coefficients(factor or self.factor)
         generator = seeded(embeddings.device, seed)
         return table_scores(embeddings, *coefficients, SAMPLES, generator).mean().item()
 
-    def begin(self, embeddings):
-        """Training begins with this table (V, D): choose F if that is left to us, and print it."""
-        self._announced = self.factor
+    def begin(self, embeddings: torch.Tensor) -> None:
+        """Start training: choose F if it is `auto`, and log it.
+
+        Args:
+            embeddings: the initial embedding table, (V, D).
+        """
+        self._logged = self.factor
         text = (
             f"rescaling factor {self.factor:g}: degeneration score "
             f"{self._expected_score(self.factor):.3f} for {self.vocab_size} normal embeddings of "
             f"dimension {self.cfg.latent_dim}, sigma_e = 1"
         )
         sigma = embeddings.square().mean().sqrt().item()
-        if abs(sigma - 1) > UNUSUAL_SIGMA:
+        if abs(sigma - 1) > SIGMA_TOLERANCE:
             text += (
-                f"; these embeddings start with sigma_e = {sigma:.2g}, where it is "
-                f"{self.score(embeddings):.3f}, and it will change with them"
+                f"; these embeddings start with sigma_e = {sigma:.2g} and a score of "
+                f"{self.score(embeddings):.3f}, which will change as they are trained"
             )
         logger.info(text)
 
-    def is_due(self, num_updates):
-        """Whether F is to be set anew before this update; once for each, whatever its batches.
+    def is_due(self, num_updates: int) -> bool:
+        """Whether F is to be adapted before this update.
 
-        Never before `begin`: a model that is loaded to translate is told its updates as well.
+        It is true once per update, even if fairseq reports an update several times (gradient
+        accumulation). It is false before `begin`, since fairseq also reports the number of updates
+        to a model that is loaded for translation.
         """
-        if self._announced is None:
+        if self._logged is None:
             return False
-        if self._announced != self.factor:
+        if self._logged != self.factor:
             logger.info(f"rescaling factor {self.factor:g}, from the checkpoint")
-            self._announced = self.factor
+            self._logged = self.factor
         due = self.follows and num_updates % self.cfg.rescaling_update_interval == 0
-        return due and num_updates > self._followed
+        return due and num_updates > self._last_update
 
-    def follow(self, embeddings, num_updates):
-        """Set F so that the score of the table (V, D) is --max-dgs, within the bounds on F."""
-        self._followed = num_updates
+    def follow(self, embeddings: torch.Tensor, num_updates: int) -> None:
+        """Adapt F so that the sampled score of the embeddings is --max-dgs, and log it.
+
+        F stays within its bounds and changes by at most --rescaling-max-change.
+
+        Args:
+            embeddings: the current embedding table, (V, D).
+            num_updates: the number of updates so far.
+        """
+        self._last_update = num_updates
         max_dgs, change, before = self.cfg.max_dgs, self.cfg.rescaling_max_change, self.factor
 
         @cache
-        def score(factor):
+        def score(factor: float) -> float:
             return self.score(embeddings, factor, seed=num_updates)
 
         low, high = self._bounded(before / (1 + change)), self._bounded(before * (1 + change))
@@ -135,32 +168,39 @@ class Rescaling(nn.Module):
         else:
             factor, _ = solve_for_factor(score, max_dgs, low, high)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # processes may compute in different ways, but they train one model
+            # Rounding may differ between processes, but all must use the same F.
             shared = torch.tensor(factor, dtype=torch.float64, device=embeddings.device)
             torch.distributed.broadcast(shared, 0)
             factor = shared.item()
         self._set(factor)
-        self._announced = factor
+        self._logged = factor
         logger.info(f"rescaling factor {before:.4g} -> {factor:.4g} at {num_updates} updates")
 
-    def _set(self, factor):
+    def _set(self, factor: float) -> None:
         self._factor, self._process = factor, None
 
-    def get_extra_state(self):
-        """F and its threshold (or 0) for the checkpoint; a tensor can be averaged with others."""
+    def get_extra_state(self) -> torch.Tensor:
+        """F and its threshold (0 if there is none) for the checkpoint, float64 (2,).
+
+        It is a tensor so that checkpoints can be averaged.
+        """
         return torch.tensor([self.factor, self.cfg.max_dgs or 0.0], dtype=torch.float64)
 
-    def set_extra_state(self, state):
-        """F from the checkpoint, if it counts."""
+    def set_extra_state(self, state: Any) -> None:
+        """Take F from a checkpoint, if the options allow it (see the class).
+
+        Raises:
+            UserError: the state is not what `get_extra_state` returns.
+        """
         if not torch.is_tensor(state) or state.shape != (2,):
             raise UserError("the checkpoint's rescaling factor is damaged: use another checkpoint")
         factor, max_dgs = state.tolist()
-        chosen_for_this = self._given is None and math.isclose(max_dgs, self.cfg.max_dgs)
-        if self.follows or chosen_for_this:
+        same_threshold = self._given is None and math.isclose(max_dgs, self.cfg.max_dgs)
+        if self.follows or same_threshold:
             with translated(rescaling_factor="the checkpoint's rescaling factor"):
                 check_factor(factor)
             self._set(factor)
 
-    def complete(self, state):
-        """A model's state dict with this F, if it is an older one that has none."""
+    def complete(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Add this F to the state dict of a model, if it is from a version that did not store F."""
         return state if KEY in state else {**state, KEY: self.get_extra_state()}

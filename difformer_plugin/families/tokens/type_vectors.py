@@ -1,59 +1,68 @@
-"""Vectors of the target's types, from a checkpoint or a text file, whose neighbours are wanted."""
+"""Embeddings for the nearest-neighbour graph of token types, from a checkpoint or a text file."""
+
+from typing import Any
 
 import torch
+from fairseq.data import Dictionary
 
 from difformer_plugin.checkpoints.loading import load_weights_only, looks_like_a_checkpoint
 from difformer_plugin.errors import UserError
 from difformer_plugin.networks.building import read_vectors
 
-# where fairseq's models and ours keep the target's table
+# keys of the target embeddings in checkpoints of fairseq's models and of ours
 TABLES = ("decoder.embed_tokens.weight", "denoiser.embed_tokens.weight")
 
 
-def type_vectors(cfg, dictionary):
-    """A vector for each type of a dictionary, float32 (V, D).
+def type_vectors(cfg: Any, dictionary: Dictionary) -> torch.Tensor:
+    """Load a vector for each type of a dictionary.
 
     Args:
-        cfg: DiscreteDiffusionConfig, of which --neighbour-embeddings and --decoder-embed-path are
-            read.
+        cfg: a DiscreteDiffusionConfig: --neighbour-embeddings names the file, or else
+            --decoder-embed-path.
+        dictionary: the target dictionary.
+    Returns:
+        float32 (V, D).
     Raises:
-        UserError: there is no file, or it has not a vector for each type.
+        UserError: no file is given, it cannot be read, or a type has no vector in it.
     """
     path = cfg.neighbour_embeddings or cfg.decoder_embed_path
     if path is None:
         raise UserError(
-            "--process nearest needs embeddings: name a checkpoint (a teacher's) or a text file of "
-            "vectors with --neighbour-embeddings"
+            "--process nearest needs embeddings: give --neighbour-embeddings a checkpoint, such as "
+            "a teacher's, or a text file of vectors"
         )
     try:
-        found = looks_like_a_checkpoint(path)
+        is_checkpoint = looks_like_a_checkpoint(path)
     except OSError as error:
         raise UserError(f"--neighbour-embeddings {path}: {error.strerror}") from error
-    return _of_checkpoint(path, dictionary) if found else _of_text(path, dictionary)
+    load = _from_checkpoint if is_checkpoint else _from_text
+    return load(path, dictionary)
 
 
-def _of_checkpoint(path, dictionary):
+def _from_checkpoint(path: str, dictionary: Dictionary) -> torch.Tensor:
+    """The target embeddings of a checkpoint."""
     state = load_weights_only(path).get("model", {})
     tables = [state[name] for name in TABLES if name in state]
     if not tables or len(tables[0]) != len(dictionary):
         found = f"a table of {len(tables[0])} types" if tables else "no table of the target's types"
         raise UserError(
             f"--neighbour-embeddings {path} has {found}, but the target dictionary has "
-            f"{len(dictionary)}: give a model of the same dictionaries"
+            f"{len(dictionary)}: give a model with the same dictionaries"
         )
     return tables[0].float()
 
 
-def _of_text(path, dictionary):
+def _from_text(path: str, dictionary: Dictionary) -> torch.Tensor:
+    """The vectors of a text file; BOS, padding and EOS may be missing and are zero then."""
     vectors = read_vectors(path)
     special = {dictionary.bos(), dictionary.pad(), dictionary.eos()}
     missing = [s for i, s in enumerate(dictionary.symbols) if s not in vectors and i not in special]
     if missing or len({len(vector) for vector in vectors.values()}) != 1:
-        what = f"no vector of {missing[0]!r}" if missing else "vectors of several dimensions"
+        fault = f"no vector for {missing[0]!r}" if missing else "vectors of several dimensions"
+        others = f" and {len(missing) - 1} other types" if len(missing) > 1 else ""
         raise UserError(
-            f"--neighbour-embeddings {path}: {what}"
-            + (f" and {len(missing) - 1} other types" if len(missing) > 1 else "")
-            + ": give one of each type, or a checkpoint"
+            f"--neighbour-embeddings {path} has {fault}{others}: give a file with a vector of the "
+            "same dimension for each type, or a checkpoint"
         )
-    nothing = torch.zeros(len(next(iter(vectors.values()))))
-    return torch.stack([vectors.get(symbol, nothing) for symbol in dictionary.symbols])
+    zero = torch.zeros(len(next(iter(vectors.values()))))
+    return torch.stack([vectors.get(symbol, zero) for symbol in dictionary.symbols])

@@ -68,7 +68,7 @@ def test_vectors_that_are_refused(task, write, tmp_path, case):
         "missing": (str(tmp_path / "no.txt"), "no.txt: No such file"),
         "size": (write("s.pt", table), "a table of 7 types, but.*24"),
         "empty": (write("e.pt", {"model": {}}), "no table"),
-        "text": (write("t.txt", text_of(symbols[:-2])), "no vector of 't18@@' and 1 other types"),
+        "text": (write("t.txt", text_of(symbols[:-2])), "no vector for 't18@@' and 1 other types"),
         "dims": (write("d.txt", whole + "\nmore 1 2 3"), "several dimensions"),
         "lines": (write("l.txt", whole + "\nmore 1 x"), "line 25"),
     }[case]
