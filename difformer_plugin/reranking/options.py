@@ -14,6 +14,8 @@ from difformer_plugin.reranking.reranker import Reranker
 from difformer_plugin.reranking.teacher import TeacherProbability
 from difformer_plugin.reranking.weighted import WeightedRerankers, known_rerankers, parse_weights
 
+RERANKER_OPTIONS = ("bleu_mbr", "ppl_mbr", "rerank")  # each chooses a reranker
+
 
 @dataclass
 class RerankingOptions(FairseqDataclass):

@@ -21,6 +21,7 @@ from difformer_plugin.decoding.sampling import check_decoding
 from difformer_plugin.decoding.settings import OPTIONS, read_settings, write_settings
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import is_diffusion_model
+from difformer_plugin.reranking.options import RERANKER_OPTIONS
 from difformer_plugin.storage.files import atomic_text, digest_files
 from difformer_plugin.storage.journal import Journal
 from difformer_plugin.tuning.report import plot, settings_comments
@@ -125,7 +126,7 @@ def reference_options(values: Mapping[str, Any], predicts_length: bool) -> Decod
     """
     beams = BEAMS if predicts_length else BEAMS_WITHOUT_LENGTHS
     values = {**REFERENCE, **beams, **values}
-    values.setdefault("bleu_mbr", not values.get("ppl_mbr", False))
+    values.setdefault("bleu_mbr", not any(values.get(name) for name in RERANKER_OPTIONS))
     options = DecodingOptions(**values)
     check_options(options)
     return options

@@ -20,6 +20,7 @@ def test_reference_has_as_many_candidates_whether_lengths_are_predicted_or_not()
     assert (grown.length_beam_size, grown.noise_beam_size) == (1, 21)
     assert predicted.decoding_steps == 20 and predicted.bleu_mbr and not predicted.ppl_mbr
     assert not tune.reference_options({"ppl_mbr": True}, True).bleu_mbr
+    assert not tune.reference_options({"rerank": "mbr=1,length=0.1"}, True).bleu_mbr
 
 
 def test_precisions_of_a_device_are_the_default():
