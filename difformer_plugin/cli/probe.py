@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from difformer_plugin.data.data_bin_pairs import check_mark
-    from difformer_plugin.decoding import probe
+    from difformer_plugin.tuning import probe
 
     check_mark(args.post_process)
     times = [i / args.points for i in range(args.points)]
