@@ -33,7 +33,9 @@ class NetworkConfig(FairseqDataclass):
     )
     decoder_normalize_before: bool = option(False, "apply layer norm before each denoiser block")
     decoder_learned_pos: bool = option(False, "use learned instead of sinusoidal target positions")
-    activation_fn: ACTIVATIONS = option("relu", "activation function: relu or gelu")
+    activation_fn: ACTIVATIONS = option(  # type: ignore[valid-type]
+        "relu", "activation function: relu or gelu"
+    )
     dropout: float = option(0.1, "dropout probability")
     attention_dropout: float = option(0.0, "dropout probability for attention weights")
     activation_dropout: float = option(0.0, "dropout probability after the activation function")
