@@ -1,12 +1,15 @@
-"""Minimum Bayes risk with sentence BLEU for all candidates of all sentences at once, in tensors.
+"""Mean sentence BLEU of every candidate against the others, for many sentences at once in tensors.
 
-The scores are those of sacrebleu's `BLEU(effective_order=True).sentence_score`. N-grams are
-numbered exactly, by sorting: an n-gram is a pair of an (n-1)-gram and a word. The k-th occurrence
-of an n-gram in a candidate is a binary feature of the candidate. So the clipped number of matches
-of two candidates is the inner product of their features.
+The scores equal those of sacrebleu's `BLEU(effective_order=True).sentence_score`.
+
+Each n-gram gets a number by sorting, without hash collisions: an n-gram is a pair of an (n-1)-gram
+and a token. "The n-gram g occurs at least k times in the candidate" is a binary feature of the
+candidate, so that the clipped number of matches of two candidates is the inner product of their
+features.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
 
@@ -15,22 +18,26 @@ import torch
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 MAX_ORDER = 4
-ELEMENTS = 2**22  # of the features of a chunk of sentences, at most
+ELEMENTS = 2**22  # maximal size of a feature tensor; it limits how many sentences form a chunk
 
 _tokenize_line = Tokenizer13a()
 
 
-def mbr_scores(sentences, device="cpu", evidence=None):
-    """For each candidate its mean sentence BLEU with the others as references (Sec. 3.3).
+def mbr_scores(
+    sentences: Sequence[Sequence[str]],
+    device: torch.device | str = "cpu",
+    evidence: Sequence[Sequence[str]] | None = None,
+) -> list[list[float]]:
+    """Mean sentence BLEU of each candidate with the other candidates as references (Sec. 3.3).
 
-    Equal candidates are scored once. A single candidate without evidence has 0.
+    Equal candidates are scored once. A single candidate without evidence scores 0.
 
     Args:
-        sentences: for each sentence the texts of its candidates, any number of them.
-        device: where n-grams are counted.
-        evidence: for each sentence further texts, which are references only.
+        sentences: for each sentence the texts of any number of candidates.
+        device: the device on which n-grams are counted.
+        evidence: for each sentence further texts, which are only used as references.
     Returns:
-        for each sentence a list of floats on sacrebleu's scale of 0 to 100.
+        for each sentence a list of scores, 0 to 100.
     """
     evidence = evidence or [()] * len(sentences)
     counts = [Counter(chain(*texts)) for texts in zip(sentences, evidence, strict=True)]
@@ -46,47 +53,54 @@ def mbr_scores(sentences, device="cpu", evidence=None):
     return [[score[text] for text in texts] for score, texts in zip(scores, sentences)]
 
 
-def mbr_scores_of_ids(ids, lengths, sentence):
-    """For each candidate its mean BLEU over token ids with the others of its sentence.
+def mbr_scores_of_ids(
+    ids: torch.Tensor, lengths: torch.Tensor, sentence: torch.Tensor
+) -> torch.Tensor:
+    """Mean BLEU of each candidate over token ids, with the others of its sentence as references.
 
     Args:
-        ids: int64 (N, L), the tokens of each candidate, not negative, then any padding.
-        lengths: int64 (N,), how many of them count.
-        sentence: int64 (N,), which sentence each candidate is of, in any order.
+        ids: int64 (N, L), the tokens of each candidate, which are not negative, then any padding.
+        lengths: int64 (N,), the number of tokens without padding.
+        sentence: int64 (N,), the sentence of each candidate, in any order.
     Returns:
-        float64 (N,) on the same device, 0 to 100; a candidate alone has 0.
+        float64 (N,) on the same device, 0 to 100. A single candidate scores 0.
     """
-    lengths_there, (lengths, sentence) = lengths, torch.stack([lengths, sentence]).cpu()
+    device_lengths, (lengths, sentence) = lengths, torch.stack([lengths, sentence]).cpu()
     order = sentence.argsort(stable=True)
-    there = order.to(ids.device)
-    real = torch.arange(ids.shape[1], device=ids.device) < lengths_there[there, None]
+    device_order = order.to(ids.device)
+    real = torch.arange(ids.shape[1], device=ids.device) < device_lengths[device_order, None]
     sizes = sentence[order].unique_consecutive(return_counts=True)[1]
     weights = torch.ones(len(order), dtype=torch.float64)
-    means = _mean_bleu(ids[there][real], lengths[order], sizes, weights)
-    return torch.empty_like(means).index_copy_(0, there, means)
+    means = _mean_bleu(ids[device_order][real], lengths[order], sizes, weights)
+    return torch.empty_like(means).index_copy_(0, device_order, means)
 
 
 class _WordIds(dict):
-    """From a word to the ids of its 13a tokens, counted in the order in which they appear."""
+    """Maps a word to the ids of its 13a tokens; new tokens get the next free id."""
 
-    def __init__(self):
-        self.ids = {}
+    def __init__(self) -> None:
+        self.ids: dict[str, int] = {}
 
-    def __missing__(self, word):
+    def __missing__(self, word: str) -> list[int]:
         self[word] = ids = [self.ids.setdefault(t, len(self.ids)) for t in _tokens(word)]
         return ids
 
 
 @lru_cache(maxsize=2**16)
-def _tokens(text):
+def _tokens(text: str) -> list[str]:
+    """The 13a tokens of a text."""
     return _tokenize_line(text.rstrip()).split()
 
 
-def _word_ids(texts):
-    """The 13a tokens of texts as ids, int64 (T,) for all, and the number of tokens of each, (N,).
+def _word_ids(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Tokenise N texts by sacrebleu's 13a rules, and number the tokens.
 
-    The rules of 13a look at one neighbour of a character, never replace white space by something
-    else and treat all of it alike, newlines apart. So words can be tokenised one by one.
+    Words are tokenised separately, so that a frequent word is tokenised once. That gives the same
+    tokens, because the rules look at most one character ahead or back, never replace white space,
+    and treat all white space except newlines alike.
+
+    Returns:
+        the ids of all tokens, int64 (T,), and the number of tokens of each text, int64 (N,).
     """
     ids_of, ids, ends = _WordIds().__getitem__, [], [0]
     for text in texts:
@@ -96,52 +110,59 @@ def _word_ids(texts):
     return np.array(ids, np.int64), np.diff(ends)
 
 
-def _mean_bleu(tokens, lengths, sizes, weights):
-    """The mean BLEU of each candidate with all references of its sentence but itself.
+def _mean_bleu(
+    tokens: torch.Tensor, lengths: torch.Tensor, sizes: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Mean BLEU of each candidate with all other references of its sentence.
 
     Args:
-        tokens: int64 (T,), candidate after candidate, sentence after sentence.
+        tokens: int64 (T,), the tokens of all candidates, in order of sentences and candidates.
         lengths: int64 (N,) on the CPU, the number of tokens of each candidate.
         sizes: int64 (S,) on the CPU, the number of candidates of each sentence.
-        weights: float64 (N,) on the CPU, how often each candidate is a reference, itself included.
+        weights: float64 (N,) on the CPU, how many references have the text of each candidate,
+            including the candidate itself.
     Returns:
-        float64 (N,) on the device of `tokens`.
+        float64 (N,) on the device of `tokens`, 0 to 100.
     """
-    numbers = _chunks(lengths, sizes)
-    sizes = sizes.split(numbers)
-    candidates = [int(chunk.sum()) for chunk in sizes]
-    lengths, weights = lengths.split(candidates), weights.split(candidates)
-    tokens_of = [int(chunk.sum()) for chunk in lengths]
+    counts = _chunks(lengths, sizes)
+    chunk_sizes = sizes.split(counts)
+    candidates = [int(chunk.sum()) for chunk in chunk_sizes]
+    chunk_lengths, chunk_weights = lengths.split(candidates), weights.split(candidates)
+    chunk_tokens = tokens.split([int(chunk.sum()) for chunk in chunk_lengths])
     means = [tokens.new_zeros(0, dtype=torch.float64)]
-    for chunk in zip(tokens.split(tokens_of), lengths, sizes, weights):
+    for chunk in zip(chunk_tokens, chunk_lengths, chunk_sizes, chunk_weights):
         means.append(_mean_bleu_of_chunk(*chunk))
     return torch.cat(means)
 
 
-def _chunks(lengths, sizes):
-    """How many sentences to count at a time, so that the features do not exceed ELEMENTS."""
+def _chunks(lengths: torch.Tensor, sizes: torch.Tensor) -> list[int]:
+    """The number of sentences in each chunk; a chunk has at most ELEMENTS features if possible."""
     ends = sizes.cumsum(0)
     tokens = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    # a sentence has at most as many features of an order as its candidates have tokens
+    # A sentence has at most as many features of an order as its candidates have tokens.
     features = tokens[ends] - tokens[ends - sizes]
-    numbers, number, rows, columns = [], 0, 0, 0
+    counts: list[int] = []
+    count, rows, columns = 0, 0, 0
     for size, width in zip(sizes.tolist(), features.maximum(sizes).tolist()):
         rows, columns = max(rows, size), max(columns, width)
-        if number and (number + 1) * rows * columns > ELEMENTS:
-            numbers.append(number)
-            number, rows, columns = 0, size, width
-        number += 1
-    return [*numbers, number] if number else numbers
+        if count and (count + 1) * rows * columns > ELEMENTS:
+            counts.append(count)
+            count, rows, columns = 0, size, width
+        count += 1
+    return [*counts, count] if count else counts
 
 
-def _mean_bleu_of_chunk(tokens, lengths, sizes, weights):
-    """As _mean_bleu, of a few sentences."""
+def _mean_bleu_of_chunk(
+    tokens: torch.Tensor, lengths: torch.Tensor, sizes: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """`_mean_bleu` of few enough sentences that their features fit into memory."""
     if not len(tokens):
         return tokens.new_zeros(len(lengths), dtype=torch.float64)
     slots = int(sizes.max())
-    first = torch.arange(len(sizes)) * slots - (sizes.cumsum(0) - sizes)
-    rows = torch.arange(len(lengths)) + first.repeat_interleave(sizes)  # in (S, slots)
-    # one transfer to the device
+    # Each sentence gets as many slots as the largest one has candidates.
+    shift = torch.arange(len(sizes)) * slots - (sizes.cumsum(0) - sizes)
+    rows = torch.arange(len(lengths)) + shift.repeat_interleave(sizes)  # indices into (S, slots)
+    # Lengths and weights are transferred to the device together.
     table = torch.zeros(2, len(sizes) * slots, dtype=torch.float64)
     table[0, rows], table[1, rows] = lengths.double(), weights
     length, weight = table.to(tokens.device).view(2, len(sizes), slots)
@@ -152,15 +173,15 @@ def _mean_bleu_of_chunk(tokens, lengths, sizes, weights):
     return means.flatten()[rows.to(tokens.device)]
 
 
-def _bleu(matches, length):
-    """BLEU of pairs from their matches (Papineni et al., 2002), as sacrebleu smooths it.
+def _bleu(matches: Sequence[torch.Tensor], length: torch.Tensor) -> torch.Tensor:
+    """BLEU of all pairs of candidates (Papineni et al., 2002), with sacrebleu's smoothing.
 
-    Where no n-gram of the i-th such order matches, it counts as 2^-i matches (`exp` smoothing, Chen
-    and Cherry, 2014); orders of which the hypothesis has no n-gram are left out (effective order).
+    The i-th order without a match counts as 2^-i matches (`exp` smoothing, Chen and Cherry, 2014).
+    Orders that are longer than the hypothesis are omitted (effective order).
 
     Args:
-        matches: float64 (S, C, C) for each order, the hypothesis first.
-        length: float64 (S, C), in tokens.
+        matches: for each order the clipped matches of hypothesis and reference, float64 (S, C, C).
+        length: float64 (S, C), the number of tokens of each candidate.
     Returns:
         float64 (S, C, C), 0 to 100.
     """
@@ -176,29 +197,33 @@ def _bleu(matches, length):
     return (100 * brevity * score).masked_fill(matches[0] == 0, 0)
 
 
-def _matches(tokens, lengths, rows, slots, sentences):
-    """The clipped number of matches of any two candidates of a sentence.
+def _matches(
+    tokens: torch.Tensor, lengths: torch.Tensor, rows: torch.Tensor, slots: int, sentences: int
+) -> list[torch.Tensor]:
+    """The clipped number of n-gram matches of all pairs of candidates of each sentence.
 
     Args:
-        tokens: int64 (T,), candidate after candidate.
-        lengths, rows: int64 (N,) on the CPU, the length of each candidate and its place in (S, C).
-        slots, sentences: C and S.
+        tokens: int64 (T,), the tokens of all candidates, in order of sentences and candidates.
+        lengths: int64 (N,) on the CPU, the number of tokens of each candidate.
+        rows: int64 (N,) on the CPU, the index of each candidate in a tensor (S, C), flattened.
+        slots: C, the number of slots per sentence.
+        sentences: S, the number of sentences.
     Returns:
-        for each order float64 (S, C, C).
+        for each order that occurs, float64 (S, C, C).
     """
     count, device = len(tokens), tokens.device
     position = torch.arange(count, device=device)
-    spread = torch.stack([rows, lengths.cumsum(0)]).to(device)
-    row, end = spread.repeat_interleave(lengths.to(device), dim=1, output_size=count)
+    row_and_end = torch.stack([rows, lengths.cumsum(0)]).to(device)
+    row, end = row_and_end.repeat_interleave(lengths.to(device), dim=1, output_size=count)
     key = row.div(slots, rounding_mode="floor") * (tokens.max() + 1) + tokens
     features = []
     for order in range(1, MAX_ORDER + 1):
         present = int((lengths - order + 1).clamp(min=0).sum())
         if not present:
             break
-        # n-grams that a candidate's end cuts off are put behind all others
+        # n-grams that extend beyond a candidate's end are sorted behind all others.
         key = key.masked_fill(position + order > end, torch.iinfo(key.dtype).max)
-        key, at = key.sort(stable=True)  # so candidates stay in order among equal n-grams
+        key, at = key.sort(stable=True)  # stable: equal n-grams stay in order of candidates
         new = _changes(key)
         number = new.cumsum(0) - 1
         gram = torch.empty_like(number).scatter_(0, at, number)
@@ -216,33 +241,40 @@ def _matches(tokens, lengths, rows, slots, sentences):
     return matches
 
 
-def _features(gram, new, owner, slots):
-    """Number the pairs (n-gram, k-th occurrence in its candidate) within each sentence.
+def _features(
+    gram: torch.Tensor, new: torch.Tensor, owner: torch.Tensor, slots: int
+) -> torch.Tensor:
+    """Number the features (n-gram, k) of each sentence, k being the occurrence in the candidate.
 
     Args:
-        gram: int64 (T,), the n-grams, sorted, those of a sentence together.
-        new: bool (T,), whether it differs from the one before.
-        owner: int64 (T,), its candidate's row, sorted among equal n-grams.
-        slots: rows of a sentence.
+        gram: int64 (T,), the n-grams in ascending order, so that those of a sentence are adjacent.
+        new: bool (T,), whether an n-gram differs from the one before it.
+        owner: int64 (T,), the row of the candidate, in ascending order among equal n-grams.
+        slots: the number of rows per sentence.
     Returns:
-        int64 (T,), from 0 in each sentence, without gaps.
+        int64 (T,), numbers from 0 without gaps in each sentence.
     """
     position = torch.arange(len(gram), device=gram.device)
-    occurrence = position - _carried(position, new | _changes(owner))
-    # seen for the first time where it exceeds all earlier occurrences of the n-gram
+    occurrence = position - _last_marked(position, new | _changes(owner))
+    # A feature occurs for the first time where k exceeds all earlier k of the same n-gram.
     first = _changes((gram * len(gram) + occurrence).cummax(0).values)
     number = first.cumsum(0) - 1
     sentence = owner.div(slots, rounding_mode="floor")
-    return _carried(number, new) + occurrence - _carried(number, _changes(sentence))
+    return _last_marked(number, new) + occurrence - _last_marked(number, _changes(sentence))
 
 
-def _changes(values):
-    """Where a value differs from the one before it; the first one does."""
+def _changes(values: torch.Tensor) -> torch.Tensor:
+    """Bool (T,), True at the first value and where a value differs from the one before it."""
     changes = torch.ones_like(values, dtype=torch.bool)
     changes[1:] = values[1:] != values[:-1]
     return changes
 
 
-def _carried(values, marked):
-    """The value at the last marked place, for values that do not fall."""
+def _last_marked(values: torch.Tensor, marked: torch.Tensor) -> torch.Tensor:
+    """For each position, the value at the last marked position up to it.
+
+    Args:
+        values: int64 (T,), not negative and not decreasing.
+        marked: bool (T,).
+    """
     return values.masked_fill(~marked, 0).cummax(0).values
