@@ -10,7 +10,7 @@ CLASSES = 40
 
 
 def brute_force(logits, lengths, size, longest):
-    """The likeliest possible lengths, found one after another; of equals the smaller class."""
+    """The most likely possible lengths, found one by one; ties take the smaller class."""
     left = [
         (-logit, c, length)
         for c, (logit, length) in enumerate(zip(logits.tolist(), lengths.tolist()))
@@ -21,9 +21,9 @@ def brute_force(logits, lengths, size, longest):
 
 @pytest.mark.parametrize("size", [1, 3, 10])
 @pytest.mark.parametrize("longest", [20, 100])
-def test_beam_is_the_likeliest_possible_lengths(size, longest):
+def test_the_beam_has_the_likeliest_possible_lengths(size, longest):
     logits = torch.randn(6, CLASSES)
-    logits[:, :2] += 10  # lengths below BOS and EOS are wanted and impossible
+    logits[:, :2] += 10  # the likeliest lengths have no room for BOS and EOS
     lengths = torch.arange(CLASSES) + torch.tensor([[0], [5], [-8], [0], [3], [1]])
     ours = length_beam(logits, lengths, size, longest)
     for row in range(6):
@@ -35,7 +35,7 @@ def test_equal_logits_take_the_smaller_class():
     assert length_beam(logits, lengths, 4, 30).tolist() == [[2, 3, 4, 5]] * 3
 
 
-def test_half_precision_orders_alike():
+def test_half_precision_gives_the_same_order():
     logits, lengths = torch.randn(5, CLASSES), torch.arange(CLASSES).expand(5, -1)
     half = logits.half()
     expected = length_beam(half.double(), lengths, 7, 35)

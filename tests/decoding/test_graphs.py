@@ -14,7 +14,7 @@ OPTIONS = {"decoding_steps": 4, "length_beam_size": 2, "noise_beam_size": 2}
 
 
 def record_here(function):
-    """What a graph is to a caller: a tensor that each replay fills from the inputs' tensors."""
+    """A stand-in for CUDA graphs: each replay recomputes the output from the input tensors."""
     output = function().clone()
     return lambda: output.copy_(function()), output
 
@@ -41,7 +41,7 @@ def translate(model, task):
 
 @pytest.fixture
 def recordings(model, monkeypatch):
-    """A function that makes decoding on the CPU replay recordings made by another function."""
+    """A function that makes decoding on the CPU replay what another function records."""
 
     def recordings(record):
         monkeypatch.setattr(engine, "REPLAYING", {"cpu"})
@@ -51,12 +51,12 @@ def recordings(model, monkeypatch):
     return recordings
 
 
-def test_replayed_predictions_are_the_models(translate, sentences, recordings):
+def test_replayed_predictions_are_those_of_the_model(translate, sentences, recordings):
     batches = [sentences(lengths, seed=i) for i, lengths in enumerate([[5, 3], [5, 4], [5, 2]] * 2)]
     expected = [translate(batch, PLAIN) for batch in batches]
     kept = recordings(record_here)
     assert [translate(batch) for batch in batches] == expected
-    # shapes came again and were recorded
+    # shapes that came twice were recorded
     assert kept.by_shape and len(kept.by_shape) < len(batches)
     assert translate(batches[0], decoding_precision="bf16")
     assert {shape[-1] for shape in kept.seen} == {torch.float32, torch.bfloat16}
@@ -80,7 +80,7 @@ def test_without_recordings_decoding_goes_on(translate, sentences, recordings, c
     assert len(said) == 1 and "no recording today" in said[0] and not kept.by_shape
 
 
-def test_old_recordings_make_room(translate, sentences, recordings, monkeypatch):
+def test_only_the_latest_recordings_are_kept(translate, sentences, recordings, monkeypatch):
     monkeypatch.setattr(graphs, "MAX_RECORDINGS", 2)
     kept = recordings(record_here)
     for length in (5, 5, 12, 12, 20, 20):
@@ -88,7 +88,7 @@ def test_old_recordings_make_room(translate, sentences, recordings, monkeypatch)
     assert [shape[1] for shape in kept.by_shape] == [16, 24]
 
 
-def test_recordings_end_with_the_weights(model, recordings):
+def test_recordings_are_dropped_when_weights_change(model, recordings):
     for change in (model.train, model.double, lambda: model.load_state_dict(model.state_dict())):
         recordings(record_here)
         change()

@@ -34,7 +34,7 @@ def test_batches_are_appended_and_only_the_best_candidate_counts(task, tmp_path)
     assert found[1]["probabilities"] == [1, 1, 0.25]
 
 
-def test_what_is_no_number_is_null(task, tmp_path):
+def test_values_that_are_no_numbers_become_null(task, tmp_path):
     best = hypothesis(([0, 4, 2], [0.0, math.nan, math.inf]))
     HistoryFile(tmp_path / "history", task.target_dictionary).write(
         {"id": torch.tensor([0])}, [[best]]
@@ -46,7 +46,7 @@ def test_what_is_no_number_is_null(task, tmp_path):
 def test_a_file_is_never_written_over(task, tmp_path):
     path = tmp_path / "history"
     first = HistoryFile(path, task.target_dictionary)
-    second = HistoryFile(path, task.target_dictionary)  # of another shard, begun at once
+    second = HistoryFile(path, task.target_dictionary)  # of another shard, opened at the same time
     sentences = [[hypothesis(([0, 4, 2], [0.0, 0.0, 0.0]))]]
     first.write({"id": torch.tensor([0])}, sentences)
     before = path.read_bytes()

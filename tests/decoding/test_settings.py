@@ -41,7 +41,7 @@ def file(tmp_path):
     return file
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_a_written_file_reads_back(tmp_path):
     path = tmp_path / "new" / "settings.toml"
     write_settings(path, VALUES | {"force_length": None}, ["tuned: 10 times", "", "as fast"])
     assert read_settings(path) == VALUES
@@ -51,7 +51,7 @@ def test_what_is_written_is_read_again(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["settings.toml"]
 
 
-def test_a_whole_number_will_do_for_any_number(file):
+def test_a_whole_number_is_a_number(file):
     assert read_settings(file("force_length_ratio = 1")) == {"force_length_ratio": 1}
 
 
@@ -74,21 +74,21 @@ def test_a_whole_number_will_do_for_any_number(file):
         (b"\x80\x02PK", "is not a TOML file"),
     ],
 )
-def test_a_file_that_cannot_be_used(file, text, said):
+def test_invalid_files(file, text, said):
     path = file(text)
     with pytest.raises(UserError, match=said) as error:
         read_settings(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(UserError, match="settings.toml: No such file.*difformer tune"):
         read_settings(tmp_path / "settings.toml")
     with pytest.raises(UserError, match="Is a directory"):
         read_settings(tmp_path)
 
 
-def test_the_file_goes_before_defaults_and_a_call_before_the_file(file):
+def test_the_file_overrides_defaults_and_a_call_overrides_the_file(file):
     path = file("decoding_steps = 7\nlength_beam_size = 3\nbleu_mbr = true")
     expected = asdict(DecodingOptions(decoding_steps=7, length_beam_size=3, bleu_mbr=True))
     assert asdict(merged(path=path)) == expected
@@ -99,7 +99,7 @@ def test_the_file_goes_before_defaults_and_a_call_before_the_file(file):
     assert asdict(merged(decoding_steps=4)) == asdict(DecodingOptions(decoding_steps=4))
 
 
-def test_two_wishes_that_contradict_each_other(file):
+def test_an_option_given_twice_with_different_values(file):
     path = file("decoding_steps = 7\nbleu_mbr = false")
     said = (
         r"both --decoding-steps 9 and --decoding-settings .*\(decoding_steps = 7\).*leave one out"
@@ -111,7 +111,7 @@ def test_two_wishes_that_contradict_each_other(file):
     assert merged({"decoding_steps": 8}, path, decoding_steps=9).decoding_steps == 8
 
 
-def test_options_that_do_not_go_together_name_the_file(file):
+def test_contradicting_options_name_the_file(file):
     path = file("race_after = 3")
     said = f"no race.*with the options that {path} sets"
     with pytest.raises(UserError, match=said), mention_settings_file(path):

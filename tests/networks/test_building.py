@@ -88,7 +88,7 @@ def test_pretrained_embeddings_are_those_of_the_file(build, task, tmp_path, head
         table = part.embed_tokens.weight.detach()
         for word, vector in vectors_of(dictionary).items():
             assert table[dictionary.index(word)].tolist() == vector
-        assert table[-1].any() and table[-1].abs().max() < 5  # without a vector: as without a file
+        assert table[-1].any() and table[-1].abs().max() < 5  # no vector: initialised at random
         assert not table[part.pad].any()
 
 

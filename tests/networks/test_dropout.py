@@ -15,8 +15,8 @@ COUNT = 200_000
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 1e-5, 0.99999])
-def test_of_all_random_numbers_the_share_p_drops(p, monkeypatch):
-    """16-bit numbers are counted out, each of them once: 65536 p of them drop, but for rounding."""
+def test_a_share_p_of_all_random_numbers_drops_values(p, monkeypatch):
+    """Of all 16-bit numbers, each given once, 65536 p drop a value, up to rounding."""
 
     class EachOnce:
         def __init__(self, seed):
@@ -29,7 +29,7 @@ def test_of_all_random_numbers_the_share_p_drops(p, monkeypatch):
     out = Dropout(p)(torch.ones(2**8, 2**8))
     dropped = (out == 0).sum().item()
     assert abs(dropped - p * 2**16) <= 0.5
-    # what stays is scaled so that the mean is the same
+    # what stays is scaled, so that the mean does not change
     assert out.double().mean().item() == pytest.approx(1, rel=1e-6)
 
 
@@ -88,8 +88,8 @@ def test_all_or_nothing(p, kept):
     assert torch.equal(Dropout(p)(x), x * kept) and torch.equal(Dropout(p)(x, x), x * kept + x)
 
 
-def test_half_precision_beside_float32():
-    """Under autocast what is dropped is a half, and the residual stays float32."""
+def test_half_precision_input_with_a_float32_residual():
+    """Under autocast the input is in half precision, and the residual stays float32."""
     x, residual = torch.randn(64, 8).bfloat16().requires_grad_(), torch.randn(64, 8)
     residual.requires_grad_()
     out = Dropout(0.5)(x, residual)

@@ -100,7 +100,7 @@ def test_padding_does_not_reach_real_positions(normalize_before):
     other_states = torch.where(memory_mask[..., None], states, 1e3 * torch.randn(2, 4, 8))
     other = run(other_x, other_states, memory_mask)
     torch.testing.assert_close(out[mask], other[mask])
-    assert not torch.allclose(out[mask], run(x)[mask])  # it does read its memory
+    assert not torch.allclose(out[mask], run(x)[mask])  # the memory has an effect
 
 
 def test_memory_selects_and_counts():

@@ -39,11 +39,11 @@ def widen():
     return module.widen
 
 
-def test_a_wide_network_computes_the_small_one(widen, task, sentences):
+def test_a_widened_network_computes_the_same(widen, task, sentences):
     small = Difformer.build_model(DifformerConfig(**SMALL), task).eval()
     with torch.no_grad():
         for name, weight in small.named_parameters():
-            if "norm" in name or name.endswith("bias"):  # which begin as ones and zeros
+            if "norm" in name or name.endswith("bias"):  # they are initialised with ones and zeros
                 weight.add_(0.3 * torch.randn_like(weight))
     state = {name: value.clone() for name, value in small.state_dict().items()}
     widen(state, asdict(DifformerConfig(**SMALL)))

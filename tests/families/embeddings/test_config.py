@@ -54,8 +54,8 @@ def test_every_architecture_of_the_paper_is_there():
     assert set(TABLE_21) <= set(ARCHITECTURES)
 
 
-def test_options_overrule_the_architecture():
-    """With the value that is the default elsewhere, too."""
+def test_options_override_the_architecture():
+    """Even with a value that is the default of another architecture."""
     given = ["--model-dim", "96", "--encoder-layers", str(DifformerConfig.encoder_layers)]
     cfg = parse("--arch", "difformer_tiny", *given)
     assert (cfg.model_dim, cfg.encoder_layers, cfg.decoder_layers) == (96, 6, 2)
@@ -76,7 +76,7 @@ def test_options_overrule_the_architecture():
         ({"freeze_embeddings": True}, "--freeze-embeddings.*--decoder-embed-path"),
     ],
 )
-def test_values_that_no_model_can_have(values, said):
+def test_impossible_values(values, said):
     with pytest.raises(UserError, match=said):
         check_config(DifformerConfig(**values))
 

@@ -101,7 +101,7 @@ def test_the_sampler_has_the_process_of_training_but_for_the_factor(build):
         build_sampler(model, DecodingOptions(decoding_steps=51))
 
 
-def test_sizes_that_decoding_asks_for(build):
+def test_sizes_that_decoding_reads(build):
     model = build()
     assert (model.time_unit, model.noise_dim) == (50, 8)
     assert model.max_positions() == (40, 30)

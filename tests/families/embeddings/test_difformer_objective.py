@@ -78,7 +78,7 @@ def test_mse_loss_only(case):
 
 
 def test_the_error_pulls_embedding_and_prediction_together(case):
-    """z_0 is learned (Sec. 3.1): the error has a gradient in it as in z_0-hat."""
+    """z_0 is learned (Sec. 3.1): the error has a gradient with respect to z_0 and z_0-hat."""
     output, projection, target = case
     z_0, z_0_hat = (z.detach().requires_grad_() for z in (output.z_0, output.z_0_hat))
     own = output._replace(z_0=z_0, z_0_hat=z_0_hat)

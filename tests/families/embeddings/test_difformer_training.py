@@ -147,7 +147,7 @@ def test_gradient_reaches_every_parameter(build, sentences):
     logits = model.denoiser.output_projection(output.z_0_hat)
     (logits.square().sum() + output.length_logits.square().sum()).backward()
     untouched = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    # a bias of keys shifts all scores of a softmax alike
+    # a bias of keys shifts all scores of a softmax equally
     assert not [name for name in untouched if not name.endswith("k_proj.bias")]
 
 

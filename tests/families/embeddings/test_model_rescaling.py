@@ -96,7 +96,7 @@ def test_training_goes_on_with_the_factor_of_the_checkpoint(build, options):
     assert float(model.state_dict()[KEY][0]) == 6.125
 
 
-def test_a_number_on_the_command_line_overrules_the_checkpoint(build):
+def test_a_number_on_the_command_line_overrides_the_checkpoint(build):
     state = build(rescaling_factor=4).state_dict()
     model = build(rescaling_factor=2)
     model.load_state_dict(state)
@@ -104,7 +104,7 @@ def test_a_number_on_the_command_line_overrules_the_checkpoint(build):
 
 
 def test_a_factor_for_another_threshold_is_chosen_anew(build):
-    """And one that was never chosen, too; but an F that follows goes on from where it was."""
+    """So is one that was never chosen; an F that follows goes on from its last value."""
     chosen, given = (
         build(**AUTO).state_dict(),
         build(rescaling_factor=1, latent_dim=64).state_dict(),
@@ -127,7 +127,7 @@ def test_damaged_factors_are_refused(build, damage):
 
 
 def test_loading_a_model_to_translate_with_it_chooses_and_follows_nothing(build, monkeypatch):
-    """fairseq tells it its updates before it loads the weights."""
+    """fairseq sets the number of updates before it loads the weights."""
     state = build(**AUTO, rescaling_update_interval=10).state_dict()
     model = build(**AUTO, rescaling_update_interval=10)
     monkeypatch.setattr(model.rescaling, "score", None)
@@ -203,7 +203,7 @@ def following(build):
     return following
 
 
-def test_following_meets_the_threshold(following):
+def test_the_factor_that_follows_meets_the_threshold(following):
     model = following(rescaling_max_change=1000.0)
     with torch.no_grad():
         model.denoiser.embed_tokens.weight.mul_(2)
@@ -234,7 +234,7 @@ def test_the_factor_stays_in_its_range(following, scale, bound):
     assert model.rescaling.factor == bound
 
 
-def test_it_happens_every_so_many_updates_and_once_for_each(following, monkeypatch):
+def test_the_factor_follows_once_in_every_interval(following, monkeypatch):
     model = following()
     followed = []
     monkeypatch.setattr(model.rescaling, "follow", lambda table, n: followed.append(n))
