@@ -77,8 +77,8 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
     clamping: bool = option(False, "replace z_0-hat by the nearest embeddings after every step")
     decoding_sampler: Optional[str] = option(
         None,
-        f"sampler: {', '.join(sorted({kind.name for kind in SAMPLERS}))}; a model has some of them "
-        "(docs/decoding.md); default: tweedie for sedd, ancestral for all others",
+        f"sampler: {', '.join(sorted({kind.name for kind in SAMPLERS}))}; each model supports some of "
+        "them (docs/decoding.md); default: tweedie for sedd, ancestral for all others",
     )
     length_beam_size: int = option(1, "b1, the number of lengths tried per sentence (Sec. 3.3)")
     length_beam_window: bool = option(
@@ -102,8 +102,8 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
     race_keep: int = option(1, "number of candidates that continue after --race-after steps")
     decoding_precision: Optional[str] = option(
         None,
-        f"precision of the denoiser: {', '.join(PRECISIONS)}; rounding and the default: that of "
-        "the model",
+        f"precision of the denoiser: {', '.join(PRECISIONS)}; default: the model's own, which "
+        "rounding always uses",
     )
     retain_z_0_hat: bool = option(
         False, "with --retain-iter-history, keep z_0-hat (Fig. 4) in the history instead of z_t"

@@ -50,7 +50,7 @@ class NetworkConfig(FairseqDataclass):
         False, "share the target embeddings with the output projection that rounds to tokens"
     )
     share_project_in_dim: bool = option(
-        False, "share the projection from latent to model dimension by encoder and denoiser"
+        False, "share the projection from latent to model dimension between encoder and denoiser"
     )
     no_scale_embedding: bool = option(False, "do not multiply embeddings by sqrt(latent dim)")
     layernorm_embedding: bool = option(False, "apply layer norm to the encoder's input")

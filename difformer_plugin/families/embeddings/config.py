@@ -26,8 +26,8 @@ class DifformerConfig(NetworkConfig):
     )
     max_dgs: Optional[float] = option(
         None,
-        "DGS_MAX, the degeneration score that --rescaling-factor auto and "
-        "--rescaling-update-interval aim at (the paper: 0.15)",
+        "DGS_MAX, the threshold of the degeneration score for --rescaling-factor auto and "
+        "--rescaling-update-interval (the paper: 0.15)",
     )
     rescaling_update_interval: int = option(
         0, "adapt F to the current embeddings every this many updates; 0: never"
