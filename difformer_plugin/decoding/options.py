@@ -77,8 +77,8 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
     clamping: bool = option(False, "replace z_0-hat by the nearest embeddings after every step")
     decoding_sampler: Optional[str] = option(
         None,
-        f"sampler: {', '.join(sorted({kind.name for kind in SAMPLERS}))}; each model supports some of "
-        "them (docs/decoding.md); default: tweedie for sedd, ancestral for all others",
+        f"sampler: {', '.join(sorted({kind.name for kind in SAMPLERS}))}; each model supports "
+        "some of them (docs/decoding.md); default: tweedie for sedd, ancestral for all others",
     )
     length_beam_size: int = option(1, "b1, the number of lengths tried per sentence (Sec. 3.3)")
     length_beam_window: bool = option(
