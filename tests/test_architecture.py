@@ -23,7 +23,7 @@ FORBIDDEN = {
     "networks": ABOVE_NETWORKS,
     "families": ABOVE_DECODING,
     "reranking": ("decoding", *ABOVE_DECODING),
-    "decoding": tuple(set(ABOVE_DECODING) - {"evaluation"}),  # whose plots it draws
+    "decoding": ABOVE_DECODING,
     "data": NO_MODELS,
     "storage": NO_MODELS,
     "evaluation": NO_MODELS,
