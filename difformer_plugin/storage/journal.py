@@ -43,7 +43,7 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, *unused) -> None:
+    def __exit__(self, *unused: object) -> None:
         self._file.close()
 
     def begin(self, header: Any) -> None:
