@@ -20,7 +20,10 @@ from difformer_plugin.families.insertion.config import (
     check_config,
 )
 from difformer_plugin.families.insertion.denoiser import InsertionDenoiser
-from difformer_plugin.families.insertion.objective import InsertionDiffusionLoss
+from difformer_plugin.families.insertion.objective import (
+    InsertionDiffusionLoss,
+    LossUnderDiscreteName,
+)
 from difformer_plugin.families.tokens.base import DiscreteOutput, Gaps, TokenDiffusionModel
 from difformer_plugin.families.tokens.config import ABSORBING
 from difformer_plugin.families.tokens.data_process import DataDependentProcess
@@ -55,7 +58,7 @@ class InsertionDiffusion(TokenDiffusionModel):
     def of_discrete_config(cls, cfg: Any, task: Any) -> "InsertionDiffusion":
         """The model of `--arch discrete_diffusion --objective flexible`, with its criterion."""
         model = cls.build_model(cfg, task)
-        model.criterion = TokenDiffusionModel.criterion
+        model.criterion, model.objective = TokenDiffusionModel.criterion, LossUnderDiscreteName
         return model
 
     @staticmethod

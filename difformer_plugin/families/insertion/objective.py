@@ -10,8 +10,8 @@ from fairseq.dataclass import FairseqDataclass
 from difformer_plugin.diffusion.categorical.objectives import MDLM
 from difformer_plugin.diffusion.insertion.process import bregman, path_kl
 from difformer_plugin.errors import UserError
-from difformer_plugin.families.tokens.objective import TokenCriterion
-from difformer_plugin.options import option
+from difformer_plugin.families.tokens.objective import DiscreteDiffusionLoss, TokenCriterion
+from difformer_plugin.options import flag, option
 
 
 @dataclass
@@ -26,16 +26,6 @@ class InsertionDiffusionLossConfig(FairseqDataclass):
 class InsertionDiffusionLoss(TokenCriterion):
     """The cross-entropy of masks, weighted as MDLM's, and the loss of gaps (Flex-MDLM)."""
 
-    def __init__(self, cfg: Any, task: Any):
-        super().__init__(cfg, task)
-        for name in ("auxiliary_loss_factor", "length_loss_factor"):
-            if cfg.get(name) is not None:  # of discrete_diffusion_loss, whose place this one takes
-                option_name = f"--{name.replace('_', '-')}"
-                raise UserError(
-                    f"{option_name}: a model whose lengths grow (--objective flexible) has no such "
-                    "loss; leave it out"
-                )
-
     def build_objective(self, model: Any) -> MDLM:
         """MDLM's, in continuous time."""
         return MDLM(model.process, None, self.cfg.label_smoothing)
@@ -49,3 +39,22 @@ class InsertionDiffusionLoss(TokenCriterion):
         with torch.no_grad():
             terms["bound"] += (weight * path_kl(missing, expected)).sum().float()
         return terms
+
+
+class LossUnderDiscreteName(InsertionDiffusionLoss):
+    """The same for `--criterion discrete_diffusion_loss --objective flexible`.
+
+    fairseq resumes a training only with a criterion whose class has the name in the checkpoint.
+    """
+
+    def __init__(self, cfg: Any, task: Any):
+        super().__init__(cfg, task)
+        for name in ("auxiliary_loss_factor", "length_loss_factor"):
+            if getattr(cfg, name) is not None:
+                raise UserError(
+                    f"{flag(name)}: a model whose lengths grow (--objective flexible) has no such "
+                    "loss; leave it out"
+                )
+
+
+LossUnderDiscreteName.__name__ = DiscreteDiffusionLoss.__name__

@@ -35,7 +35,8 @@ def test_both_ways_to_name_it_build_one_model(build_insertion, build_discrete, s
     own, other = build_insertion(), build_discrete(objective="flexible")
     assert type(other) is InsertionDiffusion
     assert own.criterion == "insertion_diffusion_loss"
-    assert other.criterion == "discrete_diffusion_loss" and other.objective is own.objective
+    assert other.criterion == "discrete_diffusion_loss"
+    assert issubclass(other.objective, own.objective)
     other.load_state_dict(own.state_dict())
     source, target = sentences(SOURCES), sentences(TARGETS, "target")
     with torch.no_grad():

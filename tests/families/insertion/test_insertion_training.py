@@ -1,8 +1,18 @@
 """What training of the insertion model shortens and masks."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 from discrete_kinds import KINDS
 from token_cases import BOS, EOS, SOURCES, TARGETS, UNK, batch_of
+
+from difformer_plugin.errors import UserError
+from difformer_plugin.families.insertion.objective import InsertionDiffusionLoss
+from difformer_plugin.families.tokens.objective import (
+    DiscreteDiffusionLoss,
+    DiscreteDiffusionLossConfig,
+)
 
 
 def test_corruption_follows_the_process(few, build_discrete):
@@ -49,3 +59,21 @@ def test_frames_stay_and_gaps_count_what_is_missing(build_discrete, sentences, r
             rest = iter(whole)
             assert all(token in rest for token in known)
             assert rebuilt + len(known) == len(whole)
+
+
+@pytest.mark.parametrize("option", ["auxiliary_loss_factor", "length_loss_factor"])
+def test_losses_that_a_growing_length_does_not_have(build_discrete, option):
+    model = build_discrete(objective="flexible")
+    task = SimpleNamespace(model_cfg=model.cfg, model_objective=model.objective)
+    cfg = DiscreteDiffusionLossConfig(**{option: 0.5})
+    with pytest.raises(UserError, match=f"--{option.replace('_', '-')}: .* leave it out"):
+        DiscreteDiffusionLoss.build_criterion(cfg, task)
+
+
+def test_the_criterion_has_the_name_under_which_old_checkpoints_resume(build_discrete):
+    model = build_discrete(objective="flexible")
+    task = SimpleNamespace(model_cfg=model.cfg, model_objective=model.objective)
+    criterion = DiscreteDiffusionLoss.build_criterion(DiscreteDiffusionLossConfig(), task)
+    assert model.criterion == "discrete_diffusion_loss"
+    assert type(criterion).__name__ == "DiscreteDiffusionLoss"
+    assert isinstance(criterion, InsertionDiffusionLoss)
