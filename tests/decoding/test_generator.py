@@ -93,7 +93,10 @@ def test_a_translation_does_not_depend_on_its_batch(translate, sentences, option
         assert tokens_of(alone) == [tokens_of(whole)[row]]
         for a, b in zip(alone[0], whole[row]):
             torch.testing.assert_close(a["score"], b["score"], rtol=1e-3, atol=1e-3)
-            torch.testing.assert_close(a["positional_scores"], b["positional_scores"])
+            # Round-off of float32 depends on the width of the batch: 3e-5 with AVX2.
+            torch.testing.assert_close(
+                a["positional_scores"], b["positional_scores"], rtol=1e-4, atol=1e-4
+            )
     right_padded = translate(sentences(LENGTHS, left=False), **options)
     assert tokens_of(right_padded) == tokens_of(whole)
 
