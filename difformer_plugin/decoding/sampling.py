@@ -26,6 +26,11 @@ def settings(kind: type[Sampler], options: Any) -> dict[str, Any]:
     return {f.name: getattr(options, f"decoding_{f.name}") for f in settings_of(kind)}
 
 
+def options_of(kind: type[Sampler]) -> set[str]:
+    """The names of the options of decoding that set a sampler's settings."""
+    return {f"decoding_{f.name}" for f in settings_of(kind)}
+
+
 def check_decoding(model: Family, options: Any) -> type[Sampler]:
     """Check options of decoding against a model.
 
@@ -72,7 +77,7 @@ def check_read(model: Family, kind: type[Sampler], options: Any) -> None:
     Raises:
         UserError: such an option has not its default value.
     """
-    read = model.reads | {f"decoding_{f.name}" for f in settings_of(kind)}
+    read = model.reads | options_of(kind)
     read |= LENGTH_OPTIONS if model.predicts_length else frozenset()
     read |= frozenset() if kind.grows else FIXED_LENGTH_OPTIONS
     conditional = LENGTH_OPTIONS | FIXED_LENGTH_OPTIONS | SAMPLER_OPTIONS
@@ -82,15 +87,19 @@ def check_read(model: Family, kind: type[Sampler], options: Any) -> None:
         if getattr(options, name) != getattr(defaults, name):
             raise UserError(
                 f"{flag(name)} does nothing for this model, {model.title}, with "
-                f"--decoding-sampler {kind.name}: leave it out ({_readers(name)})"
+                f"--decoding-sampler {kind.name}: leave it out ({_readers(model, name)})"
             )
 
 
-def _readers(name: str) -> str:
-    """Who reads an option, for a message."""
-    samplers = {s.name for s in SAMPLERS if name in {f"decoding_{f.name}" for f in settings_of(s)}}
-    if samplers:
-        return f"it is an option of --decoding-sampler {' and '.join(sorted(samplers))}"
+def _readers(model: Family, name: str) -> str:
+    """Who reads an option that this model does not, for a message."""
+    samplers = model.samplers()
+    if own := [own for own, kind in samplers.items() if name in options_of(kind)]:
+        return f"it is an option of --decoding-sampler {' and '.join(own)}"
+    if name in SAMPLER_OPTIONS:
+        # Samplers of several models may have the same name.
+        others = {s.name for s in SAMPLERS if name in options_of(s)} - set(samplers)
+        return f"it is an option of other models' samplers: {', '.join(sorted(others))}"
     families = sorted(family.title for family in FAMILIES if name in family.reads)
     if families:
         return f"it is an option of {' and '.join(families)}"

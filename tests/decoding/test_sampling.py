@@ -96,7 +96,7 @@ def models(build, build_discrete):
     [
         ("mdlm", {"clamping": True}, "--clamping .*option of a Difformer"),
         ("flexible", {"decoding_vp_rf": True}, "--decoding-vp-rf .*option of a Difformer"),
-        ("difformer", {"decoding_temperature": 0.5}, "--decoding-temperature .*tweedie"),
+        ("difformer", {"decoding_temperature": 0.5}, "other models' samplers: confidence.*tweedie"),
         ("difformer", {"decoding_remasking": True}, "--decoding-remasking .*confidence"),
         ("mdlm", {"decoding_remasking": True}, "--decoding-remasking .*confidence"),
         ("flexible", {"halt_after": 2}, "--halt-after .*fix the length"),
