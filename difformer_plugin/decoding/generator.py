@@ -69,7 +69,7 @@ class DiffusionGenerator:
         if len(models) > 1 + self.reranker.needs_teacher:
             raise UserError(
                 f"--path names {len(models)} models: give one, or a second one as the teacher of "
-                "--ppl-mbr (ensembles are not supported)"
+                "--ppl-mbr or --rerank (ensembles are not supported)"
             )
         check_decoding(models[0], self.options)
         longest = models[0].max_positions()[1]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from difformer_plugin.decoding.loop import Predict
 from difformer_plugin.families.contract import Family
 from difformer_plugin.networks.layers import Conditions
 from difformer_plugin.networks.layout import Layout
@@ -23,8 +24,6 @@ MAX_TOKENS = 2**13  # larger batches are not recorded: the cost of launches does
 
 # Records a function: returns a function that replays it, and the tensor that a replay overwrites.
 Record = Callable[[Callable[[], torch.Tensor]], tuple[Callable[[], Any], torch.Tensor]]
-# Predicts from a state z, a time and the previous prediction: (N, D).
-Predict = Callable[[Any, float, torch.Tensor | None], torch.Tensor]
 
 
 def record_on_gpu(

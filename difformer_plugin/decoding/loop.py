@@ -8,6 +8,7 @@ import torch
 
 from difformer_plugin.diffusion.sampler import Sampler
 
+# Predicts from a state z, a time in [0, 1] and the previous prediction or None: (N, D).
 Predict = Callable[[Any, float, torch.Tensor | None], torch.Tensor]
 
 
@@ -24,7 +25,7 @@ def reverse_process(
     """Draw from the prior and step back to the uncorrupted target.
 
     Args:
-        predict: function (z, time in [0, 1], previous prediction or None) -> prediction.
+        predict: the model's prediction.
         noise: function of the step, which is k, or K for the prior.
         early_stopping: E, leave out that many of the last steps.
         observe: called with (k, z, prediction) after each step, z being the state stepped to.
