@@ -28,7 +28,7 @@ class DiffusionModel(BaseFairseqModel):
     title: ClassVar[str]
     published_options: ClassVar[str] = ""
     criterion: str
-    objective: ClassVar[type]
+    objective: type
     reads: ClassVar[frozenset[str]] = frozenset()
     diffuses_embeddings: ClassVar[bool] = False
     time_unit: float = 1.0  # what times in [0, 1] are multiplied by before the denoiser reads them

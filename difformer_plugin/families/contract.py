@@ -50,7 +50,7 @@ class Family(Protocol):
     title: ClassVar[str]
     published_options: ClassVar[str]
     criterion: str
-    objective: ClassVar[type]
+    objective: type
     reads: ClassVar[frozenset[str]]
     diffuses_embeddings: ClassVar[bool]
     predicts_length: bool
