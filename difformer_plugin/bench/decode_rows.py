@@ -14,6 +14,7 @@ from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.decoding.settings import read_settings
 from difformer_plugin.decoding.speedups import ENGINE, PLAIN, Speedups
 from difformer_plugin.errors import UserError
+from difformer_plugin.reranking.mbr import looped_scores
 
 
 class Row(NamedTuple):
@@ -186,6 +187,9 @@ class Systems:
             options, speedups = setting.options(row.precision, steps), row.speedups
         dictionary = self.diffusion.task.target_dictionary
         generator = DiffusionGenerator(dictionary, options, self.seed, speedups=speedups)
+        if not speedups.count:
+            reranker: Any = generator.reranker
+            reranker.text_scores = looped_scores
         generator.check_models([self.diffusion.model])
         return generator
 

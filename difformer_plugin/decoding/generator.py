@@ -17,7 +17,6 @@ from difformer_plugin.diffusion.noise import sentence_keys
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import Family, is_diffusion_model
 from difformer_plugin.networks.layers import Memory
-from difformer_plugin.reranking.mbr import looped_scores
 from difformer_plugin.reranking.options import build_reranker
 from difformer_plugin.reranking.own import OwnProbability
 from difformer_plugin.reranking.reranker import Batch, Candidate, Scores
@@ -51,8 +50,6 @@ class DiffusionGenerator:
         self.history_file = options.history_file and HistoryFile(options.history_file, dictionary)
         self.eos = dictionary.eos()  # fairseq leaves this symbol out of what it prints
         self.reranker = build_reranker(options, dictionary)
-        if not speedups.count:
-            self.reranker.text_scores = looped_scores  # type: ignore[attr-defined]
 
     def check_models(self, models: Sequence[Any]) -> None:
         """Check the models of --path: one, and a teacher where the reranker needs it.

@@ -7,10 +7,8 @@ import torch
 from fairseq.dataclass import FairseqDataclass
 
 from difformer_plugin.decoding.combination import GuidanceOptions
-from difformer_plugin.diffusion.categorical import samplers as _token_samplers  # noqa: F401
-from difformer_plugin.diffusion.gaussian import samplers as _gaussian_samplers  # noqa: F401
+from difformer_plugin.diffusion import all_samplers  # noqa: F401
 from difformer_plugin.diffusion.gaussian.rescaling import check_factor
-from difformer_plugin.diffusion.insertion import sampler as _insertion_sampler  # noqa: F401
 from difformer_plugin.diffusion.sampler import SAMPLERS, settings_of
 from difformer_plugin.diffusion.schedules import GAUSSIAN, get_schedule, schedule_names
 from difformer_plugin.errors import UserError, translated
@@ -32,6 +30,11 @@ FIXED_LENGTH_OPTIONS = frozenset(
 )
 
 
+def setting_option(setting: str) -> str:
+    """The name of the option that sets a sampler's setting: `decoding_eta` for `eta`."""
+    return f"decoding_{setting}"
+
+
 def _sampler_options() -> type:
     """Make a dataclass with an option for each setting of a sampler: `decoding_eta` for `eta`.
 
@@ -41,7 +44,7 @@ def _sampler_options() -> type:
     for kind in SAMPLERS:
         for own in settings_of(kind):
             spec = own.type, own.default, own.metadata["help"]
-            if found.setdefault(f"decoding_{own.name}", spec)[:2] != spec[:2]:
+            if found.setdefault(setting_option(own.name), spec)[:2] != spec[:2]:
                 raise TypeError(f"two samplers define the setting {own.name} differently")
     rows = [
         (name, kind, field(default=default, metadata={"help": text}))

@@ -4,7 +4,12 @@ from typing import Any
 
 from difformer_plugin.decoding.candidates import LENGTH_OPTIONS
 from difformer_plugin.decoding.combination import check_guidance
-from difformer_plugin.decoding.options import FIXED_LENGTH_OPTIONS, SAMPLER_OPTIONS, DecodingOptions
+from difformer_plugin.decoding.options import (
+    FIXED_LENGTH_OPTIONS,
+    SAMPLER_OPTIONS,
+    DecodingOptions,
+    setting_option,
+)
 from difformer_plugin.diffusion.sampler import SAMPLERS, Sampler, settings_of
 from difformer_plugin.errors import UserError, translated
 from difformer_plugin.families.contract import FAMILIES, Family
@@ -23,12 +28,12 @@ def build_sampler(model: Family, options: Any) -> Sampler:
 
 def settings(kind: type[Sampler], options: Any) -> dict[str, Any]:
     """The settings of a sampler among options of decoding, by the sampler's field names."""
-    return {f.name: getattr(options, f"decoding_{f.name}") for f in settings_of(kind)}
+    return {f.name: getattr(options, setting_option(f.name)) for f in settings_of(kind)}
 
 
 def options_of(kind: type[Sampler]) -> set[str]:
     """The names of the options of decoding that set a sampler's settings."""
-    return {f"decoding_{f.name}" for f in settings_of(kind)}
+    return {setting_option(f.name) for f in settings_of(kind)}
 
 
 def check_decoding(model: Family, options: Any) -> type[Sampler]:
@@ -49,12 +54,12 @@ def check_decoding(model: Family, options: Any) -> type[Sampler]:
         )
     kind = samplers[name]
     own = settings(kind, options)
-    with translated(**{field: flag(f"decoding_{field}") for field in own}):
+    with translated(**{field: flag(setting_option(field)) for field in own}):
         kind.check(**own)
     check_read(model, kind, options)
     check_guidance(model, options)
     if kind.ignores_noise(**own) and options.noise_beam_size > 1:
-        given = ", ".join(f"{flag('decoding_' + field)} {own[field]}" for field in own)
+        given = ", ".join(f"{flag(setting_option(field))} {own[field]}" for field in own)
         raise UserError(
             f"--decoding-sampler {name} draws nothing with {given}, so that all candidates of "
             "--noise-beam-size would be equal: set it to 1, or draw at a higher temperature"

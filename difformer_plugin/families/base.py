@@ -25,7 +25,7 @@ class DiffusionModel(BaseFairseqModel):
     A subclass is a family: `families.contract.Family` says what it has to add.
     """
 
-    title: ClassVar[str]
+    title: str
     published_options: ClassVar[str] = ""
     criterion: str
     objective: type

@@ -47,7 +47,7 @@ class Family(Protocol):
         derived: what decoding has made of the weights; cleared when they change.
     """
 
-    title: ClassVar[str]
+    title: str
     published_options: ClassVar[str]
     criterion: str
     objective: type

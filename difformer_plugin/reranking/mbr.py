@@ -14,7 +14,7 @@ from difformer_plugin.reranking.ngram_bleu import mbr_scores, mbr_scores_of_ids
 from difformer_plugin.reranking.reranker import Batch, Candidate, Scores, register_reranker
 
 
-@register_reranker
+@register_reranker(unit=0.01)  # BLEU counts as a fraction
 class MinimumBayesRisk:
     """Mean sentence BLEU, 0 to 100, of a candidate's words with each other one as the reference.
 

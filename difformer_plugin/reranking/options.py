@@ -10,9 +10,9 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.options import option
 from difformer_plugin.reranking.mbr import MinimumBayesRisk
 from difformer_plugin.reranking.own import OwnProbability
-from difformer_plugin.reranking.reranker import Reranker
+from difformer_plugin.reranking.reranker import RERANKERS, Reranker
 from difformer_plugin.reranking.teacher import TeacherProbability
-from difformer_plugin.reranking.weighted import WeightedRerankers, known_rerankers, parse_weights
+from difformer_plugin.reranking.weighted import WeightedRerankers, parse_weights
 
 RERANKER_OPTIONS = ("bleu_mbr", "ppl_mbr", "rerank")  # each chooses a reranker
 
@@ -29,7 +29,7 @@ class RerankingOptions(FairseqDataclass):
     rerank: Optional[str] = option(
         None,
         "choose the candidate with the highest weighted sum of scores, as "
-        f"mbr=1,teacher=0.5,length=0.1; there are {', '.join(known_rerankers())}",
+        f"mbr=1,teacher=0.5,length=0.1; there are {', '.join(RERANKERS)}",
     )
     mbr_remove_bpe: str = option(
         "@@ ", "how --bleu-mbr joins subwords to words, as fairseq's --post-process"

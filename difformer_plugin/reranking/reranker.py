@@ -65,12 +65,21 @@ class Reranker(Protocol):
 
 
 RERANKERS: dict[str, Any] = {}
+UNITS: dict[str, float] = {}  # what a score of 1 counts in a weighted sum
 
 
-def register_reranker(kind: Any) -> Any:
-    """Class decorator: add a reranker, made from DecodingOptions and the target dictionary."""
-    RERANKERS[kind.name] = kind
-    return kind
+def register_reranker(kind: Any = None, *, unit: float = 1.0) -> Any:
+    """Class decorator: add a reranker, made from DecodingOptions and the target dictionary.
+
+    Args:
+        unit: what its scores are multiplied by in a weighted sum, before their weight.
+    """
+
+    def register(kind: Any) -> Any:
+        RERANKERS[kind.name], UNITS[kind.name] = kind, unit
+        return kind
+
+    return register if kind is None else register(kind)
 
 
 def body(tokens: torch.Tensor, dictionary: Dictionary) -> torch.Tensor:

@@ -1,24 +1,13 @@
 """A weighted sum of rerankers, which is a reranker too: `--rerank mbr=1,teacher=0.5,length=0.1`."""
 
 from collections.abc import Sequence
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any, ClassVar
 
 from fairseq.data import Dictionary
 
-from difformer_plugin import reranking
 from difformer_plugin.errors import UserError
-from difformer_plugin.reranking.reranker import RERANKERS, Batch, Reranker, Scores
-
-UNITS = {"mbr": 0.01}  # MBR's BLEU of 0 to 100 counts as a fraction; all others are in nats
-
-
-def known_rerankers() -> dict[str, Any]:
-    """All rerankers in this folder, by name."""
-    for module in iter_modules(reranking.__path__):
-        import_module(f"{reranking.__name__}.{module.name}")
-    return RERANKERS
+from difformer_plugin.reranking import registered  # noqa: F401
+from difformer_plugin.reranking.reranker import RERANKERS, UNITS, Batch, Reranker, Scores
 
 
 def parse_weights(text: str) -> dict[str, float]:
@@ -27,12 +16,12 @@ def parse_weights(text: str) -> dict[str, float]:
     Raises:
         UserError: it is not of this form, or names what is no reranker.
     """
-    known, weights = known_rerankers(), {}
+    weights: dict[str, float] = {}
     for part in text.split(","):
         name, equals, weight = part.strip().partition("=")
-        if name not in known:
+        if name not in RERANKERS:
             raise UserError(
-                f"--rerank {text}: no such reranker as '{name}'; there are {', '.join(known)}"
+                f"--rerank {text}: no such reranker as '{name}'; there are {', '.join(RERANKERS)}"
             )
         if name in weights:
             raise UserError(f"--rerank {text}: {name} is there twice; leave one out")
@@ -62,7 +51,7 @@ class WeightedRerankers:
     def __init__(self, options: Any, dictionary: Dictionary):
         weights = parse_weights(options.rerank)
         self.parts: list[tuple[float, Reranker]] = [
-            (weight * UNITS.get(name, 1.0), RERANKERS[name](options, dictionary))
+            (weight * UNITS[name], RERANKERS[name](options, dictionary))
             for name, weight in weights.items()
         ]
         self.needs_teacher = any(part.needs_teacher for _, part in self.parts)

@@ -13,6 +13,8 @@ from sacrebleu.metrics import BLEU
 
 from difformer_plugin.decoding import settings
 from difformer_plugin.errors import UserError
+from difformer_plugin.reranking.reranker import RERANKERS
+from difformer_plugin.reranking.weighted import parse_weights
 
 # Validation during training has no teacher and writes no history.
 UNAVAILABLE = {"ppl_mbr": False, "history_file": None}
@@ -27,13 +29,22 @@ def generator_options(cfg: Any) -> Namespace:
         UserError: the text is not a JSON object, or has an unknown option.
     """
     given = _parse("--eval-bleu-args", cfg.eval_bleu_args, '{"length_beam_size": 3}')
+    unavailable = dict(UNAVAILABLE)
+    rerank = given.get("rerank", cfg.rerank)
+    if rerank and any(RERANKERS[name].needs_teacher for name in parse_weights(rerank)):
+        if "rerank" in given:
+            raise UserError(
+                f"--eval-bleu-args: rerank {rerank} needs a teacher, which validation during "
+                "training does not have: leave the teacher out"
+            )
+        unavailable["rerank"] = None
     known = set(settings.OPTIONS) - set(UNAVAILABLE)
     if unknown := sorted(set(given) - known):
         raise UserError(
             f"--eval-bleu-args: no such option as {', '.join(unknown)}; there are "
             f"{', '.join(sorted(known))}"
         )
-    return Namespace(**given, **UNAVAILABLE)
+    return Namespace(**given, **unavailable)
 
 
 def build_detokenizer(cfg: Any) -> Any:

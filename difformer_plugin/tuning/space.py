@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from difformer_plugin.decoding.options import DecodingOptions, check_options
+from difformer_plugin.decoding.options import DecodingOptions, check_options, setting_option
 from difformer_plugin.diffusion.sampler import settings_of
 from difformer_plugin.errors import UserError
 
@@ -158,23 +158,23 @@ def _sampler_choices(
 ) -> Iterator[SamplerChoice]:
     """Each sampler with all combinations of its boolean settings."""
     for name, kind in samplers.items():
-        switches = [_option(f) for f in settings_of(kind) if isinstance(f.default, bool)]
+        switches = [
+            setting_option(f.name) for f in settings_of(kind) if isinstance(f.default, bool)
+        ]
         for values in product((False, True), repeat=len(switches)):
-            varied = replace(options, **dict(zip(switches, values)))
+            chosen: dict[str, Any] = dict(zip(switches, values))
+            varied = replace(options, **chosen)
             yield _sampler_choice(samplers, name, varied)
 
 
 def _sampler_choice(samplers, name, options):
     """A sampler, its settings taken from options."""
-    values = {_option(f): f.default for kind in samplers.values() for f in settings_of(kind)}
+    values = {
+        setting_option(f.name): f.default for kind in samplers.values() for f in settings_of(kind)
+    }
     for f in settings_of(samplers[name]):
-        values[_option(f)] = getattr(options, _option(f))
+        values[setting_option(f.name)] = getattr(options, setting_option(f.name))
     return SamplerChoice(name, tuple(sorted(values.items())))
-
-
-def _option(field):
-    """The option of decoding for a setting of a sampler."""
-    return f"decoding_{field.name}"
 
 
 class _Accepted:

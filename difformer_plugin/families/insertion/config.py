@@ -30,7 +30,7 @@ def check_config(cfg: Any) -> None:
         get_schedule(cfg.noise_schedule, CATEGORICAL)
     if cfg.self_cond:
         raise UserError(
-            "--self-cond cannot go with lengths that grow (--objective flexible), where the tokens "
+            "--self-cond cannot go with lengths that grow, where the tokens "
             "of a step are not those of the step before: leave it out"
         )
     check_network(cfg)

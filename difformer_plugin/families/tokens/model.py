@@ -33,7 +33,7 @@ TIME_SCALE = 1000.0  # of times in [0, 1], before they are embedded
 class DiscreteDiffusion(TokenDiffusionModel):
     """Tokens are corrupted and predicted back; the length is predicted beforehand."""
 
-    title = "a discrete diffusion model"
+    title = "a discrete diffusion model"  # of any kind; a model also says which
     objective = DiscreteDiffusionLoss
 
     @classmethod
@@ -51,6 +51,7 @@ class DiscreteDiffusion(TokenDiffusionModel):
 
     def __init__(self, cfg: Any, *args: Any):
         super().__init__(cfg, *args)
+        self.title = f"{self.title} (--process {cfg.process} --objective {cfg.objective})"
         self.diffusion_steps = num_steps_or_none(cfg)
         self.reads_logits_as = OBJECTIVES[cfg.objective].reads_logits_as
 
