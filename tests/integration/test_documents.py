@@ -55,8 +55,8 @@ SMALL = {
     "fairseq-train": f"{TINY} {TINY_DIFFUSION} --cpu",
     "torchrun": f"{TINY} {TINY_DIFFUSION} --cpu",
     "difformer prepare": "--workers 1",
-    "difformer tune": "--sentences 4 --max-trials 2 --repeats 1 --cpu",
-    "difformer bench": "--arch difformer_tiny --repetitions 1 --cpu",
+    "difformer tune": "--sentences 4 --max-trials 2 --repeats 1 --precisions fp32 --cpu",
+    "difformer bench": "--arch difformer_tiny --repetitions 1 --rows engine --cpu",
 }
 TUTORIAL_CORPUS = ("1, 40000, 500, 500", "1, 200, 21, 21")  # the sizes of what is written there
 # programs that change the machine, or run what other tests run (tests/docs says which)
@@ -70,8 +70,9 @@ def smaller(words):
     options = SMALL.get(program, "")
     if program == "fairseq-train" and "translation" in words:
         options = f"{TINY} {TINY_TEACHER} --cpu"
-    if program == "difformer bench" and "decode" in words:
-        options += " --sentences 2 --steps 2"
+    if program == "difformer bench":
+        decode = "--sentences 2 --steps 1 --beams 1 --batch-size 1"
+        options += f" {decode}" if "decode" in words else " --updates 1 --max-tokens 512"
     if "--show" in words:
         options = ""
     return [word for word in words if word != "--fp16"] + options.split()
