@@ -83,6 +83,13 @@ def test_nothing_is_excused_that_is_not_there():
     assert set(EXCUSED) <= programs
 
 
+def test_the_make_targets_in_the_text_exist():
+    targets = set(re.findall(r"`make ([a-z-]+)", "".join(PAGES.values())))
+    assert {"demo", "test", "docs"} <= targets
+    dry = subprocess.run(["make", "--dry-run", *targets], cwd=REPOSITORY, capture_output=True)
+    assert dry.returncode == 0, dry.stderr
+
+
 def test_the_readme_is_two_screens():
     assert len(PAGES["README.md"].splitlines()) <= 150
 
