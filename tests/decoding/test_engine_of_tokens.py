@@ -194,8 +194,8 @@ def test_replayed_predictions(build_loud, draw, monkeypatch, name, options, temp
     kept = model.derived["graphs", 0] = Recordings(record)
     for seed, own in zip(seeds, expected):
         assert_same(draw(model, PADDED, seed=seed, **options), own, TOLERANCE)
-    assert kept.kept
-    assert all(shape[1] % 8 == 0 for shape in kept.kept)
+    assert kept.by_shape
+    assert all(shape[1] % 8 == 0 for shape in kept.by_shape)
 
 
 # precision

@@ -81,7 +81,7 @@ def test_from_pretrained_with_other_dictionaries(corpus, model):
 
 def test_shared_embeddings_of_two_dictionaries(train, generate, corpus):
     assert "--joined-dictionary" in train(SHARED, data=corpus.separate)
-    assert "that it was trained with" in generate(data=corpus.separate)
+    assert "the data-bin it was trained on" in generate(data=corpus.separate)
 
 
 @pytest.mark.parametrize(
