@@ -27,6 +27,7 @@ class Ancestral(GaussianSampler):
         previous: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """xi z_0-hat + lambda z_t + F sqrt(beta-tilde) noise, (N, D)."""
+        drawn = noise()  # first: the temporaries below would leave the caches while it is made
         xi, lam, log_variance = (series[k] for series in self.process.posterior_coefficients)
         deviation = np.exp(0.5 * log_variance) * self.process.noise_scale
-        return float(xi) * z_0_hat + float(lam) * z_t + float(deviation) * noise()
+        return float(xi) * z_0_hat + float(lam) * z_t + float(deviation) * drawn

@@ -47,8 +47,9 @@ class DDIM(GaussianSampler):
             return z_0_hat
         alpha_s, alpha_t = self.process.alphas_cumprod[k - 1], self.process.alphas_cumprod[k]
         variance = self.eta**2 * (1 - alpha_s) / (1 - alpha_t) * (1 - alpha_t / alpha_s)
+        drawn = noise() if variance > 0 else None
         kept = np.sqrt((1 - alpha_s - variance) / (1 - alpha_t))  # of F eps-hat sqrt(1 - alpha_t)
         z_s = float(kept) * z_t + float(np.sqrt(alpha_s) - kept * np.sqrt(alpha_t)) * z_0_hat
-        if variance > 0:
-            z_s = z_s + float(np.sqrt(variance) * self.process.noise_scale) * noise()
+        if drawn is not None:
+            z_s = z_s + float(np.sqrt(variance) * self.process.noise_scale) * drawn
         return z_s
