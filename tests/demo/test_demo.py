@@ -47,7 +47,13 @@ def test_commands_for_data_of_the_users_own():
     assert "--remove-bpe" not in fairseq_commands(Settings(out))[2]
 
 
-@pytest.mark.parametrize("own_data", [False, True], ids=["synthetic", "own data"])
+@pytest.mark.parametrize(
+    "own_data",
+    [
+        pytest.param(False, id="synthetic"),
+        pytest.param(True, id="own data", marks=pytest.mark.slow),
+    ],
+)
 def test_the_whole_demo_at_a_tiny_size(tmp_path, capfd, own_data):
     options = ["--out", tmp_path / "out", "--max-update", 3]
     if own_data:

@@ -29,7 +29,8 @@ PAIRS = {
     "sedd-uniform": ["--objective", "sedd", "--process", "uniform"],
     "flexible": ["--objective", "flexible"],
 }
-LONG = ("d3pm-absorbing", "d3pm-nearest", "sedd-absorbing")  # left to the slow tests
+# Left to the slow tests.
+LONG = ("d3pm-absorbing", "d3pm-nearest", "d3pm-uniform", "sedd-absorbing")
 EXTRA = "chain._extra_state"
 
 
@@ -122,7 +123,10 @@ def test_bf16_trains_on_the_cpu(name, corpus, pair_options, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--objective", "d3pm", "--process", "nearest", "--neighbours", 3],
+        pytest.param(
+            ["--objective", "d3pm", "--process", "nearest", "--neighbours", 3],
+            marks=pytest.mark.slow,
+        ),
         ["--objective", "d3pm", "--process", "uniform", "--noise-schedule", "mutual_information"],
     ],
 )

@@ -51,6 +51,7 @@ MINIATURE = {
 }
 
 
+@pytest.mark.slow
 def test_all_stages_of_multi30k_in_miniature(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     raw.mkdir()

@@ -43,7 +43,10 @@ def draw_setting(number):
             return series.schedule, coefficients, setting, exact
 
 
-@pytest.mark.parametrize("number", range(36))
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n >= 24)) for n in range(36)],
+)
 def test_exact_is_what_sampling_finds(number):
     """Within three standard errors, real tables being drawn."""
     _, coefficients, setting, exact = draw_setting(number)
