@@ -20,7 +20,7 @@ def build_sampler(model: Family, options: Any) -> Sampler:
     """The sampler that options choose.
 
     Raises:
-        UserError: as of `check_decoding`.
+        UserError: see `check_decoding`.
     """
     kind = check_decoding(model, options)
     return model.build_sampler(kind, options, settings(kind, options))

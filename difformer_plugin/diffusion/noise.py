@@ -103,7 +103,7 @@ def uniform(streams: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def uniform_noise(streams: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    """Uniform numbers in [0, 1) from streams; arguments and result as of `normal`."""
+    """Uniform numbers in [0, 1) from streams; otherwise like `normal`."""
     length, dim = shape
     return uniform(streams, length * dim).view(-1, length, dim)
 

@@ -161,7 +161,7 @@ class DiffusionModel(BaseFairseqModel):
         conditions: Conditions,
         previous: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The prediction for each token, float32 (N, D), as of `Family.predict`."""
+        """The prediction for each token, float32 (N, D); see `Family.predict`."""
         denoiser = self.denoiser_in(conditions.dtype)
         z_t = self.embed_state(z, denoiser)
         previous = torch.zeros_like(z_t) if previous is None else previous.to(z_t.dtype)

@@ -29,7 +29,7 @@ class by_autograd:  # noqa: N801  (reads as a function)
     """Costs whose gradient is left to autograd.
 
     Args:
-        function: as of `Costs`.
+        function: see `Costs`.
     """
 
     def __init__(self, function: Callable[..., torch.Tensor]):
@@ -38,7 +38,7 @@ class by_autograd:  # noqa: N801  (reads as a function)
     def __call__(
         self, logits: torch.Tensor, *columns: torch.Tensor, with_gradient: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As of `Costs`."""
+        """See `Costs`."""
         with torch.set_grad_enabled(with_gradient):
             sums = self.function(logits.requires_grad_(with_gradient), *columns).sum(0)
             gradient = torch.autograd.grad(sums[0], logits)[0] if with_gradient else None

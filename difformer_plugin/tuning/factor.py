@@ -23,7 +23,7 @@ def find_factor(
     Returns:
         the entries of the JSON report.
     Raises:
-        UserError: no factor reaches the threshold.
+        ParameterError: no factor reaches the threshold.
     """
 
     @cache
@@ -37,7 +37,7 @@ def find_factor(
 def score_factor(
     embeddings: NormalEmbeddings, series: NoiseSeries, factor: float
 ) -> dict[str, Any]:
-    """The degeneration score of a given factor: the same entries as of `find_factor`."""
+    """The degeneration score of a given factor: with the entries of `find_factor`."""
     found = embeddings.score(series, factor)
     return _report(embeddings, series, factor, found, embeddings.score(series, 1.0), None)
 

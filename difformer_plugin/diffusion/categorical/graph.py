@@ -103,7 +103,7 @@ def connect(
     over the components.
 
     Args and Returns:
-        edges: int64 (E, 2) and weights: float64 (E,), as of `neighbour_graph`.
+        edges: int64 (E, 2) and weights: float64 (E,); see `neighbour_graph`.
     """
     directions = unit_vectors(embeddings)
     while True:

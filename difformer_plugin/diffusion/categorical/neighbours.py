@@ -82,7 +82,7 @@ class NearestNeighbour(ForwardProcess):
     def posterior(
         self, x_t: torch.Tensor, x_0: torch.Tensor, s: torch.Tensor, t: torch.Tensor
     ) -> torch.Tensor:
-        """As of `ForwardProcess`; q(x_s | x_t) where q(x_t | x_0) is below MIN_RELIABLE_PROB.
+        """See `ForwardProcess`; q(x_s | x_t) where q(x_t | x_0) is below MIN_RELIABLE_PROB.
 
         At s = 0 it is x_0 whatever x_t is.
         """
@@ -101,7 +101,7 @@ class NearestNeighbour(ForwardProcess):
     def reverse(
         self, x_t: torch.Tensor, log_p: torch.Tensor, s: torch.Tensor, t: torch.Tensor
     ) -> torch.Tensor:
-        """As of `ForwardProcess`, with the `posterior` above."""
+        """See `ForwardProcess`; with the `posterior` above."""
         from_t, evidence = self.spread(x_t, self.rate_between(s, t), self.cumulative_rate(t))
         return self._reverse(from_t, evidence, log_p, s).to(self.dtype)
 
@@ -124,7 +124,7 @@ class NearestNeighbour(ForwardProcess):
         s: torch.Tensor,
         t: torch.Tensor,
     ) -> torch.Tensor:
-        """As of `ForwardProcess`; posterior and reverse share one application of exp(B R)."""
+        """See `ForwardProcess`; posterior and reverse share one application of exp(B R)."""
         from_t, evidence = self.spread(x_t, self.rate_between(s, t), self.cumulative_rate(t))
         q = self._posterior(from_t, x_0, s)
         log_reverse = self._reverse(from_t, evidence, log_p, s).clamp(min=TINY).log()

@@ -180,7 +180,7 @@ class Uniform(Interpolating):
         t: torch.Tensor,
         u: torch.Tensor,
     ) -> torch.Tensor:
-        """As of `ForwardProcess.step`: the posterior is a mixture of x_t, x_0 and a uniform type.
+        """See `ForwardProcess.step`: the posterior is a mixture of x_t, x_0 and a uniform type.
 
         Where x_t and x_0 differ, one of the two has been redrawn.
         """
@@ -228,7 +228,7 @@ class Absorbing(Interpolating):
         s: torch.Tensor,
         t: torch.Tensor,
     ) -> torch.Tensor:
-        """As of `ForwardProcess.kl`: a mask's cross-entropy times its unmasking probability.
+        """See `ForwardProcess.kl`: a mask's cross-entropy times its unmasking probability.
 
         It is 0 where x_t is x_0 already.
         """

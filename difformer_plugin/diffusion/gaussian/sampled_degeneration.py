@@ -52,7 +52,7 @@ def table_scores(
         alpha_bar, beta_bar: (T,).
         samples: draws for each time step.
         generator: on the table's device.
-        classifier: as of `degeneration_scores`.
+        classifier: see `degeneration_scores`.
         progress: wraps the iteration over the time steps, as tqdm does.
     Returns:
         float64 (T,) on the CPU.

@@ -102,7 +102,7 @@ def path_kl(missing: torch.Tensor, log_expected: torch.Tensor) -> torch.Tensor:
     of the forward paths given x_0 from the network's paths; for true predictions its mean is the
     entropy of x_0.
 
-    Args and Returns: as of `bregman`; it can be negative.
+    Args and Returns: see `bregman`; the result can be negative.
     """
     missing = missing.to(log_expected.dtype)
     return log_expected.exp() - missing * (log_expected + 1)

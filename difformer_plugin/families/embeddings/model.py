@@ -191,7 +191,7 @@ class Difformer(DiffusionModel):
         return self.denoiser.round(z)
 
     def guess(self, z: torch.Tensor, z_0_hat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tokens of z_0-hat, as of `round`."""
+        """The tokens of z_0-hat; see `round`."""
         return self.denoiser.round(z_0_hat)
 
     def likeliest(

@@ -79,7 +79,7 @@ class InsertionDiffusion(TokenDiffusionModel):
 
         Args:
             src_tokens: (B, S); target: (B, L), padded on the right.
-            part: as of `draw`.
+            part: see `draw`.
         """
         memory = self.encoder(src_tokens)
         u, noise, _ = self.draw(src_tokens, target.shape[1], part)

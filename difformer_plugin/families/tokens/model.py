@@ -66,7 +66,7 @@ class DiscreteDiffusion(TokenDiffusionModel):
 
         Args:
             src_tokens: (B, S); target: (B, L), padded on the right.
-            part: as of `draw`.
+            part: see `draw`.
         """
         memory = self.encoder(src_tokens)
         u, noise, conditioned = self.draw(src_tokens, target.shape[1], part)
@@ -107,7 +107,10 @@ class DiscreteDiffusion(TokenDiffusionModel):
         return kind(self.process, grid, self.vocabulary, self.logits, **settings)
 
     def filled(self, z: Draft, prediction: torch.Tensor, logits: Logits) -> Draft:
-        """As of any model; but without a mask, ratios say only where a token goes next."""
+        """The draft with the likeliest types; unchanged where logits are ratios without a mask.
+
+        Ratios say only where a token goes next.
+        """
         if self.reads_logits_as == RATIOS and not self.chain.kind.has_mask:
             return z
         return super().filled(z, prediction, logits)

@@ -26,7 +26,7 @@ class Ancestral(TokenSampler):
         t: torch.Tensor,
         u: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """States x_s and their log-probabilities, as of `TokenSampler.move`."""
+        """States x_s and their log-probabilities; see `TokenSampler.move`."""
         log_p = F.log_softmax(logits, dim=-1)
         x_0 = draw_x_0(log_p, self.temperature, u[:, 0])
         x_s = self.process.step(x_t, x_0, s, t, u[:, 1:])

@@ -75,7 +75,7 @@ def fill_argmax(
 ) -> Draft:
     """The draft with each token (or each mask) replaced by its likeliest type.
 
-    Args: as of `iter_logits`.
+    Args: see `iter_logits`.
     """
     tokens, log_probs = z.tokens.clone(), z.log_probs.clone()
     for here, own in iter_logits(z, prediction, vocabulary, logits, masks_only):

@@ -45,7 +45,7 @@ class Confidence(TokenSampler):
         noise: torch.Tensor,
         layout: Layout,
     ) -> Draft:
-        """The state at time s, as of `TokenSampler.leap`."""
+        """The state at time s; see `TokenSampler.leap`."""
         first_type, mask = self.vocabulary.first_type, self.vocabulary.mask
         tokens, log_probs = z.tokens.clone(), z.log_probs.clone()
         for here, logits in self.iter_logits(z, prediction):

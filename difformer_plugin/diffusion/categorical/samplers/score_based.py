@@ -31,7 +31,7 @@ class Tweedie(TokenSampler):
         t: torch.Tensor,
         u: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """States x_s and their log-probabilities, as of `TokenSampler.move`."""
+        """States x_s and their log-probabilities; see `TokenSampler.move`."""
         law = tweedie if float(s[0]) == 0 else self.law  # tau-leaping would leave masks at time 0
         process: Any = self.process  # one whose ratios are known
         probs = law(process, as_log_ratios(process, logits), x_t, s, t)
