@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from difformer_plugin.cli import add_post_process, register_quietly
-from difformer_plugin.distillation.settings import Settings, parse_shard
+from difformer_plugin.distillation.settings import BEST_BLEU, LIKELIEST, Settings, parse_shard
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
 
@@ -44,6 +44,13 @@ def add_parser(subparsers: Any) -> None:
         "--split",
         default="train",
         help="split to distil; default: train; other splits are copied",
+    )
+    add(
+        "--choose",
+        choices=(LIKELIEST, BEST_BLEU),
+        default=LIKELIEST,
+        help="which hypothesis of the beam becomes the target: the likeliest, or the one nearest "
+        "to the raw target by sentence BLEU, failures excluded; default: likeliest",
     )
     add("--beam", type=int, default=5, help="beam size; default: 5")
     add("--lenpen", type=float, default=1.0, help="length penalty, as in fairseq; default: 1")
@@ -125,6 +132,8 @@ def check_settings(args: argparse.Namespace, out: Path) -> Settings:
     for name in ("beam", "max_tokens", "batch_size"):
         if vars(args)[name] < 1:
             raise UserError(f"{flag(name)} must be at least 1, not {vars(args)[name]}")
+    if args.choose != LIKELIEST and args.beam == 1:
+        raise UserError(f"--choose {args.choose} needs a --beam of at least 2")
     if not 0 <= args.max_len_a < math.inf or args.max_len_b < 1:
         raise UserError("--max-len-a must be at least 0, and --max-len-b at least 1")
     if not math.isfinite(args.lenpen):

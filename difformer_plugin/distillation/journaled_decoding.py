@@ -5,12 +5,13 @@ Rush, 2016).
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sacrebleu.metrics import BLEU
 
-from difformer_plugin.distillation.failures import failure
+from difformer_plugin.distillation.choice import Choose, Words
 from difformer_plugin.distillation.tally import Tally, tally_of_record
 from difformer_plugin.storage.journal import Journal
 
@@ -23,7 +24,8 @@ def decode(
     batches: Mapping[int, list[int]],
     translate: Translate,
     pairs: Callable[[int], list[list[int]]],
-    words: Callable[[list[int], bool], str],
+    words: Words,
+    choose: Choose,
     observe: Callable[[Tally, bool], None],
 ) -> None:
     """Translate the batches that the journal does not have yet, and append each when it is done.
@@ -34,6 +36,7 @@ def decode(
         translate: as `Teacher.translate`.
         pairs: from a sentence number to its source and raw target, without BOS and EOS.
         words: from (target tokens, whether to escape <unk>) to text with subwords joined.
+        choose: picks the output of a sentence among the teacher's hypotheses.
         observe: called with the tally of each batch, and whether the journal had it already.
     """
     done = set()
@@ -42,7 +45,7 @@ def decode(
         observe(tally_of_record(record), True)
     for number, sentences in batches.items():
         if number not in done:
-            record = _decode_batch(number, sentences, translate, pairs, words)
+            record = _decode_batch(number, sentences, translate, pairs, words, choose)
             journal.append(record)
             observe(tally_of_record(record), False)
 
@@ -52,28 +55,29 @@ def _decode_batch(
     sentences: list[int],
     translate: Translate,
     pairs: Callable[[int], list[list[int]]],
-    words: Callable[[list[int], bool], str],
+    words: Words,
+    choose: Choose,
 ) -> dict[str, Any]:
     """Translate a batch; the record holds all that the later choice of targets needs."""
     started = time.perf_counter()
     translations = translate(sentences)
     seconds = time.perf_counter() - started
-    failures = {}
-    texts = []
-    for sentence, (candidates, limit) in zip(sentences, translations, strict=True):
+    choices, texts, counts = [], [], Counter()
+    for sentence, (hypotheses, limit) in zip(sentences, translations, strict=True):
         source, target = pairs(sentence)
-        cause = failure(candidates[0], source, target, limit)
-        if cause is not None:
-            good = (c for c in candidates[1:] if failure(c, source, target, limit) is None)
-            failures[sentence] = cause, next(good, None)
-        texts.append((words(candidates[0], False), words(target, True)))
+        choice = choose(hypotheses, source, target, limit, words)
+        choices.append(choice)
+        counts.update(choice.counts)
+        texts.append((words(choice.output, False), words(target, True)))
     outputs, references = zip(*texts)
     score = BLEU(tokenize="none", force=True).corpus_score(outputs, [references])
+    failed = {i: choice.failure for i, choice in zip(sentences, choices) if choice.failure}
     return {
         "batch": number,
         "sentences": sentences,
-        "outputs": [candidates[0] for candidates, _ in translations],
-        "failures": failures,
+        "outputs": [choice.output for choice in choices],
+        "failures": failed,
+        "choice": counts,
         "seconds": seconds,
         "bleu": [*score.counts, *score.totals, score.sys_len, score.ref_len],
     }

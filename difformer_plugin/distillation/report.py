@@ -5,6 +5,7 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU
 
+from difformer_plugin.distillation.choice import BLEU_UNIT
 from difformer_plugin.distillation.distilled_data_bin import FAILURES
 from difformer_plugin.distillation.tally import Tally
 
@@ -55,6 +56,16 @@ def render(out: Path, manifest: dict[str, Any], finished: bool, seconds: float) 
             f" ({counts}), listed in {out / FAILURES}\n"
             f"          {kept:,} with the raw target, {tally['replaced']:,} with the next "
             f"hypothesis, {tally['dropped']:,} dropped"
+        )
+    if choice := tally.get("choice"):
+        means = [
+            choice[f"{which}_bleu"] * BLEU_UNIT / max(tally["sentences"], 1)
+            for which in ("likeliest", "chosen")
+        ]
+        lines.insert(
+            2,
+            f"choice    {choice['changed']:,} lines changed from the likeliest hypothesis; mean "
+            f"sentence BLEU {means[0]:.2f} before, {means[1]:.2f} after",
         )
     if total["bleu"] < LOW_BLEU and tally["sentences"]:
         lines.append(

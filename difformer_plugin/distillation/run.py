@@ -13,12 +13,14 @@ from tqdm import tqdm
 from difformer_plugin.data.data_bin_pairs import DataBinPairs
 from difformer_plugin.distillation import distilled_data_bin as distilled
 from difformer_plugin.distillation import shards as sharding
+from difformer_plugin.distillation.choice import CHOOSERS, Choose
 from difformer_plugin.distillation.journaled_decoding import decode
 from difformer_plugin.distillation.plan import Plan, make_plan, unusable
 from difformer_plugin.distillation.settings import (
     CHOICES,
     CUTS,
     FORMAT,
+    PICK,
     SEARCH,
     Settings,
     difference,
@@ -62,7 +64,7 @@ def distill(settings: Settings) -> tuple[dict[str, Any], bool]:
         if found := distilled.finished_manifest(settings.out, manifest):
             return found, True
         begin(journal, decoding)
-        tally = decode_with_progress(plan, journal, teacher, raw)
+        tally = decode_with_progress(plan, journal, teacher, raw, CHOOSERS[settings.choose])
         targets = Targets(plan, journal, settings.on_failure)
         write(settings, manifest, raw, targets, tally)
     return manifest, False
@@ -99,7 +101,7 @@ def decoding_setting(settings: Settings, teacher: Teacher, raw: DataBinPairs) ->
         "teacher": digest_files(settings.teacher),
         "split": settings.split,
         **dict(zip(("source", "target"), teacher.languages)),
-        **settings.named(*SEARCH, *CUTS),
+        **settings.named(*PICK, *SEARCH, *CUTS),
         "precision": settings.precision or "float32",
         "--shard": f"{settings.shard}/{settings.shards}",
     }
@@ -127,7 +129,7 @@ def progress_bar(total: int, unit: str, label: str, items: Iterable | None = Non
 
 
 def decode_with_progress(
-    plan: Plan, journal: Journal, teacher: Teacher, raw: DataBinPairs
+    plan: Plan, journal: Journal, teacher: Teacher, raw: DataBinPairs, choose: Choose
 ) -> Tally:
     """Translate the batches that are left; returns the tally of all batches."""
     tally = Tally()
@@ -144,7 +146,8 @@ def decode_with_progress(
                 progress.set_postfix_str(f"BLEU {tally.score().score:.1f}", refresh=False)
                 progress.update(batch.sentences)
 
-        decode(journal, plan.batches, teacher.translate, raw.tokens, raw.target_words, observe)
+        translate, words = teacher.translate, raw.target_words
+        decode(journal, plan.batches, translate, raw.tokens, words, choose, observe)
     tally.failures.update(plan.failures.values())
     return tally
 

@@ -8,8 +8,10 @@ from typing import Any
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
 
+LIKELIEST, BEST_BLEU = "likeliest", "best-bleu"  # values of --choose
 FORMAT = 1  # of journal and manifest; work in another format is refused
 SEARCH = ("beam", "lenpen", "max_len_a", "max_len_b")
+PICK = ("choose",)
 CUTS = ("max_tokens", "batch_size", "post_process")
 CHOICES = ("on_failure", "add_raw", "seed")  # they apply after decoding
 
@@ -25,6 +27,7 @@ class Settings:
         shard: this shard, from 0.
         shards: number of shards.
         split: the split whose targets are replaced.
+        choose: which hypothesis becomes the target, LIKELIEST or BEST_BLEU.
         beam, lenpen, max_len_a, max_len_b: of beam search, as in fairseq.
         max_tokens: source tokens in a batch, at most.
         batch_size: sentences in a batch, at most.
@@ -42,6 +45,7 @@ class Settings:
     shard: int
     shards: int
     split: str
+    choose: str
     beam: int
     lenpen: float
     max_len_a: float
@@ -78,6 +82,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     )
 
 
+_ADDED = {"--choose": LIKELIEST}  # options that came after FORMAT, and their defaults
 _DIFFERENT = {
     "data": "other data",
     "teacher": "another teacher",
@@ -88,10 +93,13 @@ _DIFFERENT = {
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """How two settings differ, in words; empty if they are equal.
 
+    An option that they lack was added later, and had its default.
+
     Args:
         theirs, ours: values of options, and hashes of data and teacher, by name.
     """
-    names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
+    theirs, ours = _ADDED | theirs, _ADDED | ours
+    names = [name for name in ours | theirs if theirs.get(name) != ours.get(name)]
     return ", ".join(
         _DIFFERENT.get(name) or f"{name} {theirs.get(name)} instead of {ours.get(name)}"
         for name in names

@@ -15,10 +15,11 @@ class Tally:
 
     Attributes:
         sentences: sentences given to the teacher.
-        tokens: tokens of the best hypotheses, EOS included.
+        tokens: tokens of the chosen hypotheses, EOS included.
         seconds: time spent on decoding.
         bleu: statistics of corpus BLEU against the raw targets: 4 matches, 4 totals, 2 lengths.
         failures: cause -> number of sentences.
+        choice: sums of what the choice among hypotheses counts (distillation/choice.py).
         replaced: failures that were replaced by the next hypothesis.
         dropped: failures whose pair was removed.
         raw: raw pairs that were added.
@@ -30,6 +31,7 @@ class Tally:
     seconds: float = 0.0
     bleu: list[int] = field(default_factory=lambda: [0] * 10)
     failures: Counter = field(default_factory=Counter)
+    choice: Counter = field(default_factory=Counter)
     replaced: int = 0
     dropped: int = 0
     raw: int = 0
@@ -40,13 +42,13 @@ class Tally:
         for name, value in other.items():
             if name == "bleu":
                 self.bleu = [a + b for a, b in zip(self.bleu, value, strict=True)]
-            elif name == "failures":
-                self.failures.update(value)
+            elif name in ("failures", "choice"):
+                vars(self)[name].update(value)
             else:
                 setattr(self, name, getattr(self, name) + value)
 
     def score(self) -> BLEUScore:
-        """Corpus BLEU of the best hypotheses against the raw targets, on tokenised text."""
+        """Corpus BLEU of the chosen hypotheses against the raw targets, on tokenised text."""
         correct, total, lengths = self.bleu[:4], self.bleu[4:8], self.bleu[8:]
         return BLEU.compute_bleu(correct, total, *lengths, smooth_method="exp")
 
@@ -57,4 +59,5 @@ def tally_of_record(record: Mapping[str, Any]) -> Tally:
     tally.sentences = len(record["sentences"])
     tally.tokens = sum(len(tokens) + 1 for tokens in record["outputs"])
     tally.failures.update(cause for cause, _ in record["failures"].values())
+    tally.choice.update(record.get("choice", {}))  # older journals have none
     return tally

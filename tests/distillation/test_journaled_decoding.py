@@ -11,6 +11,7 @@ import pytest
 from fake_teacher import hypotheses, pairs, translate, words
 from sacrebleu.metrics import BLEU
 
+from difformer_plugin.distillation.choice import likeliest
 from difformer_plugin.distillation.failures import EMPTY
 from difformer_plugin.distillation.journaled_decoding import decode
 from difformer_plugin.distillation.plan import make_plan
@@ -34,13 +35,16 @@ def run(path, lengths, calls=None, seconds=0.0):
         time.sleep(seconds)
         return translate(sentences)
 
+    def add(batch, _):
+        tally.add(vars(batch))
+
     tally = Tally()
     with Journal(path) as journal:
         if journal.header is None:
             journal.begin({})
         batches = make_plan(lengths, {}, 40, 4).batches
         teacher = slow if calls else translate
-        decode(journal, batches, teacher, pairs, words, lambda batch, _: tally.add(vars(batch)))
+        decode(journal, batches, teacher, pairs, words, likeliest, add)
         records = list(journal.records())
     return records, tally
 

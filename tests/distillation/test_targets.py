@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from fake_teacher import hypotheses, pairs, translate, words
 
+from difformer_plugin.distillation.choice import likeliest
 from difformer_plugin.distillation.failures import EMPTY, LONG_SOURCE, NO_SOURCE
 from difformer_plugin.distillation.journaled_decoding import decode
 from difformer_plugin.distillation.plan import make_plan
@@ -19,7 +20,7 @@ def test_failures_are_kept_dropped_or_replaced(tmp_path, on_failure):
     work = make_plan(lengths, causes, 40, 4)
     with Journal(tmp_path / "journal") as journal:
         journal.begin({})
-        decode(journal, work.batches, translate, pairs, words, lambda *unused: None)
+        decode(journal, work.batches, translate, pairs, words, likeliest, lambda *unused: None)
         targets = Targets(work, journal, on_failure)
     failed, replaceable = {0, 4, 10, 11, 20}, {0, 20}
     assert [(i, cause) for i, cause, _, _ in targets.failures] == [
@@ -49,7 +50,9 @@ def test_a_missing_sentence_is_an_error(tmp_path):
     work = make_plan(np.full(8, 5), {}, 40, 4)
     with Journal(tmp_path / "journal") as journal:
         journal.begin({})
-        decode(journal, {0: work.batches[0]}, translate, pairs, words, lambda *unused: None)
+        decode(
+            journal, {0: work.batches[0]}, translate, pairs, words, likeliest, lambda *unused: None
+        )
         with pytest.raises(UserError, match="lacks sentences"):
             Targets(work, journal, "keep")
 
