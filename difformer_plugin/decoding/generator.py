@@ -95,8 +95,27 @@ class DiffusionGenerator:
         """
         if prefix_tokens is not None:
             raise UserError("--prefix-size: diffusion decoding has no forced prefixes")
-        model, options = models[0], self.options
         src_tokens = sample["net_input"]["src_tokens"]
+        memory, sentences = self.draw(models, src_tokens)
+        hypotheses = self._choose(models, src_tokens, memory, sentences)
+        if self.history_file:
+            self.history_file.write(sample, hypotheses)
+        return hypotheses
+
+    @torch.no_grad()
+    def draw(
+        self, models: Sequence[Any], src_tokens: torch.Tensor
+    ) -> tuple[Memory, list[list[Drawn]]]:
+        """Draw the candidates of a batch, without choosing among them.
+
+        Args:
+            models: as for `generate`.
+            src_tokens: int64 (B, S), with BOS and EOS.
+        Returns:
+            the sources' Memory, and each sentence's candidates in the order drawn: length by
+            length, noise by noise.
+        """
+        model, options = models[0], self.options
         memory = model.encoder(src_tokens)
         lengths = self._lengths(model, memory)
         empty = memory.lengths() <= FRAME
@@ -117,10 +136,7 @@ class DiffusionGenerator:
             sentences[s] = [
                 c._replace(tokens=frame, log_probs=c.log_probs[:FRAME]) for c in sentences[s]
             ]
-        hypotheses = self._choose(models, src_tokens, memory, sentences)
-        if self.history_file:
-            self.history_file.write(sample, hypotheses)
-        return hypotheses
+        return memory, sentences
 
     def _lengths(self, model: Family, memory: Memory) -> torch.Tensor:
         """The lengths to try, int64 (B, b1)."""

@@ -31,6 +31,8 @@ class DiffusionModel(BaseFairseqModel):
     objective: type
     reads: ClassVar[frozenset[str]] = frozenset()
     diffuses_embeddings: ClassVar[bool] = False
+    scores_targets: bool = False
+    initialised: tuple[str, ...] = ()  # parts that --init-from-teacher took from a teacher
     time_unit: float = 1.0  # what times in [0, 1] are multiplied by before the denoiser reads them
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -177,6 +179,14 @@ class DiffusionModel(BaseFairseqModel):
     def refine(self, prediction: torch.Tensor, options: Any) -> torch.Tensor:
         """A prediction (N, D) as the options of decoding want it altered: as it is."""
         return prediction
+
+    def corrupt(self, tokens: torch.Tensor, time: float, noise: torch.Tensor) -> Any:
+        """The state at a time of given targets; see `Family.corrupt`."""
+        raise NotImplementedError
+
+    def log_probs(self, tokens: torch.Tensor, z: Any, prediction: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (N,) of given tokens under a prediction; see `Family.log_probs`."""
+        raise NotImplementedError
 
     # Weights
 

@@ -40,8 +40,11 @@ class Family(Protocol):
             otherwise the sampler grows the target.
         diffuses_embeddings: whether its state is a latent, which Gaussian noise corrupts.
         knows_no_source: whether it was trained with absent sources, for `without_source`.
+        scores_targets: whether it can corrupt a given target and tell how likely its tokens are,
+            by `corrupt` and `log_probs`.
         noise_dim: random numbers that a token needs in a step.
         diffusion_steps: T, or None where training has continuous time.
+        initialised: parts of the weights that --init-from-teacher took from a teacher.
         encoder: source tokens (B, S) -> Memory.
         cfg: its configuration, a NetworkConfig or more.
         derived: what decoding has made of the weights; cleared when they change.
@@ -54,9 +57,11 @@ class Family(Protocol):
     reads: ClassVar[frozenset[str]]
     diffuses_embeddings: ClassVar[bool]
     predicts_length: bool
+    scores_targets: bool
     knows_no_source: bool
     noise_dim: int
     diffusion_steps: int | None
+    initialised: tuple[str, ...]
     cfg: Any
     derived: dict[Any, Any]
     encoder: Any
@@ -111,6 +116,18 @@ class Family(Protocol):
 
     def likeliest(self, z: Any, prediction: torch.Tensor, conditions: Conditions) -> torch.Tensor:
         """The tokens of `guess` alone, in the precision of the conditions."""
+
+    def corrupt(self, tokens: torch.Tensor, time: float, noise: torch.Tensor) -> Any:
+        """The state at a time of given targets, drawn from the forward process of training.
+
+        Args:
+            tokens: int64 (N,), with their frame.
+            time: in [0, 1].
+            noise: (N, noise_dim), as the model's samplers draw it.
+        """
+
+    def log_probs(self, tokens: torch.Tensor, z: Any, prediction: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (N,) of given tokens under a prediction that was made from z."""
 
     def blank(self, count: int, device: torch.device) -> tuple[Any, torch.Tensor]:
         """A state and a prediction of `count` tokens, to be overwritten."""

@@ -175,6 +175,17 @@ class Denoiser(nn.Module):
         ]
         return torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
 
+    def log_probs(self, tokens: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities in the rounding of given tokens (N,) from latents (N, D): (N,)."""
+        parts = [
+            self.output_projection(latents.type_as(self.output_projection.weight))
+            .float()
+            .log_softmax(-1)
+            .gather(1, own[:, None])[:, 0]
+            for own, latents in zip(tokens.split(ROUNDING_CHUNK), z.split(ROUNDING_CHUNK))
+        ]
+        return torch.cat(parts)
+
     def likeliest(self, z: torch.Tensor) -> torch.Tensor:
         """The most likely token of each latent (N, D), int64 (N,), without probabilities."""
         chunks = z.type_as(self.output_projection.weight).split(ROUNDING_CHUNK)

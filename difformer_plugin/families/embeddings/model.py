@@ -53,6 +53,7 @@ class Difformer(DiffusionModel):
     criterion = "difformer_loss"
     objective = DifformerLoss
     diffuses_embeddings = True
+    scores_targets = True
     reads = frozenset(
         {"decoding_noise_schedule", "decoding_rescaling_factor", "decoding_vp_rf", "clamping"}
     )
@@ -130,7 +131,7 @@ class Difformer(DiffusionModel):
     @torch.no_grad()
     def prepare_training(self, task: Any) -> None:
         """Choose F, where it is left to us."""
-        self.rescaling.begin(self.denoiser.table())
+        self.rescaling.begin(self.denoiser.table(), "embeddings" in self.initialised)
 
     @torch.no_grad()
     def set_num_updates(self, num_updates: int) -> None:
@@ -199,6 +200,18 @@ class Difformer(DiffusionModel):
     ) -> torch.Tensor:
         """The tokens of `guess` alone, (N,), in the precision of the conditions."""
         return self.denoiser_in(conditions.dtype).likeliest(z_0_hat)
+
+    def corrupt(self, tokens: torch.Tensor, time: float, noise: torch.Tensor) -> torch.Tensor:
+        """z_t (N, D) of tokens (N,), with the F of training (Eq. 3)."""
+        step = torch.tensor([int(time * len(self.process))], device=tokens.device)
+        z_0 = self.denoiser.embed(tokens).float()
+        return self.process.q_sample(z_0[None], step, noise[None])[0]
+
+    def log_probs(
+        self, tokens: torch.Tensor, z: torch.Tensor, z_0_hat: torch.Tensor
+    ) -> torch.Tensor:
+        """Log-probabilities (N,) of tokens in the rounding of z_0-hat."""
+        return self.denoiser.log_probs(tokens, z_0_hat)
 
     def complete(self, state: dict[str, Any]) -> dict[str, Any]:
         """A state dict of an older version, with this F."""

@@ -8,7 +8,13 @@ import torch
 from fairseq.models import register_model
 
 from difformer_plugin.diffusion.categorical.draft import Draft
-from difformer_plugin.diffusion.categorical.samplers.base import RATIOS, Logits, TokenSampler
+from difformer_plugin.diffusion.categorical.samplers.base import (
+    DISTRIBUTION,
+    RATIOS,
+    Logits,
+    TokenSampler,
+    iter_logits,
+)
 from difformer_plugin.diffusion.categorical.times import decoding_times, training_times
 from difformer_plugin.diffusion.sampler import SAMPLERS
 from difformer_plugin.families.base import DiffusionModel, register_architectures
@@ -54,6 +60,7 @@ class DiscreteDiffusion(TokenDiffusionModel):
         self.title = f"{self.title} (--process {cfg.process} --objective {cfg.objective})"
         self.diffusion_steps = num_steps_or_none(cfg)
         self.reads_logits_as = OBJECTIVES[cfg.objective].reads_logits_as
+        self.scores_targets = self.reads_logits_as == DISTRIBUTION
 
     def forward(
         self,
@@ -114,6 +121,23 @@ class DiscreteDiffusion(TokenDiffusionModel):
         if self.reads_logits_as == RATIOS and not self.chain.kind.has_mask:
             return z
         return super().filled(z, prediction, logits)
+
+    def corrupt(self, tokens: torch.Tensor, time: float, noise: torch.Tensor) -> Draft:
+        """x_t of tokens (N,); the frame stays."""
+        here = (tokens >= self.vocabulary.first_type).nonzero()[:, 0]
+        t = torch.full((len(here),), time, dtype=torch.float64, device=tokens.device)
+        x_t = self.process.corrupt(tokens[here] - self.vocabulary.first_type, t, noise[here])
+        x_t = tokens.index_copy(0, here, x_t + self.vocabulary.first_type)
+        return Draft(x_t, torch.zeros(len(x_t), device=x_t.device))
+
+    def log_probs(self, tokens: torch.Tensor, z: Draft, prediction: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (N,) of tokens; 0 for the frame, and for what a mask does not hide."""
+        found, first_type = z.log_probs.clone(), self.vocabulary.first_type
+        masks_only = self.chain.kind.has_mask
+        for here, own in iter_logits(z, prediction, self.vocabulary, self.logits, masks_only):
+            types = tokens[here, None] - first_type
+            found[here] = own.log_softmax(-1).gather(1, types)[:, 0]
+        return found
 
 
 register_architectures("discrete_diffusion", ARCHITECTURES)
