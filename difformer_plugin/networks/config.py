@@ -6,6 +6,7 @@ from typing import Any, Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II, DictConfig, OmegaConf
 
+from difformer_plugin.checkpoints.warm_start import PARTS, parse_parts
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag, option
 
@@ -71,6 +72,21 @@ class NetworkConfig(FairseqDataclass):
     embed_norm_before_proj: bool = option(
         False,
         "apply --embed-norm to the embeddings z_0, not after the projection to the model dimension",
+    )
+    # initial weights
+    init_from_teacher: Optional[str] = option(
+        None,
+        "start training from the weights of this checkpoint: a Transformer of fairseq's, or a "
+        "diffusion model, with the same dictionaries",
+    )
+    init_parts: str = option(
+        ",".join(PARTS),
+        "the parts that --init-from-teacher takes, separated by commas: the encoder's layers, the "
+        "embedding tables (the output projection included), the decoder's layers",
+    )
+    freeze_encoder_updates: int = option(
+        0,
+        "do not change the layers that come from the teacher's encoder in this many first updates",
     )
     # self-conditioning
     self_cond: bool = option(
@@ -167,8 +183,25 @@ def check_network(cfg: Any) -> None:
             raise UserError(
                 f"{flag(name)} has no effect without {flag(needed)}: give both or neither"
             )
+    check_warm_start(cfg)
     if cfg.freeze_embeddings and not (cfg.encoder_embed_path or cfg.decoder_embed_path):
         raise UserError(
             "--freeze-embeddings would freeze random embeddings: give pre-trained ones with "
             "--encoder-embed-path and --decoder-embed-path"
+        )
+
+
+def check_warm_start(cfg: Any) -> None:
+    """Raise a UserError if options of the initial weights are wrong or have no effect."""
+    parts = parse_parts(cfg.init_parts)
+    if cfg.init_from_teacher is None and parts != PARTS:
+        raise UserError("--init-parts has no effect without --init-from-teacher: give both")
+    if cfg.freeze_encoder_updates < 0:
+        raise UserError(
+            f"--freeze-encoder-updates must be at least 0, not {cfg.freeze_encoder_updates}"
+        )
+    if cfg.freeze_encoder_updates and (cfg.init_from_teacher is None or "encoder" not in parts):
+        raise UserError(
+            "--freeze-encoder-updates would freeze a random encoder: take it from a teacher with "
+            "--init-from-teacher and --init-parts"
         )

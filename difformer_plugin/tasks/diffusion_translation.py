@@ -22,7 +22,7 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.families import registered  # noqa: F401  (with --user-dir, this registers)
 from difformer_plugin.families.contract import FAMILIES, Family, is_diffusion_model
 from difformer_plugin.options import flag, option
-from difformer_plugin.tasks import eval_bleu, loading
+from difformer_plugin.tasks import eval_bleu, loading, warm_start
 
 fairseq_patches.install()
 
@@ -37,6 +37,10 @@ class DiffusionTranslationConfig(DecodingOptions, TranslationConfig):
         "are left at their defaults",
     )
     seed: int = II("common.seed")
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    continue_once: Optional[str] = II("checkpoint.continue_once")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
 
 
 @register_task("diffusion_translation", dataclass=DiffusionTranslationConfig)
@@ -51,6 +55,8 @@ class DiffusionTranslationTask(TranslationTask):
         model_cfg: the configuration of the model.
         model_objective: the class of its criterion.
         sequence_generator: decodes for --eval-bleu; None until it is needed.
+        encoder_freeze: keeps the encoder of a new model as it is for the first updates; None
+            unless --freeze-encoder-updates says so.
     """
 
     cfg: DiffusionTranslationConfig
@@ -61,6 +67,7 @@ class DiffusionTranslationTask(TranslationTask):
         self.model_cfg: Any = None
         self.model_objective: type | None = None
         self.sequence_generator: DiffusionGenerator | None = None
+        self.encoder_freeze: warm_start.EncoderFreeze | None = None
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "DiffusionTranslationTask":
@@ -147,6 +154,9 @@ class DiffusionTranslationTask(TranslationTask):
         self.criterion, self.model_cfg = model.criterion, model.cfg
         self.model_objective = model.objective
         if not from_checkpoint:
+            model.initialised = warm_start.begin(model, self)
+            if updates := model.cfg.freeze_encoder_updates:
+                self.encoder_freeze = warm_start.EncoderFreeze(model, updates)
             model.prepare_training(self)
             if self.cfg.eval_bleu:
                 self._prepare_eval_bleu(model)
@@ -162,6 +172,31 @@ class DiffusionTranslationTask(TranslationTask):
                 f"--criterion {cfg._name} does not fit this model: use --criterion {self.criterion}"
             )
         return super().build_criterion(cfg, from_checkpoint)
+
+    # Training
+
+    def train_step(
+        self,
+        sample: Any,
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        *rest: Any,
+        **more: Any,
+    ) -> Any:
+        """fairseq's forward and backward pass; a frozen encoder gets no gradients."""
+        result = super().train_step(sample, model, criterion, optimizer, update_num, *rest, **more)
+        if self.encoder_freeze is not None:
+            self.encoder_freeze.drop_gradients(update_num)
+        return result
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """fairseq's optimizer step; a frozen encoder stays as it is."""
+        if self.encoder_freeze is None:
+            return super().optimizer_step(optimizer, model, update_num)
+        with self.encoder_freeze.held(optimizer, update_num):
+            return super().optimizer_step(optimizer, model, update_num)
 
     # Validation
 

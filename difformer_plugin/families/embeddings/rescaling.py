@@ -109,19 +109,35 @@ class Rescaling(nn.Module):
         generator = seeded(embeddings.device, seed)
         return table_scores(embeddings, *coefficients, SAMPLES, generator).mean().item()
 
-    def begin(self, embeddings: torch.Tensor) -> None:
+    def begin(self, embeddings: torch.Tensor, trained: bool = False) -> None:
         """Start training: choose F if it is `auto`, and log it.
 
         Args:
             embeddings: the initial embedding table, (V, D).
+            trained: whether it is a teacher's. F is then chosen by its own score.
+        Raises:
+            UserError: no F brings the degeneration score down to --max-dgs.
         """
+        sigma = embeddings.square().mean().sqrt().item()
+        if trained and self._given is None:
+            with translated():
+                factor, _ = search_factor(
+                    lambda factor: self.score(embeddings, factor), self.cfg.max_dgs
+                )
+            self._set(self._bounded(factor) if self.follows else factor)
+            self._logged = self.factor
+            logger.info(
+                f"rescaling factor {self.factor:g}: degeneration score "
+                f"{self.score(embeddings):.3f} of the teacher's {self.vocab_size} embeddings, "
+                f"sigma_e = {sigma:.2g}"
+            )
+            return
         self._logged = self.factor
         text = (
             f"rescaling factor {self.factor:g}: degeneration score "
             f"{self._expected_score(self.factor):.3f} for {self.vocab_size} normal embeddings of "
             f"dimension {self.cfg.latent_dim}, sigma_e = 1"
         )
-        sigma = embeddings.square().mean().sqrt().item()
         if abs(sigma - 1) > SIGMA_TOLERANCE:
             text += (
                 f"; these embeddings start with sigma_e = {sigma:.2g} and a score of "
