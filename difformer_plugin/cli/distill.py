@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from difformer_plugin.cli import add_post_process, register_quietly
+from difformer_plugin.cli import add_post_process, distill_self, register_quietly
 from difformer_plugin.distillation.settings import BEST_BLEU, LIKELIEST, Settings, parse_shard
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
@@ -78,7 +78,12 @@ def add_parser(subparsers: Any) -> None:
         metavar="SHARE",
         help="append this share (0 to 1) of the raw pairs, except dropped ones; default: 0",
     )
-    add("--seed", type=int, default=1, help="seed for drawing raw pairs; default: 1")
+    add(
+        "--seed",
+        type=int,
+        default=1,
+        help="seed for drawing the pairs to append and, with --self, the noise; default: 1",
+    )
     add_post_process(add)
     precision = parser.add_mutually_exclusive_group()
     half = {"dest": "precision", "action": "store_const"}
@@ -86,9 +91,9 @@ def add_parser(subparsers: Any) -> None:
     precision.add_argument("--bf16", const="bf16", help="decode in bfloat16", **half)
     add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     add("--json", action="store_true", help="print the summary as a JSON object")
-    names = [
-        field.name for field in fields(Settings) if field.name not in ("data", "out", "shards")
-    ]
+    distill_self.add_arguments(parser)
+    left_out = ("data", "out", "shards", "own")
+    names = [field.name for field in fields(Settings) if field.name not in left_out]
     parser.set_defaults(run=run, defaults={name: parser.get_default(name) for name in names})
 
 
@@ -117,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
 
 def check_merge(args: argparse.Namespace) -> None:
     """Refuse options that have no effect on merging."""
+    if given := distill_self.given(args):
+        raise UserError(f"{given[0]} does not go with --merge: the shards were made with it")
     for name, default in args.defaults.items():
         if vars(args)[name] != default:
             option = "--fp16 or --bf16" if name == "precision" else flag(name)
@@ -142,7 +149,8 @@ def check_settings(args: argparse.Namespace, out: Path) -> Settings:
         raise UserError(f"--add-raw must be between 0 and 1, not {args.add_raw}")
     if not 0 <= args.seed < 2**32:
         raise UserError(f"--seed must be between 0 and 2**32 - 1, not {args.seed}")
+    own = distill_self.check(args)
     shard, shards = parse_shard(args.shard)
     values = {name: vars(args)[name] for name in args.defaults}
     given = {"data": Path(args.data[0]), "teacher": args.teacher.split(":"), "out": out}
-    return Settings(**values | given | {"shard": shard, "shards": shards})
+    return Settings(**values | given | {"shard": shard, "shards": shards, "own": own})

@@ -8,8 +8,8 @@ from sacrebleu.metrics import BLEU
 from difformer_plugin.distillation.failures import failure
 from difformer_plugin.distillation.settings import BEST_BLEU, LIKELIEST
 
-# Sums of sentence BLEU are kept in integers, in this unit: so shards add up to the same bytes.
-BLEU_UNIT = 1e-6
+# Sums of scores are kept in integers, in this unit: so shards add up to the same bytes.
+SCORE_UNIT = 1e-6
 
 Tokens = list[int]
 Words = Callable[[Tokens, bool], str]  # (target tokens, whether to escape <unk>) -> words
@@ -29,7 +29,7 @@ class Choice(NamedTuple):
     counts: dict[str, int]
 
 
-Choose = Callable[[Sequence[Tokens], Tokens, Tokens, int | None, Words], Choice]
+ChooseOne = Callable[[Sequence[Tokens], Tokens, Tokens, int | None, Words], Choice]
 
 _metric = BLEU(tokenize="none", effective_order=True)
 
@@ -41,6 +41,11 @@ def sentence_bleu(output: str, reference: str) -> float:
     the output are omitted, as sacrebleu does by default for sentences.
     """
     return _metric.sentence_score(output, [reference]).score
+
+
+def units(score: float) -> int:
+    """A score in whole SCORE_UNITs."""
+    return round(score / SCORE_UNIT)
 
 
 def likeliest(
@@ -77,12 +82,12 @@ def best_bleu(
     best = max(good, key=scores.__getitem__, default=0)  # `max` returns the first of equals
     counts = {
         "changed": int(hypotheses[best] != hypotheses[0]),
-        "likeliest_bleu": round(scores[0] / BLEU_UNIT),
-        "chosen_bleu": round(scores[best] / BLEU_UNIT),
+        "likeliest_bleu": units(scores[0]),
+        "chosen_bleu": units(scores[best]),
     }
     if not good:
         return likeliest(hypotheses, source, target, limit, words)._replace(counts=counts)
     return Choice(hypotheses[best], None, counts)
 
 
-CHOOSERS: dict[str, Choose] = {LIKELIEST: likeliest, BEST_BLEU: best_bleu}
+CHOOSERS: dict[str, ChooseOne] = {LIKELIEST: likeliest, BEST_BLEU: best_bleu}

@@ -11,21 +11,19 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU
 
-from difformer_plugin.distillation.choice import Choose, Words
+from difformer_plugin.distillation.choice import Choice, Words
 from difformer_plugin.distillation.tally import Tally, tally_of_record
 from difformer_plugin.storage.journal import Journal
 
-Hypotheses = list[list[int]]  # of one sentence, the best first, without BOS and EOS
-Translate = Callable[[list[int]], list[tuple[Hypotheses, int | None]]]
+Choose = Callable[[list[int]], list[Choice]]  # from sentence numbers to their new targets
 
 
 def decode(
     journal: Journal,
     batches: Mapping[int, list[int]],
-    translate: Translate,
-    pairs: Callable[[int], list[list[int]]],
-    words: Words,
     choose: Choose,
+    reference: Callable[[int], list[int]],
+    words: Words,
     observe: Callable[[Tally, bool], None],
 ) -> None:
     """Translate the batches that the journal does not have yet, and append each when it is done.
@@ -33,10 +31,9 @@ def decode(
     Args:
         journal: with a header.
         batches: batch number -> sentence numbers.
-        translate: as `Teacher.translate`.
-        pairs: from a sentence number to its source and raw target, without BOS and EOS.
+        choose: translates a batch and chooses the new targets.
+        reference: from a sentence number to its raw target, without BOS and EOS.
         words: from (target tokens, whether to escape <unk>) to text with subwords joined.
-        choose: picks the output of a sentence among the teacher's hypotheses.
         observe: called with the tally of each batch, and whether the journal had it already.
     """
     done = set()
@@ -45,7 +42,7 @@ def decode(
         observe(tally_of_record(record), True)
     for number, sentences in batches.items():
         if number not in done:
-            record = _decode_batch(number, sentences, translate, pairs, words, choose)
+            record = _decode_batch(number, sentences, choose, reference, words)
             journal.append(record)
             observe(tally_of_record(record), False)
 
@@ -53,25 +50,23 @@ def decode(
 def _decode_batch(
     number: int,
     sentences: list[int],
-    translate: Translate,
-    pairs: Callable[[int], list[list[int]]],
-    words: Words,
     choose: Choose,
+    reference: Callable[[int], list[int]],
+    words: Words,
 ) -> dict[str, Any]:
     """Translate a batch; the record holds all that the later choice of targets needs."""
     started = time.perf_counter()
-    translations = translate(sentences)
+    choices = choose(sentences)
     seconds = time.perf_counter() - started
-    choices, texts, counts = [], [], Counter()
-    for sentence, (hypotheses, limit) in zip(sentences, translations, strict=True):
-        source, target = pairs(sentence)
-        choice = choose(hypotheses, source, target, limit, words)
-        choices.append(choice)
+    counts: Counter = Counter()
+    for choice in choices:
         counts.update(choice.counts)
-        texts.append((words(choice.output, False), words(target, True)))
-    outputs, references = zip(*texts)
+    outputs = [words(choice.output, False) for choice in choices]
+    references = [words(reference(sentence), True) for sentence in sentences]
     score = BLEU(tokenize="none", force=True).corpus_score(outputs, [references])
-    failed = {i: choice.failure for i, choice in zip(sentences, choices) if choice.failure}
+    failed = {
+        i: choice.failure for i, choice in zip(sentences, choices, strict=True) if choice.failure
+    }
     return {
         "batch": number,
         "sentences": sentences,

@@ -17,6 +17,27 @@ CHOICES = ("on_failure", "add_raw", "seed")  # they apply after decoding
 
 
 @dataclass(frozen=True)
+class OwnSettings:
+    """What `--self` adds: a model whose candidates compete with the present targets.
+
+    Attributes:
+        model: checkpoint of the diffusion model.
+        raw: data-bin with the raw targets.
+        bleu_weight: what a sentence BLEU of 1 counts beside the teacher's mean log-probability.
+        mix: share of present pairs to append, 0 to 1.
+        decoding: options of decoding that were given, name -> value.
+        decoding_settings: file with more of them, or None.
+    """
+
+    model: str
+    raw: Path
+    bleu_weight: float
+    mix: float
+    decoding: dict[str, Any]
+    decoding_settings: str | None
+
+
+@dataclass(frozen=True)
 class Settings:
     """What to distil; the fields are the options of `difformer distill`.
 
@@ -37,6 +58,7 @@ class Settings:
         seed: of the draw of raw pairs.
         precision: None (float32), "fp16" or "bf16".
         cpu: use the CPU even if there is a GPU.
+        own: for self-distillation; `data` then has the present targets.
     """
 
     data: Path
@@ -58,6 +80,7 @@ class Settings:
     seed: int
     precision: str | None
     cpu: bool
+    own: OwnSettings | None = None
 
     def search(self) -> dict[str, Any]:
         """Fields of fairseq's GenerationConfig."""
@@ -86,6 +109,8 @@ _ADDED = {"--choose": LIKELIEST}  # options that came after FORMAT, and their de
 _DIFFERENT = {
     "data": "other data",
     "teacher": "another teacher",
+    "model": "another --self model",
+    "raw": "other raw targets",
     "format": "another version of this command",
 }
 

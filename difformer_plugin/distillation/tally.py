@@ -14,7 +14,7 @@ class Tally:
     """Sums over the decoded sentences.
 
     Attributes:
-        sentences: sentences given to the teacher.
+        sentences: sentences that were translated.
         tokens: tokens of the chosen hypotheses, EOS included.
         seconds: time spent on decoding.
         bleu: statistics of corpus BLEU against the raw targets: 4 matches, 4 totals, 2 lengths.
@@ -22,7 +22,7 @@ class Tally:
         choice: sums of what the choice among hypotheses counts (distillation/choice.py).
         replaced: failures that were replaced by the next hypothesis.
         dropped: failures whose pair was removed.
-        raw: raw pairs that were added.
+        raw: raw or, with `--self`, present pairs that were appended.
         pairs: pairs written in all.
     """
 

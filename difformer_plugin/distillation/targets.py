@@ -10,7 +10,6 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.storage.journal import Journal
 
 ABSENT, OUTPUT, RAW, DROPPED = range(4)  # kinds of targets; absent: in another shard
-_OUTCOMES = {OUTPUT: "next hypothesis", RAW: "raw", DROPPED: "dropped"}  # of failures
 
 
 class Targets:
@@ -74,21 +73,26 @@ class Targets:
         return self._tokens[self._start[sentence] : self._end[sentence]]
 
     def report(
-        self, source_text: Callable[[int], str], output_text: Callable[[Sequence[int]], str]
+        self,
+        source_text: Callable[[int], str],
+        output_text: Callable[[Sequence[int]], str],
+        kept: str = "raw",
     ) -> Iterator[str]:
         """Yield the lines of the report of failures, without the heading.
 
         Args:
             source_text: from a sentence number to its source as text.
             output_text: from target tokens to text.
+            kept: what a target that stays is called.
         """
+        outcomes = {OUTPUT: "next hypothesis", RAW: kept, DROPPED: "dropped"}
         for sentence, cause, kind, output in self.failures:
             texts = source_text(sentence), output_text(output)
-            yield "\t".join([str(sentence), cause, _OUTCOMES[kind], *texts]) + "\n"
+            yield "\t".join([str(sentence), cause, outcomes[kind], *texts]) + "\n"
 
 
-def draw_raw_pairs(lines: int, share: float, seed: int) -> np.ndarray:
-    """Which pairs of the split are added raw, (lines,) booleans; the same for every shard.
+def draw_pairs(lines: int, share: float, seed: int) -> np.ndarray:
+    """Which pairs of the split are appended, (lines,) booleans; the same for every shard.
 
     Args:
         lines: number of sentences of the split.

@@ -1,5 +1,7 @@
 """A teacher without a model, for the tests of distillation."""
 
+from difformer_plugin.distillation.choice import likeliest
+
 
 def pairs(sentence):
     """Source and raw target."""
@@ -13,6 +15,18 @@ def hypotheses(i):
 
 def translate(sentences):
     return [(hypotheses(i), 40) for i in sentences]
+
+
+def choose(sentences, one=likeliest):
+    """The choice for each sentence of a batch."""
+    return [
+        one(found, *pairs(i), limit, words)
+        for i, (found, limit) in zip(sentences, translate(sentences))
+    ]
+
+
+def reference(sentence):
+    return pairs(sentence)[1]
 
 
 def words(tokens, is_reference):

@@ -6,7 +6,7 @@ import random
 import pytest
 from sacrebleu import sentence_bleu as reference_bleu
 
-from difformer_plugin.distillation.choice import BLEU_UNIT, best_bleu, likeliest
+from difformer_plugin.distillation.choice import SCORE_UNIT, best_bleu, likeliest
 from difformer_plugin.distillation.failures import CUT_OFF, EMPTY, failure
 
 TYPES = 4  # so few that hypotheses are often equally good
@@ -38,7 +38,7 @@ def test_best_bleu_is_the_first_of_the_best_usable_hypotheses():
         hypotheses, source, target, limit = draw(chance)
         usable = [h for h in hypotheses if failure(h, source, target, limit) is None]
         choice = best_bleu(hypotheses, source, target, limit, words)
-        first = round(bleu(hypotheses[0], target) / BLEU_UNIT)
+        first = round(bleu(hypotheses[0], target) / SCORE_UNIT)
         assert choice.counts["likeliest_bleu"] == first
         if not usable:
             seen["unusable"] += 1
@@ -53,7 +53,7 @@ def test_best_bleu_is_the_first_of_the_best_usable_hypotheses():
         seen["first fails"] += usable[0] is not hypotheses[0]
         assert choice.output == best and choice.failure is None
         assert choice.counts["changed"] == (best != hypotheses[0])
-        assert choice.counts["chosen_bleu"] == round(max(scores) / BLEU_UNIT)
+        assert choice.counts["chosen_bleu"] == round(max(scores) / SCORE_UNIT)
     assert min(seen.values()) > 10, seen
 
 

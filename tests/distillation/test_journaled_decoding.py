@@ -8,10 +8,9 @@ import time
 
 import numpy as np
 import pytest
-from fake_teacher import hypotheses, pairs, translate, words
+from fake_teacher import choose, hypotheses, reference, words
 from sacrebleu.metrics import BLEU
 
-from difformer_plugin.distillation.choice import likeliest
 from difformer_plugin.distillation.failures import EMPTY
 from difformer_plugin.distillation.journaled_decoding import decode
 from difformer_plugin.distillation.plan import make_plan
@@ -33,7 +32,7 @@ def run(path, lengths, calls=None, seconds=0.0):
         with open(calls, "ab") as file:
             file.write(b".")
         time.sleep(seconds)
-        return translate(sentences)
+        return choose(sentences)
 
     def add(batch, _):
         tally.add(vars(batch))
@@ -43,8 +42,8 @@ def run(path, lengths, calls=None, seconds=0.0):
         if journal.header is None:
             journal.begin({})
         batches = make_plan(lengths, {}, 40, 4).batches
-        teacher = slow if calls else translate
-        decode(journal, batches, teacher, pairs, words, likeliest, add)
+        teacher = slow if calls else choose
+        decode(journal, batches, teacher, reference, words, add)
         records = list(journal.records())
     return records, tally
 
@@ -78,7 +77,7 @@ def test_the_tally_is_that_of_all_sentences_at_once(lengths, tmp_path):
     records, tally = run(tmp_path / "journal", lengths)
     best = [hypotheses(i)[0] for i in range(LINES)]
     outputs = [words(tokens, False) for tokens in best]
-    references = [words(pairs(i)[1], True) for i in range(LINES)]
+    references = [words(reference(i), True) for i in range(LINES)]
     expected = BLEU(tokenize="none", force=True).corpus_score(outputs, [references])
     assert 10 < expected.score < 90
     assert tally.score().score == pytest.approx(expected.score, rel=1e-12)

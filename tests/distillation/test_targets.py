@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from fake_teacher import hypotheses, pairs, translate, words
+from fake_teacher import choose, hypotheses, reference, words
 
-from difformer_plugin.distillation.choice import likeliest
 from difformer_plugin.distillation.failures import EMPTY, LONG_SOURCE, NO_SOURCE
 from difformer_plugin.distillation.journaled_decoding import decode
 from difformer_plugin.distillation.plan import make_plan
-from difformer_plugin.distillation.targets import DROPPED, OUTPUT, RAW, Targets, draw_raw_pairs
+from difformer_plugin.distillation.targets import DROPPED, OUTPUT, RAW, Targets, draw_pairs
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.journal import Journal
 
@@ -20,7 +19,7 @@ def test_failures_are_kept_dropped_or_replaced(tmp_path, on_failure):
     work = make_plan(lengths, causes, 40, 4)
     with Journal(tmp_path / "journal") as journal:
         journal.begin({})
-        decode(journal, work.batches, translate, pairs, words, likeliest, lambda *unused: None)
+        decode(journal, work.batches, choose, reference, words, lambda *unused: None)
         targets = Targets(work, journal, on_failure)
     failed, replaceable = {0, 4, 10, 11, 20}, {0, 20}
     assert [(i, cause) for i, cause, _, _ in targets.failures] == [
@@ -50,16 +49,14 @@ def test_a_missing_sentence_is_an_error(tmp_path):
     work = make_plan(np.full(8, 5), {}, 40, 4)
     with Journal(tmp_path / "journal") as journal:
         journal.begin({})
-        decode(
-            journal, {0: work.batches[0]}, translate, pairs, words, likeliest, lambda *unused: None
-        )
+        decode(journal, {0: work.batches[0]}, choose, reference, words, lambda *unused: None)
         with pytest.raises(UserError, match="lacks sentences"):
             Targets(work, journal, "keep")
 
 
 def test_raw_pairs_are_drawn_by_sentence():
-    assert draw_raw_pairs(1000, 1.0, 1).all() and not draw_raw_pairs(1000, 0.0, 1).any()
-    some, more = draw_raw_pairs(10000, 0.3, 1), draw_raw_pairs(10000, 0.6, 1)
+    assert draw_pairs(1000, 1.0, 1).all() and not draw_pairs(1000, 0.0, 1).any()
+    some, more = draw_pairs(10000, 0.3, 1), draw_pairs(10000, 0.6, 1)
     assert abs(some.mean() - 0.3) < 5 * (0.3 * 0.7 / 10000) ** 0.5
     assert not (some & ~more).any()  # a greater share only adds pairs
-    assert (some != draw_raw_pairs(10000, 0.3, 2)).any()
+    assert (some != draw_pairs(10000, 0.3, 2)).any()
