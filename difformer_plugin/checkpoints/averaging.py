@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from difformer_plugin.checkpoints.ema import ema_weights
 from difformer_plugin.checkpoints.fingerprint import KEY as DICTIONARIES
 from difformer_plugin.checkpoints.loading import load_weights_only
 from difformer_plugin.errors import UserError
@@ -128,6 +129,7 @@ def choose_best(
 def average(
     chosen: list[Checkpoint],
     progress: Callable[[list[Checkpoint]], Iterable[Checkpoint]] = iter,
+    use_ema: bool = False,
 ) -> dict[str, Any]:
     """Average checkpoints into one that fairseq can load, without an optimiser's state.
 
@@ -137,19 +139,22 @@ def average(
     Args:
         chosen: at least one; the sum and one checkpoint at a time are in memory.
         progress: wraps the iteration over them, as tqdm does.
+        use_ema: average the moving averages that --store-ema keeps, not the weights themselves.
     Raises:
-        UserError: they are of different models, or one has weights that are NaN.
+        UserError: they are of different models, or one has weights that are NaN or, with
+            `use_ema`, no moving average.
     """
     latest = max(chosen, key=lambda checkpoint: checkpoint.updates)
     result = load_weights_only(latest.path, memory_map=True)
-    template = result["model"]
+    weights_of = ema_weights if use_ema else _own_weights
+    template = weights_of(result, latest.path)
     sums = {
         name: torch.zeros_like(tensor, dtype=torch.float64)
         for name, tensor in template.items()
         if torch.is_tensor(tensor) and tensor.is_floating_point() and not name.endswith(EXTRA_STATE)
     }
     for checkpoint in progress(chosen):
-        state = load_weights_only(checkpoint.path, memory_map=True)["model"]
+        state = weights_of(load_weights_only(checkpoint.path, memory_map=True), checkpoint.path)
         check_same_model(state, template, checkpoint.path, latest.path)
         for name in sums:
             if torch.isnan(state[name]).any():
@@ -174,6 +179,11 @@ def average(
             ],
         },
     }
+
+
+def _own_weights(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The state dict of the model that was trained."""
+    return checkpoint["model"]
 
 
 def _means(sums: dict[str, torch.Tensor], template: dict[str, Any], number: int) -> dict[str, Any]:

@@ -28,6 +28,12 @@ def add_parser(subparsers: Any) -> None:
         help="average the N best by the --best-checkpoint-metric of the training run",
     )
     which.add_argument("--last", type=int, metavar="N", help="average the N with the most updates")
+    add(
+        "--use-ema",
+        action="store_true",
+        help="take the exponential moving average of --store-ema from each checkpoint in place of "
+        "the weights; with --last 1 it becomes a checkpoint of its own",
+    )
     parser.set_defaults(run=run)
 
 
@@ -49,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
     found = averaging.list_checkpoints(args.folder)
     choose = averaging.choose_newest if args.best is None else averaging.choose_best
     chosen = choose(found, number, args.folder)
-    mean = averaging.average(chosen, lambda each: tqdm(each, "average", leave=False, disable=None))
+    mean = averaging.average(
+        chosen, lambda each: tqdm(each, "average", leave=False, disable=None), args.use_ema
+    )
     save_atomically(mean, args.out)
     for checkpoint in chosen:
         print(checkpoint)

@@ -10,11 +10,12 @@ from difformer_plugin.fairseq_patches import (
     atomic_saving,
     cpu_distributed,
     cpu_precision,
+    ema_loading,
     error_lines,
     safe_loading,
 )
 
-PATCHES = (safe_loading, atomic_saving, cpu_precision, cpu_distributed, error_lines)
+PATCHES = (safe_loading, atomic_saving, cpu_precision, cpu_distributed, ema_loading, error_lines)
 
 
 @cache

@@ -23,6 +23,7 @@ from difformer_plugin.families import registered  # noqa: F401  (with --user-dir
 from difformer_plugin.families.contract import FAMILIES, Family, is_diffusion_model
 from difformer_plugin.options import flag, option
 from difformer_plugin.tasks import eval_bleu, loading, warm_start
+from difformer_plugin.tasks.source_check import SourceCheck, log_source_gain
 
 fairseq_patches.install()
 
@@ -35,6 +36,11 @@ class DiffusionTranslationConfig(DecodingOptions, TranslationConfig):
         None,
         "TOML file of decoding options, as written by difformer tune; it applies to options that "
         "are left at their defaults",
+    )
+    use_ema: bool = option(
+        False,
+        "use the exponential moving average of the weights that --store-ema keeps: in decoding, "
+        "and in training for validation",
     )
     seed: int = II("common.seed")
     save_dir: str = II("checkpoint.save_dir")
@@ -55,6 +61,8 @@ class DiffusionTranslationTask(TranslationTask):
         model_cfg: the configuration of the model.
         model_objective: the class of its criterion.
         sequence_generator: decodes for --eval-bleu; None until it is needed.
+        uses_ema: whether to validate and decode with averaged weights.
+        source_check: warns of a model that does not read its source.
         encoder_freeze: keeps the encoder of a new model as it is for the first updates; None
             unless --freeze-encoder-updates says so.
     """
@@ -67,6 +75,8 @@ class DiffusionTranslationTask(TranslationTask):
         self.model_cfg: Any = None
         self.model_objective: type | None = None
         self.sequence_generator: DiffusionGenerator | None = None
+        self.uses_ema: bool = cfg.use_ema  # the trainer then passes `ema_model` to the steps
+        self.source_check = SourceCheck()
         self.encoder_freeze: warm_start.EncoderFreeze | None = None
 
     @classmethod
@@ -183,9 +193,17 @@ class DiffusionTranslationTask(TranslationTask):
         optimizer: Any,
         update_num: int,
         *rest: Any,
+        ema_model: Any = None,
         **more: Any,
     ) -> Any:
-        """fairseq's forward and backward pass; a frozen encoder gets no gradients."""
+        """fairseq's forward and backward pass; a frozen encoder gets no gradients.
+
+        Raises:
+            UserError: averaged weights are to be validated, but not kept.
+        """
+        if self.uses_ema and ema_model is None:
+            raise UserError("--use-ema has no effect in training without --store-ema: give both")
+        self.source_check.update(update_num, optimizer.get_lr())
         result = super().train_step(sample, model, criterion, optimizer, update_num, *rest, **more)
         if self.encoder_freeze is not None:
             self.encoder_freeze.drop_gradients(update_num)
@@ -200,15 +218,29 @@ class DiffusionTranslationTask(TranslationTask):
 
     # Validation
 
-    def valid_step(self, sample: Any, model: Any, criterion: Any) -> tuple[Any, Any, Any]:
-        """fairseq's validation step.
+    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
+        """Called before each validation."""
+        super().begin_valid_epoch(epoch, model)
+        self.source_check.begin_validation()
+
+    def valid_step(
+        self, sample: Any, model: Any, criterion: Any, ema_model: Any = None
+    ) -> tuple[Any, Any, Any]:
+        """fairseq's validation step, of the averaged model if there is one.
 
         For a model from a checkpoint, --eval-bleu is prepared here and not in `build_model`, since
         most commands that load a checkpoint do not validate.
         """
+        validated = model if ema_model is None else ema_model
         if self.cfg.eval_bleu and self.sequence_generator is None:
-            self._prepare_eval_bleu(model)
-        return super().valid_step(sample, model, criterion)
+            self._prepare_eval_bleu(validated)
+        loss, size, logged = super().valid_step(sample, validated, criterion)
+        logged |= self.source_check.measure(sample, model, criterion)
+        return loss, size, logged
+
+    def post_validate(self, model: Any, stats: Any, meters: Any) -> None:
+        """Called after each validation of a training."""
+        self.source_check.end_validation(meters)
 
     def _prepare_eval_bleu(self, model: Any) -> None:
         """Build the detokeniser and the generator of --eval-bleu, which fairseq's task reads."""
@@ -217,8 +249,9 @@ class DiffusionTranslationTask(TranslationTask):
         self.sequence_generator = self.build_generator([model], options)
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
-        """Log what fairseq logs, and a BLEU of 0 if all translations were empty."""
+        """Log what fairseq logs, what the source gives, and a BLEU of 0 if all are empty."""
         super().reduce_metrics(logging_outputs, criterion)
+        log_source_gain(logging_outputs)
         eval_bleu.log_empty_translations(logging_outputs)
 
     # Decoding

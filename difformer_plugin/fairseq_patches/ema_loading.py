@@ -1,0 +1,45 @@
+"""A task whose `cfg.use_ema` is set gets the averaged weights of --store-ema from a checkpoint.
+
+Fault: `fairseq-train --store-ema` stores an exponential moving average of the weights in every
+checkpoint, but no command of fairseq's decodes with it.
+
+Patch: `load_model_ensemble_and_task`, through which every command loads models, replaces the
+weights of our models by the average if the task says so.
+
+Other tasks: nothing changes, nor do models of other kinds, such as a teacher in the same ensemble.
+
+Drop it: when fairseq can load the average by an option.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from fairseq import checkpoint_utils
+
+from difformer_plugin.checkpoints.ema import load_ema
+from difformer_plugin.families.contract import is_diffusion_model
+
+
+def _with_ema(original: Callable) -> Callable:
+    @wraps(original)
+    def load_model_ensemble_and_task(
+        filenames: list[str], arg_overrides: Any = None, *args: Any, **kwargs: Any
+    ) -> tuple[Any, Any, Any]:
+        models, cfg, task = original(filenames, arg_overrides, *args, **kwargs)
+        # a checkpoint that is older than the option does not pass it on to its task
+        asked = {"use_ema": getattr(task.cfg, "use_ema", False), **(arg_overrides or {})}
+        if asked["use_ema"]:
+            for path, model in zip(filenames, models):
+                if is_diffusion_model(model):
+                    load_ema(model, path)
+        return models, cfg, task
+
+    return load_model_ensemble_and_task
+
+
+def install() -> None:
+    """Replace `checkpoint_utils.load_model_ensemble_and_task`."""
+    checkpoint_utils.load_model_ensemble_and_task = _with_ema(
+        checkpoint_utils.load_model_ensemble_and_task
+    )
