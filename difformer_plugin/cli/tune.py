@@ -1,4 +1,7 @@
-"""`difformer tune`: the fastest settings of decoding within a given loss of BLEU."""
+"""`difformer tune`: the fastest settings of decoding within a given loss of BLEU.
+
+With --fit-rerank: the weights of rerankers that choose best among candidates.
+"""
 
 import math
 from argparse import BooleanOptionalAction, Namespace
@@ -9,6 +12,16 @@ from difformer_plugin.cli import add_post_process, register_quietly
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
 
+# Options of the search for speed, which --fit-rerank does not read.
+SEARCH_DEFAULTS: dict[str, Any] = {
+    "max_loss": 0.2,
+    "max_trials": 80,
+    "minutes": None,
+    "repeats": 3,
+    "precisions": None,
+    "plot": None,
+}
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
@@ -18,17 +31,23 @@ def add_parser(subparsers: Any) -> None:
         description="Decode a validation set with different settings, starting from slow but good "
         "reference settings, and write the fastest that lose at most --max-loss BLEU to a file "
         "for --decoding-settings. An interrupted search resumes when the same command is given "
-        "again.",
+        "again. With --fit-rerank it draws the candidates of the reference settings once, and "
+        "writes these settings with the weights of rerankers that choose best among them.",
     )
     add = parser.add_argument
     add("data", metavar="DATA-BIN", help="from fairseq-preprocess")
     add("--path", required=True, metavar="FILES", help="checkpoint; with --ppl-mbr FILE:TEACHER")
     add("--out", required=True, type=Path, metavar="FILE", help="write the settings to it, as TOML")
+    add(
+        "--fit-rerank",
+        metavar="NAMES",
+        help="fit the weights of these rerankers, as mbr,length,likelihood, instead of searching",
+    )
     add("--gen-subset", default="valid", metavar="SPLIT", help="default: valid")
     add(
         "--max-loss",
         type=float,
-        default=0.2,
+        default=SEARCH_DEFAULTS["max_loss"],
         metavar="BLEU",
         help="BLEU that may be lost against the reference settings; default: 0.2",
     )
@@ -49,12 +68,18 @@ def add_parser(subparsers: Any) -> None:
     add(
         "--max-trials",
         type=int,
-        default=80,
+        default=SEARCH_DEFAULTS["max_trials"],
         metavar="N",
         help="maximum number of measurements; default: 80",
     )
     add("--minutes", type=float, metavar="M", help="maximum minutes of decoding in the search")
-    add("--repeats", type=int, default=3, help="repetitions of the final timing; default: 3")
+    add(
+        "--repeats",
+        type=int,
+        default=SEARCH_DEFAULTS["repeats"],
+        metavar="N",
+        help="repetitions of the final timing; default: 3",
+    )
     add("--seed", type=int, default=1, help="seed of the noise; default: 1")
     add_post_process(add)
     add("--plot", type=Path, metavar="FILE", help="also plot BLEU by speed, to .png, .svg or .pdf")
@@ -87,6 +112,12 @@ def run(args: Namespace) -> int:
     """Search, write the settings, and print the Pareto front."""
     check(args)
     register_quietly()
+    if args.fit_rerank is not None:
+        from difformer_plugin.tuning.report import render_weights
+        from difformer_plugin.tuning.rerank import tune_rerank
+
+        print(render_weights(args, tune_rerank(args)))
+        return 0
     from difformer_plugin.tuning.report import render
     from difformer_plugin.tuning.tune import tune
 
@@ -96,6 +127,8 @@ def run(args: Namespace) -> int:
 
 def check(args: Namespace) -> None:
     """Raise a UserError for values out of range and for names of files that cannot be written."""
+    if args.fit_rerank is not None:
+        check_fit(args)
     for name in ("sentences", "batch_size", "max_trials", "repeats"):
         value = vars(args)[name]
         if value is not None and value < 1:
@@ -114,3 +147,15 @@ def check(args: Namespace) -> None:
         path = vars(args)[name]
         if path and path.is_dir():
             raise UserError(f"--{name} {path} is a folder: name a file")
+
+
+def check_fit(args: Namespace) -> None:
+    """Raise a UserError for options that do nothing beside --fit-rerank, or contradict it."""
+    for name, default in SEARCH_DEFAULTS.items():
+        if vars(args)[name] != default:
+            raise UserError(
+                f"{flag(name)} belongs to the search for speed: leave it out with --fit-rerank"
+            )
+    for name in ("bleu_mbr", "ppl_mbr"):
+        if vars(args)[name]:
+            raise UserError(f"--fit-rerank chooses instead of {flag(name)}: leave that out")

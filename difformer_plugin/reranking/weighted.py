@@ -10,9 +10,11 @@ from difformer_plugin.reranking import registered  # noqa: F401
 from difformer_plugin.reranking.reranker import RERANKERS, UNITS, Batch, Reranker, Scores
 
 
-def parse_weights(text: str) -> dict[str, float]:
+def parse_weights(text: str, option: str = "--rerank") -> dict[str, float]:
     """Weights by the rerankers' names, from `NAME=WEIGHT,...`.
 
+    Args:
+        option: what messages call it.
     Raises:
         UserError: it is not of this form, or names what is no reranker.
     """
@@ -21,18 +23,18 @@ def parse_weights(text: str) -> dict[str, float]:
         name, equals, weight = part.strip().partition("=")
         if name not in RERANKERS:
             raise UserError(
-                f"--rerank {text}: no such reranker as '{name}'; there are {', '.join(RERANKERS)}"
+                f"{option} {text}: no such reranker as '{name}'; there are {', '.join(RERANKERS)}"
             )
         if name in weights:
-            raise UserError(f"--rerank {text}: {name} is there twice; leave one out")
+            raise UserError(f"{option} {text}: {name} is there twice; leave one out")
         try:
             weights[name] = float(weight) if equals else 1.0
         except ValueError:
             raise UserError(
-                f"--rerank {text}: the weight of {name} must be a number, not '{weight}'"
+                f"{option} {text}: the weight of {name} must be a number, not '{weight}'"
             ) from None
         if not abs(weights[name]) < float("inf"):
-            raise UserError(f"--rerank {text}: the weight of {name} must be finite, not {weight}")
+            raise UserError(f"{option} {text}: the weight of {name} must be finite, not {weight}")
     return weights
 
 

@@ -1,4 +1,4 @@
-"""The report of `difformer tune`: a table, a plot, and the comments of its settings file."""
+"""The reports of `difformer tune`: tables, a plot, and the comments of its settings file."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -51,6 +51,45 @@ def render(args: Namespace, result: dict[str, Any]) -> str:
     if chosen is reference:
         lines.insert(-3, "nothing faster was found: allow a greater --max-loss or more trials")
     return "\n".join(lines)
+
+
+def weights_comments(args: Namespace, result: dict[str, Any]) -> list[str]:
+    """The comments at the head of a settings file with fitted weights of rerankers."""
+    return [
+        f"rerank was fitted by difformer tune {result['version']} --fit-rerank {args.fit_rerank}",
+        f"data: {result['sentences']:,} sentences of {args.gen_subset} of {args.data}",
+        f"model: {args.path}",
+        *_weights_summary(result),
+        f"BLEU: {result['signature']}, on the tokenised text of the data",
+    ]
+
+
+def render_weights(args: Namespace, result: dict[str, Any]) -> str:
+    """BLEU of each reranker alone and of their weighted sum, as a table."""
+    rows = [*result["alone"].items(), ("oracle", result["oracle"])]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(
+        [
+            *(f"{name:{width}} {bleu:6.2f}" for name, bleu in rows),
+            *_weights_summary(result),
+            f"{result['sentences']:,} sentences of {args.gen_subset}, BLEU {result['signature']}",
+            f"written to {args.out}; {args.out}.candidates keeps all candidates and scores: other "
+            "--fit-rerank reuse them",
+        ]
+    )
+
+
+def _weights_summary(result):
+    fitted, (low, high) = result["fitted"], result["gain_interval"]
+    lines = [
+        f"fitted: {fitted['rerank']}, BLEU {fitted['bleu']:.2f}; {result['cross_validated']:.2f} "
+        f"cross-validated ({result['folds']} folds)",
+        f"cross-validated gain over the best reranker alone: 95 % interval of the paired bootstrap "
+        f"{low:+.2f} to {high:+.2f}",
+    ]
+    if result["rerank"] != fitted["rerank"]:
+        lines.append(f"the fit gains nothing on other sentences: chosen is {result['rerank']}")
+    return lines
 
 
 def plot(path: Path, args: Namespace, result: dict[str, Any]) -> None:

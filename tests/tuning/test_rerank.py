@@ -1,0 +1,160 @@
+"""Fitting the weights of rerankers: what is drawn, kept, refused, chosen and written."""
+
+from argparse import Namespace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from test_minimum_error import toy
+
+from difformer_plugin.cli.tune import SEARCH_DEFAULTS, check
+from difformer_plugin.decoding.generator import DiffusionGenerator
+from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.errors import UserError
+from difformer_plugin.reranking.reranker import RERANKERS
+from difformer_plugin.storage.journal import Journal
+from difformer_plugin.tuning import rerank
+from difformer_plugin.tuning.drawn import DrawnCandidates, bleu_statistics
+from difformer_plugin.tuning.minimum_error import bleu_of_choice
+from difformer_plugin.tuning.report import render_weights, weights_comments
+from difformer_plugin.tuning.trials import bleu
+
+OPTIONS = DecodingOptions(
+    decoding_steps=3, length_beam_size=2, noise_beam_size=2, rerank="mbr,length"
+)
+
+
+@pytest.fixture
+def drawing(build, teacher, task, sentences, tmp_path):
+    """A function that draws two batches, and counts what is drawn and scored."""
+    models = [build(pred_length_offset=True), teacher]
+    batches = [
+        {
+            "id": torch.arange(len(lengths)),
+            "net_input": {"src_tokens": sentences(lengths)},
+            "target": sentences(lengths, side="target"),
+        }
+        for lengths in ([4, 6], [5])
+    ]
+
+    def draw(journal, *names):
+        generator = DiffusionGenerator(task.target_dictionary, OPTIONS, 1)
+        calls = []
+
+        def counted(name, function):
+            def call(*args):
+                calls.append(name)
+                return function(*args)
+
+            return call
+
+        generator.draw = counted("draw", generator.draw)
+        rerankers = {}
+        for name in names:
+            kind = RERANKERS[name](OPTIONS, task.target_dictionary)
+            rerankers[name] = SimpleNamespace(name=name, scores=counted(name, kind.scores))
+        drawn = DrawnCandidates(generator, models, batches, rerankers, journal)
+        return SimpleNamespace(drawn=drawn, calls=calls, batches=batches, models=models)
+
+    with Journal(tmp_path / "journal") as journal:
+        journal.begin({})
+        draw.journal = journal
+        yield draw
+
+
+def test_candidates_are_drawn_once_and_scored_once_by_each_reranker(drawing):
+    first = drawing(drawing.journal, "mbr", "length")
+    assert first.calls == ["draw", "mbr", "length"] * 2
+    again = drawing(drawing.journal, "mbr", "length", "likelihood")
+    assert again.calls == ["likelihood"] * 2
+    assert again.drawn.tokens() == first.drawn.tokens()
+    scores = again.drawn.scores()
+    assert scores.shape == (3, 4, 3)
+    assert np.array_equal(scores[..., :2], first.drawn.scores())
+
+
+def test_choice_by_kept_scores_is_the_generators(drawing, task):
+    """The first hypothesis of `generate` with these weights."""
+    own = drawing(drawing.journal, "mbr", "length", "likelihood", "teacher", "own")
+    weights = np.array([1, 0.3, 0.2, 0.5, -0.1])
+    text = "mbr=1,length=0.3,likelihood=0.2,teacher=0.5,own=-0.1"
+    options = DecodingOptions(decoding_steps=3, length_beam_size=2, noise_beam_size=2, rerank=text)
+    generator = DiffusionGenerator(task.target_dictionary, options, 1)
+    expected = [
+        hypotheses[0]["tokens"].tolist()
+        for batch in own.batches
+        for hypotheses in generator.generate(own.models, batch)
+    ]
+    best = (own.drawn.scores() @ weights).argmax(1)
+    assert [t[i] for t, i in zip(own.drawn.tokens(), best)] == expected
+
+
+def test_statistics_are_those_of_the_text(task):
+    dictionary = task.target_dictionary
+    target = torch.tensor([0, 5, 6, 8, 9, 11, 2, 1])
+    tokens = [[[0, 5, 6, 8, 9, 11, 2], [0, 5, 6, 12, 2]]]
+    found = bleu_statistics(dictionary, tokens, [target], "@@ ")
+    assert found.shape == (1, 2, 10)
+    assert bleu(found[0, 0]) == pytest.approx(100) and bleu(found[0, 1]) < 60
+
+
+def test_the_fit_is_written_where_it_wins_on_other_sentences():
+    scores, statistics = toy(60, 6, seed=1)
+    result = rerank.fitted(["mbr", "own"], scores, statistics)
+    weights = np.array(
+        [float(part.split("=")[1]) for part in result["fitted"]["rerank"].split(",")]
+    )
+    assert result["fitted"]["bleu"] == pytest.approx(bleu_of_choice(scores, statistics, weights))
+    assert result["oracle"] >= result["fitted"]["bleu"] >= max(result["alone"].values()) - 1e-9
+    low, high = result["gain_interval"]
+    assert low < result["cross_validated"] - max(result["alone"].values()) < high
+
+
+def test_the_best_alone_is_written_where_the_fit_gains_nothing(monkeypatch):
+    scores, statistics = toy(30, 4, seed=5)
+    monkeypatch.setattr(
+        rerank, "cross_validated_choice", lambda scores, statistics: scores[..., 1].argmin(1)
+    )
+    result = rerank.fitted(["mbr", "own"], scores, statistics)
+    best = max(result["alone"], key=result["alone"].get)
+    assert result["rerank"] == f"{best}=1" and result["bleu"] == result["alone"][best]
+    args = Namespace(
+        out="a.toml", gen_subset="valid", data="bin", path="m.pt", fit_rerank="mbr,own"
+    )
+    result |= {"sentences": 30, "version": "0"}
+    table = render_weights(args, result)
+    assert "the fit gains nothing on other sentences" in table and "oracle" in table
+    assert all("\n" not in line for line in weights_comments(args, result))
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ("mbr", "give at least two"),
+        ("mbr,teach", "--fit-rerank mbr,teach: no such reranker as 'teach'"),
+        ("mbr=1,length", "give names without weights"),
+    ],
+)
+def test_names_that_cannot_be(given, said):
+    with pytest.raises(UserError, match=said) as error:
+        rerank.parse_names(given)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_that_leave_nothing_to_choose_from():
+    names = ["mbr", "length"]
+    options = rerank.candidate_options({"bleu_mbr": True, "decoding_steps": 5}, names, True)
+    assert (options.rerank, options.bleu_mbr, options.decoding_steps) == ("mbr,length", False, 5)
+    with pytest.raises(UserError, match="raise --length-beam-size or --noise-beam-size"):
+        rerank.candidate_options({"length_beam_size": 1, "noise_beam_size": 1}, names, True)
+    with pytest.raises(UserError, match="leave race_after and race_keep out"):
+        rerank.candidate_options({"race_after": 3}, names, True)
+
+
+@pytest.mark.parametrize("name", [*SEARCH_DEFAULTS, "bleu_mbr", "ppl_mbr"])
+def test_options_that_the_fit_does_not_read_are_refused(name):
+    args = Namespace(**SEARCH_DEFAULTS, fit_rerank="mbr,length", bleu_mbr=None, ppl_mbr=None)
+    vars(args)[name] = 1
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')}"):
+        check(args)
