@@ -5,19 +5,16 @@ the same shapes. What the teacher has no counterpart for (the embedding of times
 self-conditioning, the length predictor) keeps its random initial values.
 """
 
-import argparse
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fairseq import checkpoint_utils
 from torch import nn
 
 from difformer_plugin.checkpoints.fingerprint import KEY, check_dictionaries, check_table_sizes
+from difformer_plugin.checkpoints.teacher import SIDES, Teacher
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
 
@@ -48,27 +45,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "no_token_positional_embeddings": False,
         "activation_fn": "relu",
     }
-    for side in ("encoder", "decoder")
+    for side in SIDES
 }
 SETTINGS["encoder"]["layernorm_embedding"] = False
 SETTINGS["embeddings"] = {"no_scale_embedding": False}
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A Transformer to start from.
-
-    Attributes:
-        path: its checkpoint.
-        weights: its state dict, under the names of fairseq's Transformers.
-        settings: the options of its model.
-        fingerprint: a hash of its weights.
-    """
-
-    path: str
-    weights: dict[str, torch.Tensor]
-    settings: dict[str, Any]
-    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -97,41 +77,6 @@ def parse_parts(text: str) -> tuple[str, ...]:
             f"--init-parts {text!r}: give one or more of {', '.join(PARTS)}, separated by commas"
         )
     return tuple(part for part in PARTS if part in named)
-
-
-def load_teacher(path: str | os.PathLike) -> Teacher:
-    """Read a teacher's checkpoint without running code from it.
-
-    Raises:
-        UserError: the file is missing or unreadable, or holds no Transformer.
-    """
-    try:
-        state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
-    except UserError as error:
-        raise UserError(f"--init-from-teacher: {error}") from error
-    weights = {
-        # A diffusion model can be a teacher as well: its denoiser is the decoder.
-        f"decoder.{name.removeprefix('denoiser.')}" if name.startswith("denoiser.") else name: value
-        for name, value in state["model"].items()
-        if torch.is_tensor(value)
-    }
-    if "encoder.layers.0.fc1.weight" not in weights:
-        raise UserError(
-            f"--init-from-teacher {path} is not an encoder-decoder Transformer of fairseq's: "
-            "give one, such as --arch transformer"
-        )
-    model_cfg = state["cfg"]["model"]
-    settings = vars(model_cfg) if isinstance(model_cfg, argparse.Namespace) else dict(model_cfg)
-    return Teacher(str(path), weights, settings, _fingerprint(weights))
-
-
-def _fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
-    """A 48-bit hash of weights, as hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=6)
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].detach().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 @torch.no_grad()
@@ -185,8 +130,11 @@ def _check_dictionaries(model: nn.Module, teacher: Teacher, dictionaries: tuple[
     """Compare fingerprints, where the teacher is a diffusion model, and sizes otherwise."""
     check_table_sizes(teacher.weights, *map(len, dictionaries))
     if KEY in teacher.weights:
-        names = {own: own.replace("denoiser.", "decoder.") for own in TABLES}
-        tables = {o: teacher.weights[t] for o, t in names.items() if t in teacher.weights}
+        tables = {
+            own: teacher.weights[theirs]
+            for own, theirs in TABLES.items()
+            if theirs in teacher.weights
+        }
         check_dictionaries(model, {KEY: teacher.weights[KEY], **tables})
 
 
@@ -219,7 +167,7 @@ def _check_settings(cfg: Any, teacher: Teacher, part: str) -> None:
     ]
     if differences:
         raise UserError(
-            f"{', '.join(differences)}: use the teacher's values, or leave {part} out of "
+            f"{', '.join(differences)}: give the teacher's values, or leave {part} out of "
             "--init-parts"
         )
 
@@ -262,8 +210,8 @@ def _modules(
             if tensor.shape != parameter.shape:
                 raise UserError(
                     f"{name} has shape {tuple(parameter.shape)} here and {tuple(tensor.shape)} in "
-                    f"the teacher{_hint(name, side)}: use the teacher's sizes, or leave {side} out "
-                    "of --init-parts"
+                    f"the teacher{_hint(name, side)}: give the teacher's sizes, or leave {side} "
+                    "out of --init-parts"
                 )
             found[name] = tensor
     _check_nothing_is_left(own, teacher, side)

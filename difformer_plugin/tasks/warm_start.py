@@ -12,6 +12,7 @@ from torch import nn
 
 from difformer_plugin.checkpoints import warm_start
 from difformer_plugin.checkpoints.loading import load_weights_only
+from difformer_plugin.checkpoints.teacher import load_teacher
 from difformer_plugin.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def begin(model: Any, task: Any) -> tuple[str, ...]:
             task.state.merge_state_dict({STATE: earlier[STATE]})
         return ()
     parts = warm_start.parse_parts(model.cfg.init_parts)
-    teacher = warm_start.load_teacher(path)
+    teacher = load_teacher(path)
     dictionaries = task.source_dictionary, task.target_dictionary
     initialised = warm_start.initialise(model, teacher, parts, dictionaries)
     logger.info(f"initialised from {path} (weights {teacher.fingerprint}): {initialised}")
