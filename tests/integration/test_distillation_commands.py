@@ -1,32 +1,18 @@
 """`difformer distill` with tiny teachers, as a user runs it."""
 
-import json
 import os
-import random
 import re
 import shutil
-import signal
-import time
 import weakref
 
-import child
 import numpy as np
 import pytest
 import torch
 from conftest import train_teacher
+from distillation import contents, failures, run_with_kills, side
 from fairseq.data import Dictionary
-from fairseq.data.data_utils import load_indexed_dataset
-from harness import (
-    OPTIMISER,
-    SENTENCES,
-    SERVER,
-    TASK,
-    binarise,
-    error_line,
-    lines,
-    run,
-    succeed,
-)
+from harness import OPTIMISER, SENTENCES, TASK, binarise, error_line, lines, run, succeed
+from sacrebleu import sentence_bleu
 
 import difformer_plugin
 from difformer_plugin.cli.main import main
@@ -66,26 +52,6 @@ def distil(corpus, drilled_teacher):
 def distilled(distil, tmp_path_factory):
     """The training set, distilled in one run."""
     return distil(tmp_path_factory.mktemp("distilled"))
-
-
-def side(folder, language, split="train"):
-    """The tokens of each line of a split."""
-    data = load_indexed_dataset(str(folder / f"{split}.de-en.{language}"))
-    return [tokens.tolist() for tokens in data]
-
-
-def failures(folder):
-    """Sentence -> cause, outcome, source and output."""
-    rows = [line.split("\t") for line in lines(folder / "distilled.failures.tsv")[1:]]
-    return {int(row[0]): row[1:] for row in rows}
-
-
-def contents(folder):
-    """The bytes of every file, and the manifest without wall times."""
-    found = {path.name: path.read_bytes() for path in folder.iterdir()}
-    manifest = json.loads(found.pop("distilled.json"))
-    manifest["tally"].pop("seconds")
-    return found, manifest
 
 
 def test_outputs_are_those_of_fairseq_generate(corpus, drilled_teacher, distilled, tmp_path):
@@ -137,6 +103,12 @@ def test_finished_work_is_not_repeated(distilled, distil, tmp_path):
     before = contents(tmp_path / "distilled")
     _, printed = distil(tmp_path)
     assert "nothing to do" in printed and "BLEU" in printed
+    manifest = tmp_path / "distilled" / "distilled.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace('  "--choose": "likeliest",\n', ""))  # from before --choose
+    assert manifest.read_text() != text
+    assert "nothing to do" in distil(tmp_path)[1]
+    manifest.write_text(text)
     assert contents(tmp_path / "distilled") == before
 
 
@@ -211,38 +183,51 @@ def test_replaced_failures(corpus, drilled_teacher, distil, tmp_path):
     assert replaced and f"{replaced} with the next hypothesis" in printed
 
 
+def test_best_bleu_takes_the_nearest_hypothesis(corpus, drilled_teacher, distil, tmp_path):
+    """Of all hypotheses of fairseq-generate --nbest that are no failures."""
+    out, printed = distil(tmp_path, *TEST, "--choose", "best-bleu")
+    outcome = succeed(
+        tmp_path,
+        *("fairseq-generate", corpus.joined, "--path", drilled_teacher, "--nbest", 5),
+        *("--beam", 5, *SEARCH, "--required-batch-size-multiple", 1, "--cpu"),
+        *("--user-dir", TASK[3], "--batch-size", 50),
+    )
+    candidates = {}
+    for sentence, text in outcome.lines("H"):
+        candidates.setdefault(sentence, []).append(text)
+    sources, targets = (lines(corpus.text / f"test.{language}") for language in ("de", "en"))
+    dictionary, found = Dictionary.load(str(out / "dict.en.txt")), side(out, "en", "test")
+    changed, before, after = 0, 0.0, 0.0
+    for i, (source, target) in enumerate(zip(sources, targets)):
+        bleu = {
+            text: sentence_bleu(remove_bpe(text), [remove_bpe(target)], tokenize="none").score
+            for text in candidates[i]
+        }
+        good = [
+            text
+            for text in candidates[i]
+            if failure(text.split(), source.split(), target.split(), 12) is None
+        ]
+        best = max(good, key=bleu.__getitem__, default=candidates[i][0])
+        assert dictionary.string(found[i]) == (best if good else target)
+        assert (i in failures(out)) == (not good)
+        changed += best != candidates[i][0]
+        before, after = before + bleu[candidates[i][0]], after + bleu[best]
+    assert SENTENCES / 10 < changed < SENTENCES
+    line = f"{changed} lines changed from the likeliest hypothesis; mean sentence BLEU "
+    assert f"{line}{before / SENTENCES:.2f} before, {after / SENTENCES:.2f} after" in printed
+    assert '"--choose": "best-bleu"' in (out / "distilled.json").read_text()
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(15, marks=pytest.mark.slow)])
 def test_kills_do_not_change_the_result(corpus, drilled_teacher, distilled, tmp_path, kills):
     """Each kill comes a random moment after some batch was decoded, and loses one batch at most."""
-    out, calls, chance = tmp_path / "distilled", tmp_path / "calls", random.Random(kills)
-    calls.touch()
+    out = tmp_path / "distilled"
     command = ["difformer", "distill", corpus.joined, "--teacher", drilled_teacher, "--out", out]
-    command = [str(part) for part in [*command, *SEARCH, *BATCHES]]
-
-    def start():
-        streams = str(tmp_path / "out"), str(tmp_path / "err")
-        environment = {"CALLS": str(calls), "CUDA_VISIBLE_DEVICES": ""}
-        args = ("counted_distill", "main", command, *streams, None, environment)
-        process = SERVER.Process(target=child.call, args=args)
-        process.start()
-        return process
-
-    for _ in range(kills):
-        process, before = start(), calls.stat().st_size
-        while calls.stat().st_size < before + 2 and process.is_alive():
-            time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.03))
-        assert process.is_alive(), "it had finished: use smaller batches"
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert not out.exists()
-    process = start()
-    process.join()
-    assert process.exitcode == 0, (tmp_path / "err").read_text()
+    decoded = run_with_kills(tmp_path, [*command, *SEARCH, *BATCHES], out, kills)
     assert contents(out) == contents(distilled[0])
-    assert not (tmp_path / "distilled.unfinished").exists()
     batches = TRAINING // 4
-    assert batches <= calls.stat().st_size <= batches + kills
+    assert batches <= decoded <= batches + kills
 
 
 def test_sources_that_the_teacher_cannot_translate(corpus, drilled_teacher, tmp_path):
@@ -385,6 +370,7 @@ def test_bad_input_is_refused(corpus, drilled_teacher, other_teacher, distilled,
         (["--max-len-b", "0"], "--max-len-b"),
         (["--lenpen", "inf"], "--lenpen"),
         (["--seed", "-1"], "--seed"),
+        (["--choose", "best-bleu", "--beam", "1"], "--beam of at least 2"),
         (["--merge"], "--teacher does not go with --merge"),
     ],
 )
