@@ -1,40 +1,45 @@
 """Which part of the distance to a teacher is due to lengths, and which to choosing a candidate?
 
     python benchmarks/distance.py DATA-BIN CHECKPOINT --ref REFERENCE.en [--teacher TEACHER]
-        [--beams 7 3] [--steps 20] [--early-stopping 5] [--sentences N]
+        [--rerank mbr=1,length=0.1 ...] [--beams 7 3] [--steps 20] [--early-stopping 5]
+        [--sentences N]
 
 The b1 x b2 candidates of each sentence are drawn once. A table shows the BLEU (sacreBLEU,
-detokenised) of several ways to choose from the whole beam and from parts of it, which are its first
-lengths with their first noises. The ways are MBR with BLEU, the model's own score, the teacher's
-perplexity, and an oracle that takes the candidate with the best sentence BLEU against the
-reference; it is nearly an upper bound of choosing (not exactly, since BLEU is not a mean over
-sentences). A second table has the same with the reference's lengths, and the last lines tell how
-often the likeliest length is the reference's.
+detokenised) of what each reranker chooses from the whole beam and from parts of it, which are its
+first lengths with their first noises: each reranker alone, the weighted sums of --rerank, and an
+oracle that takes the candidate with the best sentence BLEU against the reference; it is nearly an
+upper bound of choosing (not exactly, since BLEU is not a mean over sentences). A second table has
+the same with the reference's lengths, and the last lines tell how often the likeliest length is the
+reference's.
 """
 
 import argparse
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from common import BPE, batches, candidate_lengths, load, spread_by_length
+from common import BPE, batches, load, spread_by_length
 from fairseq.tasks import FairseqTask
 
 from difformer_plugin.bench.reference_lengths import ReferenceLengthPredictor, ReferenceLengths
-from difformer_plugin.decoding import engine
 from difformer_plugin.decoding.candidates import FRAME
+from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.decoding.text import to_text
-from difformer_plugin.diffusion.noise import sentence_keys
+from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.metrics import sacre_bleu
 from difformer_plugin.evaluation.moses import MosesText
-from difformer_plugin.families.contract import Family
+from difformer_plugin.reranking.mbr import MinimumBayesRisk
 from difformer_plugin.reranking.ngram_bleu import mbr_scores
-from difformer_plugin.reranking.teacher import candidate_log_probs
+from difformer_plugin.reranking.reranker import RERANKERS, UNITS, Batch
+from difformer_plugin.reranking.weighted import parse_weights
 
 SEED = 1
+MBR = MinimumBayesRisk.name  # its scores depend on the other candidates
+WEIGHTED = ("mbr=1,length=0.1", "mbr=1,teacher=0.5,length=0.1")  # as far as there is a teacher
 
 
 class Beam(NamedTuple):
@@ -42,8 +47,7 @@ class Beam(NamedTuple):
 
     number: int  # of the sentence in the split
     texts: list[str]
-    own_scores: list[float]
-    teacher_scores: list[float]
+    scores: dict[str, list[float]]  # by reranker, all but MBR
 
 
 class Scorer:
@@ -66,32 +70,32 @@ class Scorer:
         return self._sentence.sentence_score(text, [self.references[number]]).score
 
     def by_choice(
-        self, beams: list[Beam], noise_beam: int, lengths: int, noises: int
+        self, beams: list[Beam], part: Sequence[int], choosers: Sequence[str]
     ) -> list[float]:
-        """BLEU of each way to choose: MBR, own score, teacher, and oracle.
+        """BLEU of each way to choose, and of the oracle.
 
         Args:
-            noise_beam: b2 of the beams.
-            lengths: how many of the first lengths to choose from.
-            noises: how many of the first noises of each to choose from.
+            part: which candidates of each sentence there are to choose from.
+            choosers: values of --rerank.
         """
-        part = [i * noise_beam + j for i in range(lengths) for j in range(noises)]
         texts = [[beam.texts[i] for i in part] for beam in beams]
-        scores = [
-            mbr_scores(texts),
-            [[beam.own_scores[i] for i in part] for beam in beams],
-            [[beam.teacher_scores[i] for i in part] for beam in beams],
-            [
-                [self.sentence_bleu(text, beam.number) for text in own]
-                for beam, own in zip(beams, texts)
-            ],
+        scores = {MBR: np.array(mbr_scores(texts))}
+        for name in beams[0].scores:
+            scores[name] = np.array([[beam.scores[name][i] for i in part] for beam in beams])
+        sums = [
+            np.sum([w * UNITS[name] * scores[name] for name, w in parse_weights(text).items()], 0)
+            for text in choosers
+        ]
+        oracle = [
+            [self.sentence_bleu(text, beam.number) for text in own]
+            for beam, own in zip(beams, texts)
         ]
         expected = [[self.references[beam.number] for beam in beams]]
         return [
             self.corpus.corpus_score(
                 [self.detokenise(own[int(np.argmax(s))]) for own, s in zip(texts, of_all)], expected
             ).score
-            for of_all in scores
+            for of_all in [*sums, oracle]
         ]
 
 
@@ -100,20 +104,16 @@ class Drawing:
 
     Args:
         args: of the command.
-        model: the diffusion model.
-        teacher: an autoregressive model, or None.
+        models: the diffusion model and, if there is one, the teacher.
         numbers: of the sentences.
+    Attributes:
+        names: the rerankers that these models can be used with, MBR among them.
     """
 
     def __init__(
-        self,
-        args: argparse.Namespace,
-        model: Family,
-        teacher: torch.nn.Module | None,
-        task: FairseqTask,
-        numbers: np.ndarray,
+        self, args: argparse.Namespace, models: list[Any], task: FairseqTask, numbers: np.ndarray
     ):
-        self.args, self.model, self.teacher, self.task = args, model, teacher, task
+        self.args, self.models, self.task = args, models, task
         self.dataset, self.numbers = task.dataset(args.subset), numbers
         dictionary = task.target_dictionary
         frame = [dictionary.bos(), dictionary.eos(), dictionary.pad()]
@@ -122,42 +122,70 @@ class Drawing:
             for i in range(len(self.dataset))
         ]
         self.references = ReferenceLengths(torch.tensor(self.num_tokens))
+        made = {name: kind(DecodingOptions(), dictionary) for name, kind in RERANKERS.items()}
+        self.rerankers = {name: made[name] for name in made if self._fits(made[name])}
+        self.names = list(self.rerankers)
+
+    def _fits(self, reranker: Any) -> bool:
+        """Whether a reranker can be used with these models."""
+        try:
+            reranker.check(self.models)
+        except UserError:
+            return False
+        return True
 
     @torch.inference_mode()
     def draw(self, lengths: int, noises: int) -> list[Beam]:
-        """The candidates of all sentences."""
+        """The candidates of all sentences, and their scores."""
         options = DecodingOptions(
-            decoding_steps=self.args.steps, decoding_early_stopping=self.args.early_stopping
+            decoding_steps=self.args.steps,
+            decoding_early_stopping=self.args.early_stopping,
+            length_beam_size=lengths,
+            noise_beam_size=noises,
         )
-        dictionary, beams, size = self.task.target_dictionary, [], lengths * noises
+        dictionary, beams = self.task.target_dictionary, []
+        generator = DiffusionGenerator(dictionary, options, SEED)
         for batch in batches(self.dataset, self.numbers, self.args.batch_size):
             source = batch["net_input"]["src_tokens"]
             self.references.select(batch["id"])
-            memory = self.model.encoder(source)
-            all_lengths = candidate_lengths(self.model, memory, (lengths, noises))
-            keys = sentence_keys(source, dictionary.pad(), SEED)
-            drawn = engine.decode(self.model, options, memory, all_lengths, keys)
-            drawn = [drawn[i : i + size] for i in range(0, len(drawn), size)]
-            own = [[c.log_probs.mean().item() for c in candidates] for candidates in drawn]
-            by_teacher = own
-            if self.teacher is not None:
-                tokens = [[c.tokens for c in candidates] for candidates in drawn]
-                by_teacher = candidate_log_probs(self.teacher, source, tokens, dictionary)
-            texts = [[to_text(dictionary, c.tokens, BPE) for c in own] for own in drawn]
-            beams += map(Beam, batch["id"].tolist(), texts, own, by_teacher)
+            memory, drawn = generator.draw(self.models, source)
+            whole = Batch(self.models, source, memory, drawn)
+            scores = {
+                name: own.scores(whole) for name, own in self.rerankers.items() if name != MBR
+            }
+            for s, (number, own) in enumerate(zip(batch["id"].tolist(), drawn)):
+                texts = [to_text(dictionary, c.tokens, BPE) for c in own]
+                beams.append(Beam(number, texts, {name: scores[name][s] for name in scores}))
         return beams
 
     @torch.inference_mode()
     def length_errors(self) -> np.ndarray:
         """The likeliest length of each sentence minus the reference's, in subwords."""
-        predictor, errors = self.model.length_predictor, []
+        model, errors = self.models[0], []
         for i in self.numbers:
             batch = self.dataset.collater([self.dataset[i]])
-            memory = self.model.encoder(batch["net_input"]["src_tokens"])
-            best = predictor(memory).argmax(-1, keepdim=True)
-            length = int(predictor.lengths(memory).gather(1, best))
+            memory = model.encoder(batch["net_input"]["src_tokens"])
+            best = model.length_predictor(memory).argmax(-1, keepdim=True)
+            length = int(model.length_predictor.lengths(memory).gather(1, best))
             errors.append(length - FRAME - self.num_tokens[i])
         return np.array(errors)
+
+
+def choosers(names: Sequence[str], weighted: Sequence[str] | None) -> list[str]:
+    """What the columns of the tables choose by, as values of --rerank.
+
+    Args:
+        names: of the rerankers that the models can be used with.
+        weighted: those that were asked for; None for `WEIGHTED`, as far as the models allow.
+    Raises:
+        SystemExit: one needs a reranker that the models cannot be used with.
+    """
+    sums = list(WEIGHTED if weighted is None else weighted)
+    missing = {text: sorted(set(parse_weights(text)) - set(names)) for text in sums}
+    for text in weighted or ():
+        if missing[text]:
+            raise SystemExit(f"--rerank {text}: {missing[text][0]} cannot be had of these models")
+    return [*names, *(text for text in sums if not missing[text])]
 
 
 def parse_args() -> argparse.Namespace:
@@ -168,6 +196,12 @@ def parse_args() -> argparse.Namespace:
     add("checkpoint", metavar="CHECKPOINT")
     add("--ref", required=True, help="raw references; the suffix names the language")
     add("--teacher", help="an autoregressive model with the same dictionaries")
+    add(
+        "--rerank",
+        nargs="*",
+        metavar="WEIGHTS",
+        help=f"weighted sums, as for fairseq-generate; default: {' '.join(WEIGHTED)}",
+    )
     add("--beams", type=int, nargs=2, default=(7, 3), metavar=("LENGTHS", "NOISES"))
     add("--steps", type=int, default=20, metavar="K")
     add("--early-stopping", type=int, default=5, metavar="E")
@@ -183,7 +217,6 @@ def main() -> None:
     b1, b2 = args.beams
     paths = [path for path in (args.teacher, args.checkpoint) if path]
     (*teachers, model), task = load(args.data, paths, args.subset)
-    teacher = teachers[0] if teachers else None
     scorer, dataset = Scorer(args.ref), task.dataset(args.subset)
     if len(scorer.references) != len(dataset):
         raise SystemExit(
@@ -191,22 +224,29 @@ def main() -> None:
             f"{len(dataset)} sentences"
         )
     numbers = spread_by_length(dataset, args.sentences)
-    drawing = Drawing(args, model, teacher, task, numbers)
+    drawing = Drawing(args, [model, *teachers], task, numbers)
+    columns = choosers(drawing.names, args.rerank)
+    sums = [text for text in columns if text not in RERANKERS]
+    heads = {text: f"sum {number}" for number, text in enumerate(sums, 1)}
 
-    def report(title, beams, parts):
-        print(f"{title:<20}{'MBR':>8}{'own':>8}{'teacher' if teacher else '-':>9}{'oracle':>8}")
+    def report(title, beams, parts, columns):
+        names = [heads.get(text, text) for text in columns]
+        print(f"{title:<20}" + "".join(f"{name:>11}" for name in [*names, "oracle"]))
         for lengths, noises in parts:
-            mbr, own, by_teacher, oracle = scorer.by_choice(beams, b2, lengths, noises)
-            print(
-                f"{lengths:>4} x {noises:<13}{mbr:8.2f}{own:8.2f}"
-                f"{by_teacher if teacher else float('nan'):9.2f}{oracle:8.2f}"
-            )
+            part = [i * b2 + j for i in range(lengths) for j in range(noises)]
+            row = scorer.by_choice(beams, part, columns)
+            print(f"{lengths:>4} x {noises:<13}" + "".join(f"{bleu:11.2f}" for bleu in row))
 
     parts = {(1, 1), (1, b2), (min(3, b1), 1), (b1, 1), (min(5, b1), min(2, b2)), (b1, b2)}
-    report("lengths x noises", drawing.draw(b1, b2), sorted(parts))
+    report("lengths x noises", drawing.draw(b1, b2), sorted(parts), columns)
+    for text in sums:
+        print(f"{heads[text]}: {text}")
     errors = drawing.length_errors()
     model.length_predictor = ReferenceLengthPredictor(drawing.references)
-    report("\nreference's length", drawing.draw(1, b2), [(1, 1), (1, b2)])
+    # Lengths are given there: their probabilities are not the model's.
+    rest = [text for text in columns if "length" not in parse_weights(text)]
+    print()
+    report("reference's length", drawing.draw(1, b2), [(1, 1), (1, b2)], rest)
     print(
         f"\nlikeliest length: the reference's for {(errors == 0).mean():.1%}, within 1 for "
         f"{(abs(errors) <= 1).mean():.1%}, within {b1 // 2} for "

@@ -160,6 +160,42 @@ def test_tune_writes_settings_for_generate(corpus, model, tmp_path):
     assert "settings.toml.journal" in other and "another --seed" in other
 
 
+def test_fitted_weights_are_those_that_generate_uses(corpus, model, teacher, tmp_path):
+    """The settings file makes fairseq-generate choose what was chosen; other names draw nothing."""
+    out = tmp_path / "rerank.toml"
+    paths = f"{model}:{teacher}"
+    command = ["difformer", "tune", corpus.joined, "--path", paths, "--out", out, *TUNE]
+    command += ["--batch-size", 8, "--json", tmp_path / "all.json", "--fit-rerank"]
+    outcome = succeed(tmp_path, *command, "mbr,length,likelihood,teacher")
+    values = tomllib.loads(out.read_text("utf-8"))
+    found = json.loads((tmp_path / "all.json").read_text("utf-8"))
+    assert values["rerank"] == found["rerank"] and "bleu_mbr" not in values
+    assert values["decoding_steps"] == 6 and values["length_beam_size"] == 2
+    assert f"{found['oracle']:.2f}" in outcome.out and found["fitted"]["rerank"] in outcome.out
+    generate = ["fairseq-generate", corpus.joined, *TASK, "--path", paths, "--batch-size", 8]
+    generate += ["--gen-subset", "valid", "--seed", 1, "--decoding-settings", out, "--remove-bpe"]
+    if "teacher" not in values["rerank"]:
+        generate[generate.index(paths)] = model
+    best = succeed(tmp_path, *generate)
+    pairs = zip(sorted(best.translations().items()), sorted(best.lines("T")), strict=True)
+    hypotheses, references = zip(*((hypothesis, ref) for (_, hypothesis), (_, ref) in pairs))
+    score = BLEU(tokenize="none", force=True).corpus_score(hypotheses, [references]).score
+    assert score == pytest.approx(found["bleu"])
+
+    journal = tmp_path / "rerank.toml.candidates"
+    before = journal.read_bytes()
+    again = succeed(tmp_path, *command, "mbr,length,likelihood,teacher")
+    assert again.out == outcome.out and journal.read_bytes() == before
+    command[command.index(paths)] = model
+    succeed(tmp_path, *command, "mbr,length")  # without the teacher, of the same candidates
+    assert journal.read_bytes() == before
+    journal.write_bytes(before[: len(before) // 2])
+    succeed(tmp_path, *command, "mbr,length")
+    assert journal.read_bytes().startswith(before[: len(before) // 4])
+    assert "another --seed" in error_line(run(tmp_path, *command, "mbr,length", "--seed", 2))
+    assert "needs a teacher" in error_line(run(tmp_path, *command, "mbr,teacher"))
+
+
 def test_tune_resumes_after_an_interruption(corpus, model, tmp_path):
     """The journal is cut where a kill might cut it; the whole lines before stay as they were."""
     command = ["difformer", "tune", corpus.joined, "--path", model, *TUNE, *QUICK]
@@ -187,5 +223,7 @@ def test_tune_refuses_wrong_input_in_one_line(corpus, model, teacher, tmp_path):
     assert "--bleu-mbr and --ppl-mbr exclude" in said("--ppl-mbr", "--bleu-mbr")
     assert "needs a teacher" in said("--ppl-mbr")
     assert "nothing.toml: No such file" in said("--decoding-settings", "nothing.toml")
+    assert "--fit-rerank mbr,best: no such reranker as 'best'" in said("--fit-rerank", "mbr,best")
+    assert "--max-loss belongs to" in said("--fit-rerank", "mbr,length", "--max-loss", 1)
     assert "end the name in .png" in said("--plot", "front.txt")
     assert not (tmp_path / "out.toml").exists()
