@@ -3,9 +3,12 @@
 # Each function sets `teacher`, `difformer` and `cmlm` to options of fairseq-train, and
 # `teacher_batch` and `difformer_batch` to the tokens per update on all devices together. Discrete
 # diffusion uses the values for Difformer. `stages` are the default stages of the data set.
+# `fits_teacher` says whether diffusion models can start from the teacher: both need the same sizes
+# and positions. The paper's do not fit, since their embeddings have dimension 128 and their positions
+# are learned.
 learned="--apply-bert-init --encoder-learned-pos --decoder-learned-pos"
 stages="prepare train_teacher distill train average train_cmlm evaluate"
-max_tokens=8192 max_dgs=0.15 evaluation=
+max_tokens=8192 max_dgs=0.15 evaluation= fits_teacher=no
 
 schedule() { # LR WARMUP UPDATES
   echo "--lr $1 --lr-scheduler inverse_sqrt --warmup-updates $2 --max-update $3"
@@ -52,9 +55,9 @@ small() {
   local layers="--encoder-layers 4 --encoder-attention-heads 4
     --decoder-layers 4 --decoder-attention-heads 4"
   local slow="--lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 1000 --max-epoch 30"
-  max_tokens=4096
-  teacher="--arch transformer $layers --encoder-embed-dim 128 --encoder-ffn-embed-dim 256
-    --decoder-embed-dim 128 --decoder-ffn-embed-dim 256 --dropout 0.3 --clip-norm 1.0
+  max_tokens=4096 fits_teacher=yes
+  teacher="--arch transformer $layers --encoder-embed-dim 128 --encoder-ffn-embed-dim 512
+    --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --dropout 0.3 --clip-norm 1.0
     --lr 5e-3 --lr-scheduler inverse_sqrt --warmup-updates 2000 --max-epoch 23"
   teacher_batch=4096
   difformer="--arch difformer --model-dim 128 --latent-dim 128 $layers
@@ -64,15 +67,16 @@ small() {
     --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --dropout 0.1 $slow"
 }
 
-# For small corpora on a GPU: 13 million parameters.
+# For small corpora on a GPU: 14 million parameters.
 medium() {
   local size="--encoder-layers 6 --decoder-layers 6
     --encoder-attention-heads 4 --decoder-attention-heads 4
     --encoder-ffn-embed-dim 1024 --decoder-ffn-embed-dim 1024"
   local dims="--encoder-embed-dim 256 --decoder-embed-dim 256"
+  fits_teacher=yes
   teacher="--arch transformer $size $dims --dropout 0.3 --clip-norm 1.0 $(schedule 2e-3 2000 8000)"
   teacher_batch=8192
-  difformer="--arch difformer --model-dim 256 --latent-dim 128 $size --dropout 0.2
+  difformer="--arch difformer --model-dim 256 --latent-dim 256 $size --dropout 0.2
     $(schedule 1e-3 4000 40000)"
   difformer_batch=8192
   cmlm="$size $dims --dropout 0.2 $(schedule 1e-3 4000 40000)"

@@ -12,6 +12,8 @@
 #   TEACHER_AVERAGE, AVERAGE_BEST, CMLM_AVERAGE
 #              number of checkpoints to average (5)
 #   RESCALING  options of noise rescaling (--rescaling-factor auto and the data set's --max-dgs)
+#   INIT       what Difformer and discrete diffusion start from (--init-from-teacher OUT/teacher.pt
+#              for sizes that fit their teacher's); INIT= starts from random weights
 #   DATA       raw or distilled: which targets to train on (distilled, if `stages` has distill)
 #   GPUS       number of GPUs (all); 0 runs on the CPU
 #   PRECISION  option for the precision, such as --bf16 (--fp16 on GPUs, --cpu without)
@@ -93,6 +95,17 @@ training_data() {
   esac
 }
 
+# Set `init` to the options that start a training from the teacher, if there is one of this size.
+init_options() {
+  init=()
+  if [ -n "${INIT+given}" ]; then
+    init=($INIT)
+  elif [ "$fits_teacher" = yes ] &&
+    { [ -f "$out/teacher.pt" ] || [ "$(training_data)" = "$out/distilled" ]; }; then
+    init=(--init-from-teacher "$out/teacher.pt")
+  fi
+}
+
 prepare() {
   do_it difformer prepare "$recipe" --raw "$raw" --out "$out" \
     --source-lang "$source" --target-lang "$target" ${PREPARE-}
@@ -117,9 +130,11 @@ distill() {
 }
 
 train() {
+  local init
+  init_options
   unless_finished difformer fairseq-train "$(training_data)" \
     --user-dir "$user_dir" --task diffusion_translation \
-    $difformer --share-all-embeddings --noise-schedule sqrt \
+    $difformer ${init[@]+"${init[@]}"} --share-all-embeddings --noise-schedule sqrt \
     ${RESCALING---rescaling-factor auto --max-dgs $max_dgs} \
     --self-cond --rescale-timesteps --embed-norm --embed-norm-affine --pred-length-offset \
     --criterion difformer_loss --label-smoothing 0.1 --length-loss-factor 0.1 \
@@ -172,13 +187,14 @@ family_options() {
 
 # The same size and hyper-parameters as for Difformer.
 train_discrete() {
-  local family own
+  local family own init
+  init_options
   for family in ${FAMILIES-mdlm}; do
     family_options "$family"
     unless_finished "$family" fairseq-train "$(training_data)" \
       --user-dir "$user_dir" --task diffusion_translation \
       ${difformer/--arch difformer/--arch discrete_diffusion} "${own[@]}" \
-      --share-all-embeddings --pred-length-offset --criterion discrete_diffusion_loss \
+      ${init[@]+"${init[@]}"} --share-all-embeddings --pred-length-offset --criterion discrete_diffusion_loss \
       --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 1.0 \
       $(batch "$difformer_batch") $precision --seed 1 \
       --eval-bleu --eval-bleu-remove-bpe --decoding-steps 10 \

@@ -5,8 +5,8 @@
 #
 # RAW holds the files of the data set, train.de.gz and so on; PREPARE=--download fetches them.
 # SOURCE=en TARGET=de reverses the direction; fr and cs are available too. On two cores, preparation
-# takes a minute, the teacher 65 minutes, distillation 7 minutes and Difformer about 2.5 hours.
-# SIZE=medium is a model of 13 million parameters for a GPU (not run yet).
+# takes a minute, the teacher over an hour, distillation 7 minutes and Difformer about 2.5 hours.
+# SIZE=medium is a model of 14 million parameters for a GPU (not run yet).
 #
 # benchmarks/multi30k.md has options for shorter training, an hour on one core each.
 #
