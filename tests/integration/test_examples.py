@@ -159,6 +159,35 @@ def test_cmlm_has_the_positions_and_the_initialisation_of_difformer(name, tmp_pa
     assert train == cmlm == (set() if name == "multi30k" else learned)
 
 
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_diffusion_starts_from_a_teacher_of_the_same_size(size, tmp_path):
+    """Where there is one; INIT= turns it off. The teacher's sizes are those of the model."""
+
+    def options(stage, name="multi30k", out=tmp_path / "o u t", **environment):
+        command, *_ = commands(name, tmp_path, out, stage, SIZE=size, **environment)
+        return dict(zip(command, command[1:]))
+
+    teacher = options("train_teacher", out=made(tmp_path))
+    for stage in ("train", "train_discrete"):
+        model = options(stage)
+        assert model["--init-from-teacher"] == str(tmp_path / "o u t" / "teacher.pt")
+        assert "--init-from-teacher" not in options(stage, INIT="")
+        assert "--init-from-teacher" not in options(stage, DATA="raw")
+        assert options(stage, INIT="--init-from-teacher x")["--init-from-teacher"] == "x"
+        for side in ("encoder", "decoder"):
+            assert model["--model-dim"] == model["--latent-dim"] == teacher[f"--{side}-embed-dim"]
+            for name in ("layers", "ffn-embed-dim", "attention-heads"):
+                assert model[f"--{side}-{name}"] == teacher[f"--{side}-{name}"]
+    assert "--init-from-teacher" not in options("train", name="iwslt14-de-en")
+
+
+def made(folder):
+    """A folder with a teacher, which is not averaged again."""
+    (folder / "made").mkdir()
+    (folder / "made" / "teacher.pt").touch()
+    return folder / "made"
+
+
 def test_sizes_and_precisions(tmp_path):
     def train(**environment):
         command = commands("multi30k", tmp_path, tmp_path, "train", **environment)[0]
