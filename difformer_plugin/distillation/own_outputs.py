@@ -215,9 +215,12 @@ def raw_numbers(data: Path, split: str, pairs: DataBinPairs, raw: DataBinPairs) 
     """
     numbers = np.arange(len(pairs))
     if (data / MANIFEST).is_file():
-        setting = json.loads((data / MANIFEST).read_text("utf-8"))["setting"]
-        if setting["split"] == split:
-            numbers = np.load(data / NUMBERS)
+        try:
+            setting = json.loads((data / MANIFEST).read_text("utf-8"))["setting"]
+            if setting["split"] == split:
+                numbers = np.load(data / NUMBERS)
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{data} is damaged: distil it again") from None
     if (np.diff(numbers) <= 0).any():
         raise UserError(
             f"{data} holds pairs twice: give a data-bin distilled without --add-raw and --mix"

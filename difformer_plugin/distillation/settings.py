@@ -123,8 +123,8 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     Args:
         theirs, ours: values of options, and hashes of data and teacher, by name.
     """
-    theirs, ours = _ADDED | theirs, _ADDED | ours
-    names = [name for name in ours | theirs if theirs.get(name) != ours.get(name)]
+    theirs, ours = {**_ADDED, **theirs}, {**_ADDED, **ours}
+    names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
     return ", ".join(
         _DIFFERENT.get(name) or f"{name} {theirs.get(name)} instead of {ours.get(name)}"
         for name in names

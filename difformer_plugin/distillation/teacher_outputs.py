@@ -69,11 +69,12 @@ class TeacherOutputs:
 
     def choose(self, sentences: list[int]) -> list[Choice]:
         """Translate a batch and choose among the hypotheses of each sentence."""
+        choices, words = [], self.pairs.target_words
         translations = self._teacher.translate(sentences)
-        return [
-            self._choose(hypotheses, *self.pairs.tokens(i), limit, self.pairs.target_words)
-            for i, (hypotheses, limit) in zip(sentences, translations, strict=True)
-        ]
+        for sentence, (hypotheses, limit) in zip(sentences, translations, strict=True):
+            source, target = self.pairs.tokens(sentence)
+            choices.append(self._choose(hypotheses, source, target, limit, words))
+        return choices
 
 
 def device_name(settings: Settings) -> str:

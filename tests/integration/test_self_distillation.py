@@ -166,7 +166,7 @@ def test_kills_do_not_change_the_result(command, present, tmp_path):
     assert lines <= decoded <= lines + kills
 
 
-def test_bad_input_is_refused(corpus, model, judge, present, command, improved, tmp_path):
+def test_bad_input_is_refused(corpus, model, judge, teacher, command, improved, tmp_path):
     def refuse(*options, out=tmp_path / "out", **replaced):
         """Run the command with other values of some options."""
         parts = list(command)
@@ -183,7 +183,7 @@ def test_bad_input_is_refused(corpus, model, judge, present, command, improved, 
     assert "do not have the same sources" in refuse(raw=corpus.other)
     assert "--length-beam-size must be at least 1" in refuse("--length-beam-size", 0)
     assert "--bleu-weight 2.0 instead of 1.0" in refuse("--bleu-weight", 1, out=improved[0])
-    assert "other raw targets" in refuse(out=improved[0], raw=present)
+    assert "another teacher" in refuse(out=improved[0], teacher=teacher)
     settings = tmp_path / "settings.toml"
     settings.write_text("decoding_stepz = 3\n")
     assert "no such option" in refuse("--decoding-settings", settings)
