@@ -11,11 +11,20 @@ from difformer_plugin.fairseq_patches import (
     cpu_distributed,
     cpu_precision,
     ema_loading,
+    ema_tied_weights,
     error_lines,
     safe_loading,
 )
 
-PATCHES = (safe_loading, atomic_saving, cpu_precision, cpu_distributed, ema_loading, error_lines)
+PATCHES = (
+    safe_loading,
+    atomic_saving,
+    cpu_precision,
+    cpu_distributed,
+    ema_loading,
+    ema_tied_weights,
+    error_lines,
+)
 
 
 @cache

@@ -7,9 +7,10 @@ import shutil
 import pytest
 import torch
 from fairseq import checkpoint_utils, options
-from fairseq.dataclass.configs import DistributedTrainingConfig
+from fairseq.dataclass.configs import DistributedTrainingConfig, EMAConfig
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
+from fairseq.models.ema.ema import EMA
 from fairseq.optim import FP16Optimizer, MemoryEfficientFP16Optimizer
 from omegaconf import OmegaConf
 
@@ -24,6 +25,8 @@ def patched():
     """The functions and classes of fairseq that the patches replace."""
     return (
         checkpoint_utils.load_checkpoint_to_cpu,
+        checkpoint_utils.load_model_ensemble_and_task,
+        EMA._step_internal,
         checkpoint_utils.torch_persistent_save,
         checkpoint_utils.PathManager,
         options.parse_args_and_arch,
@@ -135,3 +138,26 @@ def test_torchrun_on_cpus(monkeypatch, environment, given, method):
     if method == "env://":
         assert (cfg.distributed_world_size, cfg.distributed_rank) == (2, 1)
         assert cfg.distributed_backend == "gloo"
+
+
+# moving averages
+
+
+@pytest.mark.parametrize("fp32", [False, True])
+def test_a_tied_weight_is_averaged_once_per_step(fp32):
+    """Of a model of any task, in place and under all of its names."""
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2, bias=False) for name in "abc"})
+    model.b.weight = model.a.weight
+    ema = EMA(model, EMAConfig(store_ema=True, ema_decay=0.75, ema_fp32=fp32))
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for _ in range(3):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(2, 2))
+        ema.step(model)
+        for name, tensor in model.state_dict().items():
+            expected[name] = 0.75 * expected[name] + 0.25 * tensor
+    averaged = ema.get_model().state_dict()
+    assert averaged.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(averaged[name], tensor)
