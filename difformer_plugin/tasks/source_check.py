@@ -101,7 +101,7 @@ class SourceCheck:
             logger.warning(
                 f"the model hardly reads its source: the loss with other sentences' sources is "
                 f"{other:.3f}, with their own {own:.3f}; unless this changes soon, start again "
-                "with more --warmup-updates, a lower --lr or another --seed"
+                "with a smaller --length-loss-factor, more --warmup-updates or another --seed"
             )
 
 
