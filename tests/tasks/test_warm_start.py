@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from difformer_plugin.checkpoints.warm_start import encoder_parameters
 from difformer_plugin.diffusion.gaussian.rescaling import search_factor
 from difformer_plugin.errors import UserError
+from difformer_plugin.families.embeddings.rescaling import SAMPLES_OF_TEACHER, SEED_OF_TEACHER
 from difformer_plugin.tasks.warm_start import STATE, EncoderFreeze, begin, resumed_checkpoint
 
 SIZES = {
@@ -119,7 +120,8 @@ def test_the_rescaling_factor_is_that_of_the_teachers_table(build, training, pat
     model.initialised = begin(model, training())
     model.prepare_training(None)
     table = model.denoiser.table()
-    expected, _ = search_factor(lambda f: model.rescaling.score(table, f, samples=256), 0.3)
+    draws = SEED_OF_TEACHER, SAMPLES_OF_TEACHER
+    expected, _ = search_factor(lambda f: model.rescaling.score(table, f, *draws), 0.3)
     assert model.rescaling.factor == expected > normal + 1
     resumed = build(**SIZES, **AUTO, init_from_teacher=path)
     resumed.prepare_training(None)  # nothing was initialised
