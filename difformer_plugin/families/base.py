@@ -79,9 +79,13 @@ class DiffusionModel(BaseFairseqModel):
 
     # Training
 
-    def layout(self, mask: torch.Tensor) -> Layout:
-        """The Layout of training targets that are padded on the right, from their mask (B, L)."""
-        return Layout.packed(mask)
+    def layout(self, mask: torch.Tensor, copies: int = 1) -> Layout:
+        """The Layout of training targets that are padded on the right.
+
+        Args:
+            mask: bool (B copies, L), of the targets, the copies of each one after another.
+        """
+        return Layout.packed(mask, copies)
 
     def denoise_conditioned(
         self,
@@ -90,31 +94,42 @@ class DiffusionModel(BaseFairseqModel):
         layout: Layout,
         memory: Memory,
         conditioned: torch.Tensor | None,
+        clean: torch.Tensor | None = None,
+        earlier: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Predictions of training (N, D), some of them self-conditioned.
 
         Args:
-            z_t: (N, D), of the tokens of the layout.
-            t: (B,).
-            conditioned: bool (B,), sentences whose prediction reads an earlier one.
+            z_t: (N, D), of the tokens of the layout, which has equally many candidates of each of
+                the B sentences, n in all.
+            t: (n,).
+            conditioned: bool (B,), sentences whose predictions read earlier ones.
+            clean: see `Denoiser.denoise`. What an earlier prediction says of these tokens is z_0.
+            earlier: what the earlier predictions are made from instead of z_t and t.
         """
         memory = self.drop_sources(memory)
         conditions = self.denoiser.conditions(memory)
         previous = torch.zeros_like(z_t)
         if self.cfg.self_cond and conditioned.any():
+            copies = len(layout.mask) // len(conditioned)
+            candidates = conditioned.repeat_interleave(copies)
+            tokens = candidates[layout.rows]
+            z_s, s = earlier or (z_t, t)
             with torch.no_grad():
-                own_z_t = z_t[conditioned[layout.rows]]
                 first = self.denoiser.denoise(
-                    own_z_t,
-                    t[conditioned],
-                    self.layout(layout.mask[conditioned]),
+                    z_s[tokens],
+                    s[candidates],
+                    self.layout(layout.mask[candidates], copies),
                     self.select_conditions(conditions, memory, conditioned),
-                    torch.zeros_like(own_z_t),
+                    torch.zeros_like(z_s[tokens]),
+                    None if clean is None else clean[tokens],
                 )
-                previous[conditioned[layout.rows]] = first.type_as(previous)  # halves by autocast
+                if clean is not None:
+                    first = torch.where(clean[tokens, None], z_t[tokens], first)
+                previous[tokens] = first.type_as(previous)  # halves by autocast
             # Autocast would keep the weights that it cast without gradients for the next pass.
             torch.clear_autocast_cache()
-        return self.denoiser.denoise(z_t, t, layout, conditions, previous)
+        return self.denoiser.denoise(z_t, t, layout, conditions, previous, clean)
 
     def drop_sources(self, memory: Memory) -> Memory:
         """The memory of training, in which some sources are absent (--source-dropout).
@@ -165,16 +180,31 @@ class DiffusionModel(BaseFairseqModel):
     ) -> torch.Tensor:
         """The prediction for each token, float32 (N, D); see `Family.predict`."""
         denoiser = self.denoiser_in(conditions.dtype)
-        z_t = self.embed_state(z, denoiser)
-        previous = torch.zeros_like(z_t) if previous is None else previous.to(z_t.dtype)
         if not torch.is_tensor(time):
-            time = torch.full((1,), time, device=z_t.device, dtype=torch.float64)
+            time = torch.full((1,), time, device=layout.device, dtype=torch.float64)
         t: Any = time * self.time_unit
-        return denoiser.denoise(z_t, t.float(), layout, conditions, previous).float()
+        z_t = self.embed_state(z, t, denoiser)
+        clean = self.clean_tokens(z)
+        if previous is None:
+            previous = torch.zeros_like(z_t)
+        elif clean is not None:
+            previous = torch.where(clean[:, None], z_t, previous.to(z_t.dtype))
+        predicted = denoiser.denoise(
+            z_t, t.float(), layout, conditions, previous.to(z_t.dtype), clean
+        )
+        return predicted.float()
 
-    def embed_state(self, z: Any, denoiser: nn.Module) -> torch.Tensor:
-        """A state as the denoiser reads it, (N, D) in the denoiser's precision."""
+    def embed_state(self, z: Any, t: torch.Tensor, denoiser: nn.Module) -> torch.Tensor:
+        """A state as the denoiser reads it, (N, D) in the denoiser's precision.
+
+        Args:
+            t: float64 (1,), the time in the model's unit.
+        """
         raise NotImplementedError
+
+    def clean_tokens(self, z: Any) -> torch.Tensor | None:
+        """Which tokens of a state are decided, bool (N,), for a denoiser that cannot tell."""
+        return None
 
     def refine(self, prediction: torch.Tensor, options: Any) -> torch.Tensor:
         """A prediction (N, D) as the options of decoding want it altered: as it is."""

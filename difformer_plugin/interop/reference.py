@@ -129,9 +129,12 @@ def recompute(
     terms = criterion.terms(
         denoiser.output_projection,
         DiffusionOutput(
-            ours["z_0"][mask], first[mask], mask, ours["length_logits"], ours["length_target"]
+            ours["z_0"][mask],
+            first[mask],
+            target[mask],
+            ours["length_logits"],
+            ours["length_target"],
         ),
-        target,
     )
     total = terms["mse"] + terms["anchor"] + terms["length"]
     parts = [terms[name] for name in ("mse", "anchor", "anchor_nll", "length")]

@@ -125,6 +125,7 @@ class Denoiser(nn.Module):
         layout: Layout,
         conditions: Conditions,
         z_0_hat: torch.Tensor,
+        clean: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Predict z_0 for the N tokens of a Layout with n candidates.
 
@@ -134,18 +135,29 @@ class Denoiser(nn.Module):
             layout: where the tokens of each candidate are.
             conditions: keys and values of the sources.
             z_0_hat: (N, D), the previous prediction, as in `forward`.
+            clean: bool (N,), tokens whose z_t is z_0 itself: their time is 0. None if none is.
         Returns:
             the prediction of z_0, (N, D).
         """
         hidden = self._project(z_t, z_0_hat)
-        time = timestep_embedding(t * self.time_scale, self.model_dim).type_as(hidden)
-        hidden = hidden + layout.spread(self.embed_time(time))
+        time = layout.spread(self._time_states(t, hidden))
+        if clean is not None:
+            time = torch.where(
+                clean[:, None], self._time_states(torch.zeros_like(t[:1]), hidden), time
+            )
+        hidden = hidden + time
         positions = self.embed_positions(layout.mask.long() + self.pad)
         hidden = hidden + layout.candidates.pack(positions)
         hidden = self.dropout(self.norm_hidden(hidden))
         for layer, keys_values in zip(self.layers, conditions.layers):
             hidden = layer(hidden, layout, keys_values, conditions.mask)
         return self.project_out_dim(self.layer_norm(hidden))
+
+    def _time_states(self, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """Times (n,) as they are added to hidden states, (n, C)."""
+        return self.embed_time(
+            timestep_embedding(t * self.time_scale, self.model_dim).type_as(like)
+        )
 
     def _project(self, z_t: torch.Tensor, z_0_hat: torch.Tensor) -> torch.Tensor:
         """Map latents to the model dimension, with the previous prediction if self-conditioned."""

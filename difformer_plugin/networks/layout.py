@@ -89,28 +89,32 @@ class Layout:
         self._places: torch.Tensor | None = None  # indices of the tokens in a flat padded tensor
 
     @classmethod
-    def dense(cls, mask: torch.Tensor) -> "Layout":
-        """One candidate per sentence, padding included (N = B L).
+    def dense(cls, mask: torch.Tensor, candidates: int = 1) -> "Layout":
+        """The same number of candidates for each sentence, padding included (N = n L).
 
         Args:
-            mask: bool (B, L), True at real tokens.
+            mask: bool (n, L), True at real tokens.
+            candidates: of each sentence, one after another.
         """
         count, width = mask.shape
-        return cls([width] * count, list(range(count)), mask.device, mask)
+        owners = [i // candidates for i in range(count)]
+        return cls([width] * count, owners, mask.device, mask)
 
     @classmethod
-    def packed(cls, mask: torch.Tensor) -> "Layout":
-        """One candidate per sentence, without padding.
+    def packed(cls, mask: torch.Tensor, candidates: int = 1) -> "Layout":
+        """The same number of candidates for each sentence, without padding.
 
         Args:
-            mask: bool (B, L), True at real tokens.
+            mask: bool (n, L), True at real tokens.
+            candidates: of each sentence, one after another.
         """
-        layout = cls(mask.sum(1).tolist(), list(range(len(mask))), mask.device)
+        owners = [i // candidates for i in range(len(mask))]
+        layout = cls(mask.sum(1).tolist(), owners, mask.device)
         layout._places = mask.flatten().nonzero()[:, 0]
         return layout
 
     def take(self, padded: torch.Tensor) -> torch.Tensor:
-        """Select the layout's tokens from a padded tensor: (B, L, ...) -> (N, ...)."""
+        """Select the layout's tokens from a padded tensor: (n, L, ...) -> (N, ...)."""
         flat = padded.flatten(0, 1)
         return flat if self._places is None else flat.index_select(0, self._places)
 

@@ -23,15 +23,6 @@ def training_times(u: torch.Tensor, steps: int | None) -> tuple[torch.Tensor, to
     return (after - 1) / steps, after / steps
 
 
-def low_discrepancy(start: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """Evenly spread uniform numbers of a batch: (start + i / B) mod 1, in a random order (MDLM).
-
-    Args:
-        start: a uniform number, (1,); order: a permutation of 0 .. B - 1, (B,).
-    """
-    return (start + order / len(order)) % 1
-
-
 def decoding_times(steps: int | None, decoding_steps: int) -> np.ndarray:
     """The times of K decoding steps, 0 = t_0 < ... < t_K = 1.
 

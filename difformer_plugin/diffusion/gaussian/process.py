@@ -106,6 +106,28 @@ class GaussianProcess:
         deviation = self._at(np.sqrt(1 - self.alphas_cumprod) * self.noise_scale, t, z_0)
         return mean * z_0 + deviation * noise
 
+    def q_step(
+        self, z_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor, noise: torch.Tensor
+    ) -> torch.Tensor:
+        """z_s from q(z_s | z_t) for later steps s >= t: the forward process goes on from z_t.
+
+        Args:
+            z_t: (B, L, D).
+            t, s: int64 (B,), indices of the K steps.
+            noise: (B, L, D), standard normal.
+        """
+        series = torch.tensor(self.alphas_cumprod, device=t.device)
+        ratio = series[s] / series[t]
+        mean, deviation = ratio.sqrt(), (1 - ratio).sqrt() * self.noise_scale
+        return (
+            mean.to(z_t.dtype)[:, None, None] * z_t + deviation.to(z_t.dtype)[:, None, None] * noise
+        )
+
+    @cached_property
+    def deviations(self) -> np.ndarray:
+        """The standard deviation of z_t at each step if that of z_0 is 1, float64 array (K,)."""
+        return np.sqrt(self.alphas_cumprod + (1 - self.alphas_cumprod) * self.noise_scale**2)
+
     @cached_property
     def posterior_coefficients(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """xi, lambda, log beta-tilde of q(z_s | z_t, z_0) = N(xi z_0 + lambda z_t, beta-tilde I).

@@ -6,12 +6,13 @@ from typing import Any, Optional
 from difformer_plugin.diffusion.gaussian.rescaling import check_factor
 from difformer_plugin.diffusion.schedules import GAUSSIAN, get_schedule, schedule_names
 from difformer_plugin.errors import UserError, translated
+from difformer_plugin.families.embeddings.corruption import CorruptionConfig, check_corruption
 from difformer_plugin.networks.config import SIZES, NetworkConfig, check_network
 from difformer_plugin.options import option
 
 
 @dataclass
-class DifformerConfig(NetworkConfig):
+class DifformerConfig(CorruptionConfig, NetworkConfig):
     """The options of --arch difformer."""
 
     # diffusion
@@ -38,6 +39,11 @@ class DifformerConfig(NetworkConfig):
     vp_rf: bool = option(False, "apply F in its variance-preserving form (Eq. 8)")
     rescale_timesteps: bool = option(
         False, "scale the time steps that the denoiser reads to the range from 0 to 1000"
+    )
+    normalize_input: bool = option(
+        False,
+        "divide z_t, before the denoiser reads it, by its standard deviation at that time (for "
+        "embeddings of deviation 1)",
     )
 
 
@@ -107,3 +113,4 @@ def check_config(cfg: Any) -> None:
     if cfg.diffusion_steps < 2:
         raise UserError(f"--diffusion-steps must be at least 2, not {cfg.diffusion_steps}")
     check_network(cfg)
+    check_corruption(cfg)

@@ -7,13 +7,13 @@ from fairseq.models import register_model
 from torch import nn
 
 from difformer_plugin.diffusion.gaussian.anisotropy import anisotropy
+from difformer_plugin.diffusion.gaussian.partly_clean import PartlyClean
 from difformer_plugin.diffusion.gaussian.process import GaussianProcess
 from difformer_plugin.diffusion.gaussian.samplers.ancestral import Ancestral
 from difformer_plugin.diffusion.gaussian.samplers.base import GaussianSampler
-from difformer_plugin.diffusion.noise import SentenceNoise, sentence_keys, uniform
+from difformer_plugin.diffusion.noise import sentence_keys
 from difformer_plugin.diffusion.sampler import SAMPLERS
 from difformer_plugin.families.base import (
-    SELF_COND_PROBABILITY,
     VALIDATION_SEED,
     DiffusionModel,
     rank_generator,
@@ -24,19 +24,25 @@ from difformer_plugin.families.embeddings.config import (
     DifformerConfig,
     check_config,
 )
+from difformer_plugin.families.embeddings.corruption import (
+    Corruption,
+    corrupt,
+    corrupt_for_validation,
+)
 from difformer_plugin.families.embeddings.objective import DifformerLoss
 from difformer_plugin.families.embeddings.rescaling import Rescaling
 from difformer_plugin.networks.building import build_networks
 from difformer_plugin.networks.config import with_defaults
 from difformer_plugin.networks.layers import Conditions
+from difformer_plugin.networks.layout import Layout
 
 
 class DiffusionOutput(NamedTuple):
     """What the objective needs of one training step."""
 
-    z_0: torch.Tensor  # (N, D), of the N real tokens, one sentence after another
+    z_0: torch.Tensor  # (N, D), of the N tokens that were corrupted, one target after another
     z_0_hat: torch.Tensor  # (N, D)
-    mask: torch.Tensor  # (B, L), True at real positions
+    tokens: torch.Tensor  # int64 (N,)
     length_logits: torch.Tensor  # (B, 256)
     length_classes: torch.Tensor  # (B,)
 
@@ -94,34 +100,56 @@ class Difformer(DiffusionModel):
         Args:
             src_tokens: (B, S); target: (B, L), padded on the right.
         """
+        copies = self.cfg.noises_per_sentence if self.training else 1
+        memory, lengths = self.encoder(src_tokens), target.ne(self.denoiser.pad).sum(1)
+        target = target.repeat_interleave(copies, 0)
         mask = target.ne(self.denoiser.pad)
-        layout, memory = self.layout(mask), self.encoder(src_tokens)
-        z_0 = self.denoiser.embed(target)
-        t, noise, conditioned = self._draw(src_tokens, z_0)
-        z_t = layout.take(self.process.q_sample(z_0, t, noise))
-        z_0_hat = self.denoise_conditioned(z_t, t, layout, memory, conditioned)
+        layout, z_0 = self.layout(mask, copies), self.denoiser.embed(target)
+        corrupted = self._corrupt(src_tokens, z_0, mask)
+        clean = None if corrupted.clean is None else layout.take(corrupted.clean)
+        z_0_hat = self.denoise_conditioned(
+            self._read(corrupted.z_t, corrupted.t, layout, clean),
+            corrupted.t,
+            layout,
+            memory,
+            corrupted.conditioned,
+            clean,
+            corrupted.earlier
+            and (self._read(*corrupted.earlier, layout, clean), corrupted.earlier[1]),
+        )
+        predicted = layout.take(mask if corrupted.clean is None else mask & ~corrupted.clean)
         return DiffusionOutput(
-            layout.drop_padding(layout.take(z_0)),
-            layout.drop_padding(z_0_hat),
-            mask,
+            *(
+                of_tokens[predicted]
+                for of_tokens in (layout.take(z_0), z_0_hat, layout.take(target))
+            ),
             self.length_predictor(memory),
-            self.length_predictor.classes(mask.sum(1), memory),
+            self.length_predictor.classes(lengths, memory),
         )
 
-    def _draw(
-        self, src_tokens: torch.Tensor, z_0: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Time steps (B,), standard normal noise (B, L, D), and who is self-conditioned (B,)."""
+    def _corrupt(
+        self, src_tokens: torch.Tensor, z_0: torch.Tensor, mask: torch.Tensor
+    ) -> Corruption:
+        """Corrupt targets z_0 (n, L, D), at random in training."""
         if self.training:
-            generator = rank_generator(z_0.device)
-            u = torch.rand(2, len(z_0), device=z_0.device, generator=generator)
-            noise = torch.randn(z_0.shape, dtype=z_0.dtype, device=z_0.device, generator=generator)
-        else:
-            keys = sentence_keys(src_tokens, self.encoder.pad, VALIDATION_SEED)
-            u = uniform(keys, 2).T
-            noise = SentenceNoise(keys, torch.zeros_like(keys))(0, z_0.shape[1:]).to(z_0)
-        t = (u[0] * len(self.process)).long()
-        return t, noise, u[1] < SELF_COND_PROBABILITY
+            return corrupt(self.cfg, self.process, z_0, mask, rank_generator(z_0.device))
+        keys = sentence_keys(src_tokens, self.encoder.pad, VALIDATION_SEED)
+        return corrupt_for_validation(self.process, z_0, keys)
+
+    def _read(
+        self, z_t: torch.Tensor, t: torch.Tensor, layout: Layout, clean: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Corrupted targets (n, L, D) as the denoiser reads them, (N, D)."""
+        z_t = layout.take(z_t)
+        if not self.cfg.normalize_input:
+            return z_t
+        scaled = z_t / layout.spread(self._deviations(t, z_t))
+        return scaled if clean is None else torch.where(clean[:, None], z_t, scaled)
+
+    def _deviations(self, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The deviations of z_t at times of the model's unit, (n,) -> (n, 1)."""
+        series = torch.from_numpy(self.process.deviations).to(like)
+        return series[t.long().clamp(0, len(series) - 1)][:, None]
 
     @property
     def process(self) -> GaussianProcess:
@@ -157,7 +185,12 @@ class Difformer(DiffusionModel):
 
     def samplers(self) -> dict[str, type[GaussianSampler]]:
         """All samplers of Gaussian diffusion; the ancestral one is the default."""
-        others = {s.name: s for s in SAMPLERS if issubclass(s, GaussianSampler)}
+        others = {
+            s.name: s
+            for s in SAMPLERS
+            if issubclass(s, GaussianSampler)
+            and (self.cfg.clean_tokens > 0 or not s.decides_tokens)
+        }
         return {Ancestral.name: Ancestral} | others
 
     def build_sampler(
@@ -170,16 +203,31 @@ class Difformer(DiffusionModel):
             options.decoding_rescaling_factor,
             options.decoding_vp_rf,
         )
-        return kind(process.spaced(options.decoding_steps), **settings)
+        return kind(process.spaced(options.decoding_steps), self.nearest, **settings)
 
     def blank(self, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """A state z_t and a prediction of `count` tokens, to be overwritten."""
         z_t = torch.zeros(count, self.cfg.latent_dim, device=device)
-        return z_t, torch.zeros_like(z_t)
+        state = PartlyClean.noisy(z_t) if self.cfg.clean_tokens > 0 else z_t
+        return state, torch.zeros_like(z_t)
 
-    def embed_state(self, z_t: torch.Tensor, denoiser: nn.Module) -> torch.Tensor:
-        """z_t (N, D) in the denoiser's precision."""
+    def embed_state(self, z: Any, t: torch.Tensor, denoiser: nn.Module) -> torch.Tensor:
+        """z_t (N, D) in the denoiser's precision, divided by its deviation if so trained."""
+        clean = self.clean_tokens(z)
+        z_t = z if clean is None else z.z
+        if self.cfg.normalize_input:
+            scaled = z_t / self._deviations(t, z_t)
+            z_t = scaled if clean is None else torch.where(clean[:, None], z_t, scaled)
         return z_t.to(denoiser.output_projection.weight.dtype)
+
+    def clean_tokens(self, z: Any) -> torch.Tensor | None:
+        """The tokens of a state that are decided, bool (N,); None if its sampler decides none."""
+        return z.clean if isinstance(z, PartlyClean) else None
+
+    def nearest(self, z_0_hat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The embeddings (N, D) of the likeliest types, and their log-probabilities (N,)."""
+        tokens, log_probs = self.denoiser.round(z_0_hat)
+        return self.denoiser.embed(tokens), log_probs
 
     def refine(self, z_0_hat: torch.Tensor, options: Any) -> torch.Tensor:
         """z_0-hat, or with --clamping the embeddings of its likeliest tokens (Li et al., 2022)."""
@@ -187,19 +235,20 @@ class Difformer(DiffusionModel):
             return z_0_hat
         return self.denoiser.embed(self.round(z_0_hat)[0]).float()
 
-    def round(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def round(self, z: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The likeliest tokens (N,) of latents (N, D) and their log-probabilities (N,)."""
-        return self.denoiser.round(z)
+        return self.denoiser.round(z.z if isinstance(z, PartlyClean) else z)
 
-    def guess(self, z: torch.Tensor, z_0_hat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tokens of z_0-hat; see `round`."""
-        return self.denoiser.round(z_0_hat)
+    def guess(self, z: Any, z_0_hat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens of z_0-hat, or of z_0 where it is decided; see `round`."""
+        return self.denoiser.round(self._decided(z, z_0_hat))
 
-    def likeliest(
-        self, z: torch.Tensor, z_0_hat: torch.Tensor, conditions: Conditions
-    ) -> torch.Tensor:
+    def likeliest(self, z: Any, z_0_hat: torch.Tensor, conditions: Conditions) -> torch.Tensor:
         """The tokens of `guess` alone, (N,), in the precision of the conditions."""
-        return self.denoiser_in(conditions.dtype).likeliest(z_0_hat)
+        return self.denoiser_in(conditions.dtype).likeliest(self._decided(z, z_0_hat))
+
+    def _decided(self, z: Any, z_0_hat: torch.Tensor) -> torch.Tensor:
+        return z.completed(z_0_hat) if isinstance(z, PartlyClean) else z_0_hat
 
     def corrupt(self, tokens: torch.Tensor, time: float, noise: torch.Tensor) -> torch.Tensor:
         """z_t (N, D) of tokens (N,), with the F of training (Eq. 3)."""

@@ -13,13 +13,13 @@ from difformer_plugin.diffusion.categorical.samplers.base import (
     Vocabulary,
     fill_argmax,
 )
-from difformer_plugin.diffusion.categorical.times import low_discrepancy
 from difformer_plugin.diffusion.noise import (
     SentenceNoise,
     sentence_keys,
     uniform,
     uniform_noise,
 )
+from difformer_plugin.diffusion.times import low_discrepancy
 from difformer_plugin.families.base import (
     SELF_COND_PROBABILITY,
     VALIDATION_SEED,
@@ -127,7 +127,7 @@ class TokenDiffusionModel(DiffusionModel):
         table = self.rounding_table(self.denoiser)
         return predictions.type_as(table) @ table.T
 
-    def embed_state(self, z: Draft, denoiser: nn.Module) -> torch.Tensor:
+    def embed_state(self, z: Draft, t: torch.Tensor, denoiser: nn.Module) -> torch.Tensor:
         """The embeddings of a draft's tokens, (N, D)."""
         return denoiser.embed(z.tokens)
 

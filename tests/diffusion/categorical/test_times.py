@@ -9,10 +9,10 @@ from enumeration import STEPS
 
 from difformer_plugin.diffusion.categorical.times import (
     decoding_times,
-    low_discrepancy,
     training_times,
 )
 from difformer_plugin.diffusion.parameters import ParameterError
+from difformer_plugin.diffusion.times import low_discrepancy
 
 # training
 

@@ -21,6 +21,14 @@ def watch(model):
     return calls
 
 
+def draws(model, source):
+    """The times, the noise (B, 4, 8) and who is conditioned, in one step."""
+    zeros, mask = torch.zeros(len(source), 4, 8), torch.ones(len(source), 4, dtype=torch.bool)
+    drawn = model._corrupt(source, zeros, mask)
+    variance = 1 - torch.from_numpy(alpha_bar_series("sqrt", 50))[drawn.t][:, None, None]
+    return drawn.t, (drawn.z_t / variance.sqrt()).float(), drawn.conditioned
+
+
 # evaluation mode
 
 
@@ -33,7 +41,7 @@ def test_evaluation_does_not_depend_on_the_batch(build, sentences, self_cond):
         order = torch.tensor([4, 0, 5, 2, 1, 3])
         shuffled = model(source[order], target[order])
         assert torch.equal(whole.z_0_hat, again.z_0_hat)
-        of_sentence = whole.z_0_hat.split(whole.mask.sum(1).tolist())
+        of_sentence = whole.z_0_hat.split(target.ne(1).sum(1).tolist())
         expected = torch.cat([of_sentence[i] for i in order])
         torch.testing.assert_close(shuffled.z_0_hat, expected)
         for row in range(6):
@@ -49,7 +57,7 @@ def test_evaluation_draws_times_and_noise_as_training_does(build, sentences):
     """Uniform times, standard normal noise, half of the sentences conditioned."""
     model = build(self_cond=True)
     source = sentences([6] * 2000)
-    t, noise, conditioned = model._draw(source, torch.zeros(2000, 4, 8))
+    t, noise, conditioned = draws(model, source)
     counts = torch.bincount(t, minlength=50).double()
     assert counts.numel() == 50
     assert ((counts - 40).square() / 40).sum() < 49 + 4 * math.sqrt(2 * 49)  # chi squared
@@ -67,7 +75,7 @@ def test_training_corrupts_by_equation_3(build, sentences):
     calls = watch(model)
     target = sentences([3] * count, "target")
     output = model(sentences([4] * count), target)
-    (z_t, t, layout, conditions, previous, z_0_hat) = calls[0]
+    (z_t, t, layout, conditions, previous, _, z_0_hat) = calls[0]
     assert len(calls) == 1 and not previous.any() and torch.equal(z_0_hat, output.z_0_hat)
     assert layout.mask.all() and conditions.mask.sum(1).tolist() == [6] * count
     expected = 8**0.5 * model.denoiser.embed_tokens.weight[target.flatten()]
@@ -91,14 +99,14 @@ def test_each_process_of_a_training_draws_its_own_times_and_noise(build, sentenc
     """Although fairseq seeds all of them alike."""
     model, source = build(self_cond=True).train(), sentences([4] * 40)
 
-    def draws(rank):
+    def draws_of(rank):
         monkeypatch.setattr(torch.distributed, "is_available", lambda: True)
         monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
         monkeypatch.setattr(torch.distributed, "get_rank", lambda *group: rank)
         torch.manual_seed(5)
-        return [model._draw(source, torch.zeros(40, 5, 8)) for _ in range(2)]
+        return [draws(model, source) for _ in range(2)]
 
-    first, again, other = draws(0), draws(0), draws(1)
+    first, again, other = draws_of(0), draws_of(0), draws_of(1)
     for drawn, same in zip(first, again):
         assert all(map(torch.equal, drawn, same))
     distinct = [*first, *other]
@@ -113,7 +121,7 @@ def test_training_conditions_half_of_the_sentences_on_a_first_prediction(build, 
     calls = watch(model)
     model(sentences([4] * count), sentences([3] * count, "target"))
     first, second = calls
-    z_t, t, layout, conditions, previous, _ = second
+    z_t, t, layout, conditions, previous, *_ = second
     conditioned = previous.view(count, -1).any(1)
     assert abs(conditioned.sum().item() - count / 2) < 4 * math.sqrt(count / 4)
     assert len(first[0]) == 5 * conditioned.sum() and not first[4].any()

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from difformer_plugin.diffusion.categorical.draft import Draft
 from difformer_plugin.diffusion.categorical.process import at
 from difformer_plugin.diffusion.categorical.samplers.base import TokenSampler, draw_x_0
+from difformer_plugin.diffusion.ranking import rank_in_rows
 from difformer_plugin.diffusion.sampler import Layout, register_sampler, setting
 
 
@@ -61,18 +62,3 @@ class Confidence(TokenSampler):
         order = torch.where(may_be_masked, log_probs, torch.inf)
         remasked = (rank_in_rows(order, layout.rows) < num_masks[layout.rows]) & may_be_masked
         return Draft(torch.where(remasked, mask, tokens), log_probs.masked_fill(remasked, 0))
-
-
-def rank_in_rows(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """The rank of each value among those of its row, from 0. Ties keep their order.
-
-    Args:
-        values: (N,); rows: int64 (N,), not falling.
-    Returns:
-        int64 (N,).
-    """
-    order = values.argsort(stable=True)
-    order = order[rows[order].argsort(stable=True)]
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
-    return rank - torch.searchsorted(rows, rows)

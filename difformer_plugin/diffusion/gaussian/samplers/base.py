@@ -1,5 +1,6 @@
 """What all samplers of Gaussian diffusion share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +11,8 @@ from difformer_plugin.diffusion.gaussian.process import GaussianProcess
 from difformer_plugin.diffusion.noise import normal
 from difformer_plugin.diffusion.sampler import Layout, Noise
 
+Nearest = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
 
 @dataclass(frozen=True)
 class GaussianSampler:
@@ -17,12 +20,17 @@ class GaussianSampler:
 
     Attributes:
         process: the forward process, seen at the K steps of decoding.
+        nearest: latents (N, D) -> the embeddings (N, D) of their likeliest types, and their
+            log-probabilities (N,).
+        decides_tokens: whether the state is a `PartlyClean`, which the model must be trained on.
     """
 
     process: GaussianProcess
+    nearest: Nearest | None = None
 
     name: ClassVar[str]
     grows: ClassVar[bool] = False
+    decides_tokens: ClassVar[bool] = False
     draw_noise = staticmethod(normal)
 
     @property

@@ -19,8 +19,9 @@ from token_sampling import (
 )
 
 from difformer_plugin.diffusion.categorical.draft import Draft
-from difformer_plugin.diffusion.categorical.samplers.confidence import Confidence, rank_in_rows
+from difformer_plugin.diffusion.categorical.samplers.confidence import Confidence
 from difformer_plugin.diffusion.categorical.times import decoding_times
+from difformer_plugin.diffusion.ranking import rank_in_rows
 from difformer_plugin.diffusion.schedules import SCHEDULES
 
 COSINE = SCHEDULES["cosine"].normalised()

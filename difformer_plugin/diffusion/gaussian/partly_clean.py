@@ -1,0 +1,46 @@
+"""Latents of which some tokens are decided: they are z_0 itself, while the others are noisy."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass
+class PartlyClean:
+    """A state of the reverse process that can be indexed by token and overwritten like a tensor.
+
+    Attributes:
+        z: (N, D), z_0 of tokens that are decided, z_t of the others.
+        clean: bool (N,), which are decided.
+        log_probs: float32 (N,), of tokens when they were last predicted.
+    """
+
+    z: torch.Tensor
+    clean: torch.Tensor
+    log_probs: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def __getitem__(self, rows: Any) -> "PartlyClean":
+        return PartlyClean(self.z[rows], self.clean[rows], self.log_probs[rows])
+
+    def copy_(self, other: Any) -> None:
+        """Overwrite this state with another of the same size, or with latents (N, D), all noisy."""
+        if isinstance(other, PartlyClean):
+            self.z.copy_(other.z)
+            self.clean.copy_(other.clean)
+            self.log_probs.copy_(other.log_probs)
+        else:
+            self.z.copy_(other)
+            self.clean.zero_()
+
+    @classmethod
+    def noisy(cls, z: torch.Tensor) -> "PartlyClean":
+        """The state in which no token is decided."""
+        return cls(z, z.new_zeros(len(z), dtype=torch.bool), z.new_zeros(len(z)).float())
+
+    def completed(self, z_0_hat: torch.Tensor) -> torch.Tensor:
+        """z_0 where it is decided and its prediction elsewhere, (N, D)."""
+        return torch.where(self.clean[:, None], self.z.to(z_0_hat.dtype), z_0_hat)

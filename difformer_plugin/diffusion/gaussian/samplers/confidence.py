@@ -1,0 +1,70 @@
+"""Decide the most confident tokens first, as mask-predict does; the others stay noisy."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from difformer_plugin.diffusion.gaussian.partly_clean import PartlyClean
+from difformer_plugin.diffusion.gaussian.samplers.ancestral import Ancestral
+from difformer_plugin.diffusion.ranking import rank_in_rows
+from difformer_plugin.diffusion.sampler import Layout, Noise, register_sampler, setting
+
+
+@register_sampler
+@dataclass(frozen=True)
+class Confidence(Ancestral):
+    """Of w tokens, the floor(k w / K) least likely ones are noisy at the step before the k-th.
+
+    All others are z_0 of their likeliest types. A token that is decided keeps the probability of
+    when it was predicted, and may become noisy again (Ghazvininejad et al., 2019, for masks).
+    """
+
+    fresh_noise: bool = setting(
+        False,
+        "with --decoding-sampler confidence of embeddings, tokens that are not decided begin again "
+        "from pure noise at each step",
+    )
+
+    name: ClassVar[str] = "confidence"
+    decides_tokens: ClassVar[bool] = True
+
+    def prior(self, noise: Noise, layout: Layout | None = None) -> Any:
+        """Pure noise; no token is decided."""
+        return PartlyClean.noisy(super().prior(noise, layout))
+
+    def step(
+        self,
+        z: Any,
+        z_0_hat: torch.Tensor,
+        k: int,
+        noise: Noise,
+        layout: Any = None,
+        previous: torch.Tensor | None = None,
+    ) -> PartlyClean:
+        """The state before step k; see `Sampler.step`."""
+        assert self.nearest is not None
+        if self.fresh_noise:
+            noisy = noise() * self.process.noise_scale
+        else:
+            noisy = super().step(z.z, z_0_hat, k, noise, layout, previous)
+        embeddings, log_probs = self.nearest(z_0_hat)
+        z_0 = torch.where(z.clean[:, None], z.z, embeddings.to(z.z.dtype))
+        log_probs = torch.where(z.clean, z.log_probs, log_probs)
+        order = log_probs
+        if layout.real is not None:
+            order = order.masked_fill(~layout.real, torch.inf)
+        count = layout.lengths * k // len(self.process)
+        clean = rank_in_rows(order, layout.rows) >= count[layout.rows]
+        return PartlyClean(torch.where(clean[:, None], z_0, noisy), clean, log_probs)
+
+    def finish(
+        self,
+        z: Any,
+        z_0_hat: torch.Tensor,
+        k: int,
+        noise: Noise,
+        layout: Layout | None = None,
+    ) -> torch.Tensor:
+        """z_0 of decided tokens, and the last prediction of the others."""
+        return z.completed(z_0_hat)
