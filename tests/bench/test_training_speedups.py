@@ -46,7 +46,9 @@ def test_loss_and_gradients_match_the_plain_path(update, speedups, left):
 def test_only_some_sentences_of_that_batch_are_conditioned(build, sentences):
     model = build(self_cond=True).train()
     torch.manual_seed(3)
-    conditioned = model._draw(sentences([5, 2, 9, 4, 7, 1]), torch.zeros(6, 10, 8))[2]
+    mask = torch.ones(6, 10, dtype=torch.bool)
+    source = sentences([5, 2, 9, 4, 7, 1])
+    conditioned = model._corrupt(source, torch.zeros(6, 10, 8), mask).conditioned
     assert 0 < conditioned.sum() < 6
 
 
