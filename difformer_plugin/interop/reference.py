@@ -132,6 +132,7 @@ def recompute(
             ours["z_0"][mask],
             first[mask],
             target[mask],
+            mask.flatten().nonzero()[:, 0],
             ours["length_logits"],
             ours["length_target"],
         ),

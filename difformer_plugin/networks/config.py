@@ -88,6 +88,11 @@ class NetworkConfig(FairseqDataclass):
         0,
         "do not change the layers that come from the teacher's encoder in this many first updates",
     )
+    normalize_embeddings: bool = option(
+        False,
+        "scale each embedding z_0 to the norm sqrt(latent dim); the table that rounds stays as it "
+        "is",
+    )
     # self-conditioning
     self_cond: bool = option(
         False, "use self-conditioning: the denoiser also reads its previous prediction"
@@ -184,6 +189,11 @@ def check_network(cfg: Any) -> None:
                 f"{flag(name)} has no effect without {flag(needed)}: give both or neither"
             )
     check_warm_start(cfg)
+    if cfg.normalize_embeddings and cfg.embed_norm_before_proj:
+        raise UserError(
+            "--normalize-embeddings and --embed-norm-before-proj both normalise embeddings z_0: "
+            "choose one"
+        )
     if cfg.freeze_embeddings and not (cfg.encoder_embed_path or cfg.decoder_embed_path):
         raise UserError(
             "--freeze-embeddings would freeze random embeddings: give pre-trained ones with "

@@ -64,6 +64,8 @@ class Denoiser(nn.Module):
             else nn.Identity()
         )
         self.norm_z_0 = norm if cfg.embed_norm_before_proj else nn.Identity()
+        if cfg.normalize_embeddings:
+            self.norm_z_0 = nn.RMSNorm(cfg.latent_dim, eps=1e-8, elementwise_affine=False)
         self.norm_hidden = nn.Identity() if cfg.embed_norm_before_proj else norm
         self.self_cond, self.self_cond_before_proj = cfg.self_cond, cfg.self_cond_before_proj
         if cfg.self_cond:

@@ -43,6 +43,7 @@ class DiffusionOutput(NamedTuple):
     z_0: torch.Tensor  # (N, D), of the N tokens that were corrupted, one target after another
     z_0_hat: torch.Tensor  # (N, D)
     tokens: torch.Tensor  # int64 (N,)
+    places: torch.Tensor  # int64 (N,), where they are among the B L positions of the targets
     length_logits: torch.Tensor  # (B, 256)
     length_classes: torch.Tensor  # (B,)
 
@@ -118,11 +119,11 @@ class Difformer(DiffusionModel):
             and (self._read(*corrupted.earlier, layout, clean), corrupted.earlier[1]),
         )
         predicted = layout.take(mask if corrupted.clean is None else mask & ~corrupted.clean)
+        places = torch.arange(len(src_tokens) * target.shape[1], device=target.device)
+        places = places.view(len(src_tokens), -1).repeat_interleave(copies, 0)
+        of_tokens = (layout.take(z_0), z_0_hat, layout.take(target), layout.take(places))
         return DiffusionOutput(
-            *(
-                of_tokens[predicted]
-                for of_tokens in (layout.take(z_0), z_0_hat, layout.take(target))
-            ),
+            *(values[predicted] for values in of_tokens),
             self.length_predictor(memory),
             self.length_predictor.classes(lengths, memory),
         )

@@ -1,7 +1,7 @@
 """Difformer's objective: VLB mean squared error + anchor loss + length (Eq. 2, Sec. 3.3)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from fairseq.criterions import register_criterion
@@ -14,6 +14,7 @@ from difformer_plugin.families.criterion import (
     check_label_smoothing,
 )
 from difformer_plugin.families.embeddings.anchor import SmoothedNLL
+from difformer_plugin.families.embeddings.soft_labels import SoftenedNLL, SoftLabels
 from difformer_plugin.options import option
 
 
@@ -23,6 +24,12 @@ class DifformerLossConfig(FairseqDataclass):
     mse_factor: float = option(1.0, "weight of the mean squared error of z_0-hat")
     detach_z_0: bool = option(
         False, "stop the gradient of the mean squared error to the embeddings z_0"
+    )
+    soft_labels: Optional[str] = option(
+        None, "checkpoint of a teacher whose distributions are labels of the anchor loss"
+    )
+    soft_label_weight: float = option(
+        0.5, "weight of the teacher's distribution against the smoothed label, with --soft-labels"
     )
     length_loss_factor: float = option(LENGTH_FACTOR, "weight of the length predictor's loss")
     rounding_loss: bool = option(
@@ -53,14 +60,22 @@ class DifformerLoss(DiffusionCriterion):
             raise UserError(f"--mse-factor must be at least 0, not {cfg.mse_factor:g}")
         if cfg.rounding_loss and cfg.mse_loss_only:
             raise UserError("--rounding-loss and --mse-loss-only exclude each other: choose one")
+        if not 0 <= cfg.soft_label_weight <= 1:
+            raise UserError(f"--soft-label-weight must be in [0, 1], not {cfg.soft_label_weight:g}")
+        if cfg.soft_labels and (cfg.rounding_loss or cfg.mse_loss_only):
+            raise UserError(
+                "--soft-labels are of the anchor loss: omit --rounding-loss and --mse-loss-only"
+            )
         self.cfg = cfg
+        self.labels: SoftLabels | None = None
 
     def forward(
         self, model: Any, sample: dict[str, Any], reduce: bool = True
     ) -> tuple[torch.Tensor, int, dict[str, Any]]:
         """The loss of a batch, summed over its target tokens, their number, and what to log."""
         output = model(target=sample["target"], **sample["net_input"])
-        losses = self.terms(model.denoiser.output_projection, output)
+        states = self.teacher_states(sample) if model.training and self.cfg.soft_labels else None
+        losses = self.terms(model.denoiser.output_projection, output, states)
         loss = sum(losses[name] for name in self.loss_terms)
         tokens, sentences = len(output.tokens), len(output.length_classes)
         logged = {name: losses[name].detach() * tokens for name in self.token_terms}
@@ -74,12 +89,25 @@ class DifformerLoss(DiffusionCriterion):
             logged |= {**model.measures(), "measured": 1}
         return loss * tokens, tokens, logged
 
-    def terms(self, output_projection: torch.nn.Linear, output: Any) -> dict[str, torch.Tensor]:
+    def teacher_states(self, sample: dict[str, Any]) -> torch.Tensor:
+        """The hidden states of the teacher of --soft-labels, (B L, C)."""
+        if self.labels is None:  # validation and decoding do without it
+            self.labels = SoftLabels(self.cfg.soft_labels, self.task)
+        states = self.labels.states(sample["net_input"]["src_tokens"], sample["target"])
+        return states.flatten(0, 1)
+
+    def terms(
+        self,
+        output_projection: torch.nn.Linear,
+        output: Any,
+        teacher_states: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
         """The terms of Eq. 2 and the length's loss, as float32 scalars.
 
         Args:
             output_projection: latents (N, D) -> logits (N, V), a linear map without bias.
             output: a DiffusionOutput.
+            teacher_states: (B L, C), for soft labels.
         """
         z_0, z_0_hat = output.z_0, output.z_0_hat
         wanted = z_0.detach() if self.cfg.detach_z_0 else z_0
@@ -90,9 +118,13 @@ class DifformerLoss(DiffusionCriterion):
         else:
             rounded = z_0 if self.cfg.rounding_loss else z_0_hat
             costs: Any = SmoothedNLL(self.cfg.label_smoothing)
-            anchor, nll = self.token_sums(
-                costs, rounded, output_projection.weight, output.tokens
-            ) / len(rounded)
+            columns = [output.tokens]
+            if teacher_states is not None:
+                weight = self.cfg.soft_label_weight
+                costs = SoftenedNLL(self.cfg.label_smoothing, weight, self.labels)
+                columns.append(teacher_states[output.places])
+            sums = self.token_sums(costs, rounded, output_projection.weight, *columns)
+            anchor, nll = sums / len(rounded)
         return {
             "mse": mse * self.cfg.mse_factor,
             "anchor": anchor,

@@ -247,3 +247,13 @@ def test_validation_corrupts_as_if_there_were_no_such_options(build, sentences):
     with torch.no_grad():
         ours, plain = (m(source, target) for m in (build(**options), build(self_cond=True)))
     torch.testing.assert_close(ours.z_0_hat, plain.z_0_hat)
+
+
+def test_normalized_embeddings_lie_on_a_sphere(build, sentences):
+    model, target = build(normalize_embeddings=True), sentences([4, 6], "target")
+    z_0 = model.denoiser.embed(target)[target.ne(1)]
+    weight = model.denoiser.embed_tokens.weight[target[target.ne(1)]]
+    torch.testing.assert_close(z_0.norm(dim=-1), torch.full((len(z_0),), 8**0.5))
+    torch.testing.assert_close(z_0, 8**0.5 * weight / weight.norm(dim=-1, keepdim=True))
+    assert model.denoiser.embed(torch.tensor([1])).isfinite().all()
+    assert (model.denoiser.table().norm(dim=-1) - 8**0.5).abs().max() < 1e-5

@@ -25,7 +25,8 @@ def case():
     z_0, z_0_hat = torch.randn(2, 6, 3)
     target = torch.randint(2, VOCABULARY, (2, 4)).masked_fill(~mask, 1)
     output = DiffusionOutput(
-        z_0, z_0_hat, target[mask], torch.randn(2, 256), torch.tensor([9, 200])
+        *(z_0, z_0_hat, target[mask], mask.flatten().nonzero()[:, 0]),
+        *(torch.randn(2, 256), torch.tensor([9, 200])),
     )
     return output, torch.nn.Linear(3, VOCABULARY, bias=False), target
 
@@ -222,3 +223,14 @@ def test_every_parameter_has_a_gradient(build, task, batches, options):
     assert all(gradient.isfinite().all() for gradient in gradients.values())
     rounding = gradients["denoiser.output_projection.weight"]
     assert bool(rounding.any()) != ("mse_loss_only" in options)
+
+
+def test_weight_of_the_error_and_where_its_gradient_stops(case):
+    output, projection, _ = case
+    z_0, z_0_hat = (z.detach().requires_grad_() for z in (output.z_0, output.z_0_hat))
+    own = output._replace(z_0=z_0, z_0_hat=z_0_hat)
+    mse = loss_of(mse_factor=0.1, detach_z_0=True).terms(projection, own)["mse"]
+    assert mse.item() == pytest.approx(0.1 * by_hand(case)["mse"])
+    mse.backward()
+    assert z_0.grad is None
+    torch.testing.assert_close(z_0_hat.grad, 0.2 * (z_0_hat - z_0).detach() / (6 * 3))
