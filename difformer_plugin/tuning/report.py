@@ -80,15 +80,15 @@ def render_weights(args: Namespace, result: dict[str, Any]) -> str:
 
 
 def _weights_summary(result):
-    fitted, (low, high) = result["fitted"], result["gain_interval"]
+    low, high = result["gain_interval"]
     lines = [
-        f"fitted: {fitted['rerank']}, BLEU {fitted['bleu']:.2f}; {result['cross_validated']:.2f} "
+        f"fitted: {result['rerank']}, BLEU {result['bleu']:.2f}; {result['cross_validated']:.2f} "
         f"cross-validated ({result['folds']} folds)",
         f"cross-validated gain over the best reranker alone: 95 % interval of the paired bootstrap "
         f"{low:+.2f} to {high:+.2f}",
     ]
-    if result["rerank"] != fitted["rerank"]:
-        lines.append(f"the fit gains nothing on other sentences: chosen is {result['rerank']}")
+    if result["left_out"]:
+        lines.append(f"left out, since they gain nothing: {', '.join(result['left_out'])}")
     return lines
 
 

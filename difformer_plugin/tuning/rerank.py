@@ -22,13 +22,13 @@ from difformer_plugin.reranking.weighted import parse_weights
 from difformer_plugin.storage.files import atomic_text, digest_files
 from difformer_plugin.storage.journal import Journal
 from difformer_plugin.tuning.drawn import DrawnCandidates, bleu_statistics
-from difformer_plugin.tuning.minimum_error import (
+from difformer_plugin.tuning.expected_bleu import (
     FOLDS,
     bleu_of_choice,
     chosen,
     corpus_bleu,
-    cross_validated_choice,
     fit_weights,
+    select,
 )
 from difformer_plugin.tuning.report import weights_comments
 from difformer_plugin.tuning.space import Settings
@@ -49,14 +49,14 @@ PRECISION = 3  # significant digits of weights
 def tune_rerank(args: Namespace) -> dict[str, Any]:
     """Draw candidates with the reference settings, fit weights, and write the settings file.
 
-    The fitted weights are written if their cross-validated choice has a higher BLEU than each
-    reranker alone; otherwise the best reranker alone is.
+    Rerankers that gain nothing in cross-validation are left out.
 
     Args:
         args: the arguments of `difformer tune`, checked.
     Returns:
-        what the JSON file holds: `rerank`, `bleu`, `alone` (BLEU of each reranker), `fitted`,
-        `cross_validated`, `gain_interval`, `oracle`, `signature`, and the header of the journal.
+        what the JSON file holds: `rerank`, `bleu` of its choice, `alone` (BLEU of each reranker),
+        `left_out`, `cross_validated`, `folds`, `gain_interval`, `oracle`, `signature`, and the
+        header of the journal.
     Raises:
         UserError: the input cannot be used.
     """
@@ -161,7 +161,7 @@ def _key(name: str, paths: Sequence[str]) -> str:
 
 
 def fitted(names: Sequence[str], scores: np.ndarray, statistics: np.ndarray) -> dict[str, Any]:
-    """Fit weights, and choose between them and the best reranker alone.
+    """Fit the weights of those rerankers that gain something in cross-validation.
 
     Args:
         names: of M rerankers.
@@ -171,42 +171,45 @@ def fitted(names: Sequence[str], scores: np.ndarray, statistics: np.ndarray) -> 
         see `tune_rerank`; `gain_interval` is the 95 % interval of the paired bootstrap of what the
         cross-validated choice gains over the best reranker alone.
     """
-    single = np.eye(len(names))
-    alone = {name: bleu_of_choice(scores, statistics, own) for name, own in zip(names, single)}
+    alone = {
+        name: bleu_of_choice(scores, statistics, own)
+        for name, own in zip(names, np.eye(len(names)))
+    }
     best = int(np.argmax(list(alone.values())))
-    weights = rounded(fit_weights(scores, statistics))
-    others = chosen(statistics, cross_validated_choice(scores, statistics))
+    selection = select(scores, statistics)
+    numbers = sorted(selection.numbers)
+    weights = np.zeros(len(names))
+    weights[numbers] = 1.0  # of a single one, which needs no fit
+    if len(numbers) > 1:
+        weights[numbers] = rounded(fit_weights(scores[..., numbers], statistics))
+    validated = chosen(statistics, selection.choice)
     base = chosen(statistics, scores[..., best].argmax(1))
-    low, high = np.percentile(-bootstrap_losses(base, others), [2.5, 97.5])
-    validated = float(corpus_bleu(others.sum(0)))
-    wins = validated > alone[names[best]]
-    written = weights if wins else single[best]
-    sentence_bleu = np.array(
-        [
-            [
-                BLEU.compute_bleu(
-                    own[:4].tolist(), own[4:8].tolist(), *own[8:].tolist(), effective_order=True
-                ).score
-                for own in candidates
-            ]
-            for candidates in statistics
-        ]
-    )
-    oracle = chosen(statistics, sentence_bleu.argmax(1))
+    low, high = np.percentile(-bootstrap_losses(base, validated), [2.5, 97.5])
     metric = BLEU(tokenize="none", force=True)
     metric.corpus_score(["a"], [["a"]])  # there is no signature before the first score
     return {
-        "rerank": as_option(names, written),
-        "bleu": bleu_of_choice(scores, statistics, written),
+        "rerank": as_option(names, weights),
+        "bleu": bleu_of_choice(scores, statistics, weights),
         "alone": alone,
-        "fitted": {"rerank": as_option(names, weights)}
-        | {"bleu": bleu_of_choice(scores, statistics, weights)},
-        "cross_validated": validated,
+        "left_out": [name for name, weight in zip(names, weights) if not weight],
+        "cross_validated": float(corpus_bleu(validated.sum(0))),
         "folds": FOLDS,
         "gain_interval": (float(low), float(high)),
-        "oracle": float(corpus_bleu(oracle.sum(0))),
+        "oracle": float(corpus_bleu(chosen(statistics, _oracle(statistics)).sum(0))),
         "signature": str(metric.get_signature()),
     }
+
+
+def _oracle(statistics: np.ndarray) -> np.ndarray:
+    """The candidate of each sentence with the highest sentence BLEU, int (S,)."""
+    scores = [
+        [
+            BLEU.compute_bleu(own[:4], own[4:8], *own[8:], effective_order=True).score
+            for own in candidates
+        ]
+        for candidates in statistics.tolist()
+    ]
+    return np.array(scores).argmax(1)
 
 
 def rounded(weights: np.ndarray) -> np.ndarray:

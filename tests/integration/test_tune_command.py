@@ -171,7 +171,7 @@ def test_fitted_weights_are_those_that_generate_uses(corpus, model, teacher, tmp
     found = json.loads((tmp_path / "all.json").read_text("utf-8"))
     assert values["rerank"] == found["rerank"] and "bleu_mbr" not in values
     assert values["decoding_steps"] == 6 and values["length_beam_size"] == 2
-    assert f"{found['oracle']:.2f}" in outcome.out and found["fitted"]["rerank"] in outcome.out
+    assert f"{found['oracle']:.2f}" in outcome.out and found["rerank"] in outcome.out
     generate = ["fairseq-generate", corpus.joined, *TASK, "--path", paths, "--batch-size", 8]
     generate += ["--gen-subset", "valid", "--seed", 1, "--decoding-settings", out, "--remove-bpe"]
     if "teacher" not in values["rerank"]:

@@ -6,17 +6,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_minimum_error import toy
+from test_expected_bleu import toy
 
 from difformer_plugin.cli.tune import SEARCH_DEFAULTS, check
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
 from difformer_plugin.reranking.reranker import RERANKERS
+from difformer_plugin.reranking.weighted import parse_weights
 from difformer_plugin.storage.journal import Journal
 from difformer_plugin.tuning import rerank
 from difformer_plugin.tuning.drawn import DrawnCandidates, bleu_statistics
-from difformer_plugin.tuning.minimum_error import bleu_of_choice
+from difformer_plugin.tuning.expected_bleu import bleu_of_choice, corpus_bleu
 from difformer_plugin.tuning.report import render_weights, weights_comments
 from difformer_plugin.tuning.trials import bleu
 
@@ -99,32 +100,33 @@ def test_statistics_are_those_of_the_text(task):
     assert bleu(found[0, 0]) == pytest.approx(100) and bleu(found[0, 1]) < 60
 
 
-def test_the_fit_is_written_where_it_wins_on_other_sentences():
-    scores, statistics = toy(60, 6, seed=1)
+def test_the_fit_is_written_and_its_gain_estimated():
+    scores, statistics = toy(200, 6, seed=1)
+    quality = corpus_bleu(statistics)
+    noise = np.random.default_rng(1).normal(size=(2, *quality.shape))
+    scores = np.stack([quality / 20 + noise[0], quality / 20 + noise[1]], -1)
     result = rerank.fitted(["mbr", "own"], scores, statistics)
-    weights = np.array(
-        [float(part.split("=")[1]) for part in result["fitted"]["rerank"].split(",")]
-    )
-    assert result["fitted"]["bleu"] == pytest.approx(bleu_of_choice(scores, statistics, weights))
-    assert result["oracle"] >= result["fitted"]["bleu"] >= max(result["alone"].values()) - 1e-9
+    weights = np.array(list(parse_weights(result["rerank"]).values()))
+    assert result["bleu"] == pytest.approx(bleu_of_choice(scores, statistics, weights))
+    best = max(result["alone"].values())
+    assert result["oracle"] > result["bleu"] > best and result["left_out"] == []
     low, high = result["gain_interval"]
-    assert low < result["cross_validated"] - max(result["alone"].values()) < high
+    assert low < result["cross_validated"] - best < high
 
 
-def test_the_best_alone_is_written_where_the_fit_gains_nothing(monkeypatch):
-    scores, statistics = toy(30, 4, seed=5)
-    monkeypatch.setattr(
-        rerank, "cross_validated_choice", lambda scores, statistics: scores[..., 1].argmin(1)
-    )
+def test_the_best_alone_is_written_where_others_gain_nothing():
+    scores, statistics = toy(200, 4, seed=5)
+    scores[..., 0] = corpus_bleu(statistics)
+    scores[..., 1] = 3 * scores[..., 0]
     result = rerank.fitted(["mbr", "own"], scores, statistics)
-    best = max(result["alone"], key=result["alone"].get)
-    assert result["rerank"] == f"{best}=1" and result["bleu"] == result["alone"][best]
+    assert result["rerank"] == "mbr=1" and result["left_out"] == ["own"]
+    assert result["bleu"] == result["alone"]["mbr"] == result["cross_validated"]
     args = Namespace(
         out="a.toml", gen_subset="valid", data="bin", path="m.pt", fit_rerank="mbr,own"
     )
-    result |= {"sentences": 30, "version": "0"}
+    result |= {"sentences": 200, "version": "0"}
     table = render_weights(args, result)
-    assert "the fit gains nothing on other sentences" in table and "oracle" in table
+    assert "left out, since they gain nothing: own" in table and "oracle" in table
     assert all("\n" not in line for line in weights_comments(args, result))
 
 
