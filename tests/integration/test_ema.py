@@ -87,7 +87,7 @@ def test_training_resumes_with_the_average(averaged, corpus, tmp_path):
 )
 def test_validation_of_a_training_takes_the_average(options, corpus, other_vectors, tmp_path):
     if options[-1] == "--neighbour-embeddings":
-        options = [*options, other_vectors, "--diffusion-objective", "d3pm"]
+        options = [*options, other_vectors, "--objective", "d3pm"]
     command = [corpus.joined, *options, "--share-all-embeddings", "--save-dir", tmp_path]
     command += ["--max-update", 4, "--use-ema", "--eval-bleu"]
     line = error_line(run(tmp_path, "fairseq-train", *command))
