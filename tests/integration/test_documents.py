@@ -73,6 +73,8 @@ def smaller(words):
     if program == "difformer bench":
         decode = "--sentences 2 --steps 1 --beams 1 --batch-size 1"
         options += f" {decode}" if "decode" in words else " --updates 1 --max-tokens 512"
+    if "--fit-rerank" in words:
+        options = "--sentences 4 --cpu"
     if "--show" in words:
         options = ""
     return [word for word in words if word != "--fp16"] + options.split()
