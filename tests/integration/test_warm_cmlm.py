@@ -1,0 +1,35 @@
+"""benchmarks/warm_cmlm.py: CMLM begins as a teacher, and trains."""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from harness import succeed
+
+from difformer_plugin.checkpoints.loading import load_weights_only
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/warm_cmlm.py"
+OPTIONS = (
+    *("--user-dir", Path(__file__).parents[2] / "difformer_plugin", "--task", "translation_lev"),
+    *("--arch", "cmlm_transformer", "--criterion", "nat_loss", "--noise", "random_mask"),
+    *("--encoder-embed-dim", 16, "--encoder-ffn-embed-dim", 16, "--encoder-layers", 1),
+    *("--decoder-embed-dim", 16, "--decoder-ffn-embed-dim", 16, "--decoder-layers", 1),
+    *("--encoder-attention-heads", 2, "--decoder-attention-heads", 2, "--pred-length-offset"),
+    *("--optimizer", "adam", "--lr", "0.001", "--max-tokens", 200, "--max-update", 2, "--cpu"),
+    *("--required-batch-size-multiple", 1, "--disable-validation", "--seed", 1),
+)
+
+
+def test_a_cmlm_of_the_teachers_size_takes_all_but_its_lengths(corpus, teacher, tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("warm_cmlm", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    start = tmp_path / "start.pt"
+    script.main([str(x) for x in (teacher, start, corpus.joined, *OPTIONS)])
+    assert capsys.readouterr().out.endswith("fresh: decoder.embed_length.weight\n")
+    theirs, ours = (load_weights_only(path)["model"] for path in (teacher, start))
+    assert set(ours) - set(theirs) == {"decoder.embed_length.weight"}
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    options = (*OPTIONS, "--finetune-from-model", start, "--save-dir", tmp_path / "save")
+    succeed(tmp_path, "fairseq-train", corpus.joined, *options)
+    assert (tmp_path / "save/checkpoint_last.pt").is_file()
