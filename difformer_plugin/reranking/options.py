@@ -29,7 +29,7 @@ class RerankingOptions(FairseqDataclass):
     rerank: Optional[str] = option(
         None,
         "choose the candidate with the highest weighted sum of scores, as "
-        f"mbr=1,teacher=0.5,length=0.1; there are {', '.join(RERANKERS)}",
+        f"mbr=1,teacher=0.5,length=0.1; there are {', '.join(sorted(RERANKERS))}",
     )
     mbr_remove_bpe: str = option(
         "@@ ", "how --bleu-mbr joins subwords to words, as fairseq's --post-process"

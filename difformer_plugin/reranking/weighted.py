@@ -23,7 +23,8 @@ def parse_weights(text: str, option: str = "--rerank") -> dict[str, float]:
         name, equals, weight = part.strip().partition("=")
         if name not in RERANKERS:
             raise UserError(
-                f"{option} {text}: no such reranker as '{name}'; there are {', '.join(RERANKERS)}"
+                f"{option} {text}: no such reranker as '{name}'; there are "
+                f"{', '.join(sorted(RERANKERS))}"
             )
         if name in weights:
             raise UserError(f"{option} {text}: {name} is there twice; leave one out")
