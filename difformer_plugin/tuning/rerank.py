@@ -31,7 +31,7 @@ from difformer_plugin.tuning.expected_bleu import (
     select,
 )
 from difformer_plugin.tuning.report import weights_comments
-from difformer_plugin.tuning.space import Settings
+from difformer_plugin.tuning.space import SamplerChoice, Settings
 from difformer_plugin.tuning.trials import bootstrap_losses
 from difformer_plugin.tuning.tune import (
     begin_or_resume,
@@ -91,7 +91,7 @@ def tune_rerank(args: Namespace) -> dict[str, Any]:
     result = fitted(names, drawn.scores(), statistics) | header
     options = replace(options, rerank=result["rerank"])
     fixed = {name: getattr(options, name) for name in OPTIONS}
-    settings = values_to_write(Settings.of(options), fixed)
+    settings = values_to_write(Settings.of(options, SamplerChoice()), fixed)
     write_settings(args.out, settings, weights_comments(args, result))
     if args.json:
         with atomic_text(args.json) as file:
