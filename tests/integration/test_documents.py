@@ -42,6 +42,7 @@ TINY_DIFFUSION = """
     --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32
 """
 TINY_TEACHER = "--encoder-embed-dim 16 --decoder-embed-dim 16 --save-interval-updates 1"
+TINY_START = "--model-dim 16 --latent-dim 16"  # else as the teacher of the page
 TINY_HYDRA = """
     common.cpu=true ++model.model_dim=32 ++model.latent_dim=16 ++model.encoder_layers=1
     ++model.decoder_layers=1 optimization.max_update=2 lr_scheduler.warmup_updates=1
@@ -70,6 +71,8 @@ def smaller(words):
     options = SMALL.get(program, "")
     if program == "fairseq-train" and "translation" in words:
         options = f"{TINY} {TINY_TEACHER} --cpu"
+    if "--init-from-teacher" in words:
+        options = f"{TINY} {TINY_START} --cpu"
     if program == "difformer bench":
         decode = "--sentences 2 --steps 1 --beams 1 --batch-size 1"
         options += f" {decode}" if "decode" in words else " --updates 1 --max-tokens 512"
