@@ -121,9 +121,11 @@ class Difformer(DiffusionModel):
         predicted = layout.take(mask if corrupted.clean is None else mask & ~corrupted.clean)
         places = torch.arange(len(src_tokens) * target.shape[1], device=target.device)
         places = places.view(len(src_tokens), -1).repeat_interleave(copies, 0)
-        of_tokens = (layout.take(z_0), z_0_hat, layout.take(target), layout.take(places))
         return DiffusionOutput(
-            *(values[predicted] for values in of_tokens),
+            layout.take(z_0)[predicted],
+            z_0_hat[predicted],
+            layout.take(target)[predicted],
+            layout.take(places)[predicted],
             self.length_predictor(memory),
             self.length_predictor.classes(lengths, memory),
         )

@@ -53,7 +53,7 @@ class SoftLabels:
         return self.teacher.decoder.output_layer(states).float().softmax(-1)
 
 
-class SoftenedNLL(SmoothedNLL):
+class SoftenedNLL:
     """The cross-entropy with a mixture of smoothed labels and the teacher's distribution.
 
     Args:
@@ -63,22 +63,21 @@ class SoftenedNLL(SmoothedNLL):
     """
 
     def __init__(self, epsilon: float, weight: float, labels: SoftLabels):
-        super().__init__(epsilon)
-        self.weight, self.labels = weight, labels
+        self.epsilon, self.weight, self.labels = epsilon, weight, labels
 
     def function(
-        self, logits: torch.Tensor, targets: torch.Tensor, *teacher: torch.Tensor
+        self, logits: torch.Tensor, targets: torch.Tensor, states: torch.Tensor
     ) -> torch.Tensor:
         """The costs of tokens as they are defined.
 
         Args:
             logits: (m, V); targets: int64 (m,).
-            teacher: hidden states (m, C) of the teacher.
+            states: (m, C), the teacher's hidden states.
         Returns:
             float32 (m, 2) in nats: with these labels, and the negative log-likelihood.
         """
-        smoothed, nll = super().function(logits, targets).unbind(-1)
-        q, weight = self._teachers(*teacher)
+        smoothed, nll = SmoothedNLL(self.epsilon).function(logits, targets).unbind(-1)
+        q, weight = self._teachers(states)
         soft = -(q * F.log_softmax(logits.float(), dim=-1)).sum(-1)
         return torch.stack([(1 - weight) * smoothed + weight * soft, nll], dim=-1)
 
@@ -86,13 +85,13 @@ class SoftenedNLL(SmoothedNLL):
         self,
         logits: torch.Tensor,
         targets: torch.Tensor,
-        *teacher: torch.Tensor,
+        states: torch.Tensor,
         with_gradient: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The sums of `function`, and the gradient of the first: p less the labels."""
         log_probs = F.log_softmax(logits, dim=-1)
         true = log_probs.gather(1, targets[:, None])[:, 0]
-        q, weight = self._teachers(*teacher)
+        q, weight = self._teachers(states)
         smoothed = -(1 - self.epsilon) * true - self.epsilon * log_probs.mean(-1)
         soft = -(q * log_probs).sum(-1)
         sums = torch.stack([((1 - weight) * smoothed + weight * soft).sum(), -true.sum()])
