@@ -65,6 +65,23 @@ def test_the_output_is_that_of_the_oracle(draw, speedups, options):
     assert_same(draw(speedups, history=True, **options), draw(PLAIN, history=True, **options))
 
 
+@pytest.mark.parametrize("speedups", [ENGINE, PADDED], ids=["engine", "padded"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"decoding_fresh_noise": True}, {"decoding_early_stopping": 2, "clamping": True}],
+    ids=["posterior", "fresh", "stopped"],
+)
+def test_deciding_tokens_is_that_of_the_oracle(draw, model, speedups, options):
+    model.cfg.clean_tokens = 0.5
+    options = {"decoding_sampler": "confidence", **options}
+    plain = draw(PLAIN, history=True, **options)
+    assert_same(draw(speedups, history=True, **options), plain)
+    other = draw(
+        PLAIN, history=True, **(options | {"decoding_sampler": None, "decoding_fresh_noise": False})
+    )
+    assert any(not torch.equal(a.tokens, b.tokens) for a, b in zip(plain, other))
+
+
 def test_predictions_are_those_of_the_oracle(draw, model, monkeypatch):
     """z_0-hat of the last step, within 1e-4."""
     seen, own = [], type(model).round
