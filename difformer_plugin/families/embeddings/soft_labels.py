@@ -1,5 +1,6 @@
 """A teacher's distributions over the vocabulary as labels of the anchor loss."""
 
+import os
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ class SoftLabels:
     """
 
     def __init__(self, path: str, task: Any):
+        if not os.path.isfile(path):
+            raise UserError(f"--soft-labels {path}: no such checkpoint")
         (teacher,), _ = checkpoint_utils.load_model_ensemble([path], task=task)
         if is_diffusion_model(teacher):
             raise UserError(

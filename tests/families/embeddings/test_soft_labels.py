@@ -14,12 +14,14 @@ from difformer_plugin.families.embeddings.soft_labels import SoftenedNLL, SoftLa
 
 
 @pytest.fixture
-def labels(task, teacher, monkeypatch):
-    loaded = {"teacher.pt": teacher}
+def labels(task, teacher, monkeypatch, tmp_path):
+    path = tmp_path / "teacher.pt"
+    path.touch()
+    loaded = {str(path): teacher}
     monkeypatch.setattr(
         checkpoint_utils, "load_model_ensemble", lambda paths, task: ([loaded[paths[0]]], None)
     )
-    return SoftLabels("teacher.pt", task)
+    return SoftLabels(str(path), task)
 
 
 def test_the_teacher_sees_source_and_prefix_only(labels, teacher, sentences):
@@ -113,8 +115,15 @@ def test_values_that_options_cannot_have(task, options, message):
         DifformerLoss(DifformerLossConfig(**options), task)
 
 
-def test_a_diffusion_model_is_no_teacher(build, task, monkeypatch):
+def test_a_diffusion_model_is_no_teacher(build, task, monkeypatch, tmp_path):
+    path = tmp_path / "x.pt"
+    path.touch()
     loaded = [build()], None
     monkeypatch.setattr(checkpoint_utils, "load_model_ensemble", lambda paths, task: loaded)
-    with pytest.raises(UserError, match="--soft-labels x.pt must be an autoregressive teacher"):
-        SoftLabels("x.pt", task)
+    with pytest.raises(UserError, match=r"--soft-labels .*x.pt must be an autoregressive teacher"):
+        SoftLabels(str(path), task)
+
+
+def test_a_missing_teacher_is_named(task):
+    with pytest.raises(UserError, match="--soft-labels nowhere.pt: no such checkpoint"):
+        SoftLabels("nowhere.pt", task)
