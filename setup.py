@@ -27,6 +27,7 @@ setup(
         # the first version that unpickles weights only unless told otherwise
         "torch>=2.6",
         "numpy>=1.26",
+        "safetensors>=0.4",
         "sacrebleu>=2.3",
         "sacremoses>=0.1",
         "subword-nmt>=0.3.8",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from difformer_plugin.checkpoints.exported import is_exported, read_exported
 from difformer_plugin.errors import UserError
 
 # what torch.load raises for a file that is not a checkpoint, or asks for code
@@ -58,7 +59,7 @@ def allow_plain_types() -> None:
 
 
 def load_weights_only(path: str | os.PathLike, memory_map: bool = False) -> Any:
-    """Load a checkpoint onto the CPU without running code from it.
+    """Load a checkpoint, or an exported model, onto the CPU without running code from it.
 
     Args:
         memory_map: leave tensors on the disk until they are used, if the file's format allows it.
@@ -67,6 +68,8 @@ def load_weights_only(path: str | os.PathLike, memory_map: bool = False) -> Any:
     """
     if not os.path.isfile(path):
         raise MissingCheckpointError(f"{path}: no such checkpoint")
+    if is_exported(path):
+        return read_exported(path)
     allow_plain_types()
     if memory_map:
         try:

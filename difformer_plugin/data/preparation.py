@@ -15,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 
 from difformer_plugin import __version__
+from difformer_plugin.data import pipeline
 from difformer_plugin.data.recipe import SPLITS, Recipe
 from difformer_plugin.data.resumable_pass import run_pass, tied_children
 from difformer_plugin.data.sources import (
@@ -55,6 +56,8 @@ def prepare(
     - `out/reference/{valid,test}.LANG`: the untouched text of the same lines,
     - `out/data-bin`, if `binarise` is given.
 
+    `text` and `data-bin` have a `pipeline.json`, which says how raw text becomes their subwords.
+
     Each appears complete or not at all. Interrupted at any moment, the same call resumes. The same
     input gives the same bytes, whatever the number of workers.
 
@@ -82,6 +85,8 @@ def prepare(
                 known = False
                 _claim(work, key)
                 counts = _make(recipe, pairs, work, langs, workers, progress)
+                if (work / "text").exists():
+                    _describe(recipe, langs, work / "text", work / "text")
                 _publish(out, work, key, counts)
             counts = _finished(out, key)
             if binarise is not None and not (out / "data-bin").exists():
@@ -92,7 +97,11 @@ def prepare(
                     print("fairseq-preprocess", file=sys.stderr)
                 with tied_children():
                     binarise(out / "text", work / "data-bin", langs, workers)
+                _describe(recipe, langs, out / "text", work / "data-bin")
                 os.replace(work / "data-bin", out / "data-bin")
+            for name in ("text", "data-bin"):
+                if (out / name).exists():
+                    _describe(recipe, langs, out / "text", out / name)
             shutil.rmtree(work)
     except OSError as error:
         if error.errno not in FULL:
@@ -138,6 +147,16 @@ def _publish(out, work, key, counts):
     for name in ("text", "reference", DONE):
         if (work / name).exists():
             os.replace(work / name, out / name)
+
+
+def _describe(recipe: Recipe, langs: tuple[str, str], text: Path, folder: Path) -> None:
+    """Write the pipeline to a folder if it has none, as of an earlier version."""
+    codes = text / "codes" if recipe.bpe_merges else None
+    if not (folder / pipeline.FILE).exists() and (codes is None or codes.exists()):
+        kind = pipeline.BPE if recipe.bpe_merges else pipeline.NONE
+        subwords = pipeline.describe_subwords(kind, codes)
+        described = pipeline.Pipeline(*langs, recipe.text, subwords, recipe.title, recipe.published)
+        pipeline.save(described, folder, codes)
 
 
 def unexpected_sizes(recipe: Recipe, counts: dict[str, dict[str, int]]) -> list[str]:

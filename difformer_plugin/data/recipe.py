@@ -148,13 +148,21 @@ def load(name: str | Path) -> Recipe:
         table = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from None
-    recipe = _build(Recipe, table, str(path))
+    recipe = build(Recipe, table, str(path))
     _check(recipe, path)
     return recipe
 
 
-def _build(kind: Any, table: dict[str, Any], where: str) -> Any:
-    """Build a dataclass from a TOML table, whose keys have hyphens instead of underscores."""
+def build(kind: Any, table: dict[str, Any], where: str) -> Any:
+    """Build a dataclass from a table, whose keys have hyphens instead of underscores.
+
+    Args:
+        kind: the dataclass; a field may be a dataclass, too.
+        table: what TOML or JSON held.
+        where: what messages call the table.
+    Raises:
+        UserError: a key is unknown or missing, or a value has the wrong type.
+    """
     fields = {f.name.replace("_", "-"): f for f in dataclasses.fields(kind)}
     if unknown := sorted(set(table) - set(fields)):
         raise UserError(f"{where}: unknown key {unknown[0]}; the keys are {', '.join(fields)}")
@@ -174,7 +182,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise _not_a(kind, value, where)
-        return _build(kind, value, where)
+        return build(kind, value, where)
     if isinstance(kind, types.UnionType):
         return _value(_member(kind, value, where), value, where)
     if kind is float and type(value) is int:

@@ -232,9 +232,8 @@ def test_text_first_and_the_data_bin_in_a_second_run(raw, tmp_path):
     before = (out / "text" / "train.de").stat()
     assert not go(raw, out, binarise=binarise).known
     assert go(raw, out, binarise=binarise).known
-    assert made == [
-        ([f"{s}.{lang}" for s in ("test", "train", "valid") for lang in ("de", "en")], ("de", "en"))
-    ]
+    texts = [f"{s}.{lang}" for s in ("test", "train", "valid") for lang in ("de", "en")]
+    assert made == [(["pipeline.json", *texts], ("de", "en"))]
     assert (out / "text" / "train.de").stat() == before
     assert not (out / "unfinished").exists()
 
@@ -297,8 +296,10 @@ def test_the_data_bin_holds_the_text(corpus, tmp_path):
             lines = text(tmp_path / "one", f"{split}.{lang}")
             assert [dictionary.string(tokens) for tokens in sentences] == lines
     assert sorted(p.name for p in data.iterdir() if p.suffix not in (".idx", ".bin")) == [
+        "codes",
         "dict.de.txt",
         "dict.en.txt",
+        "pipeline.json",
     ]
     assert tree(binarise(tmp_path / "two")) == tree(data)
 
