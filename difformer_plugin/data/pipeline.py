@@ -223,6 +223,12 @@ class TextCodec:
         return self.detokenize(self.remove_bpe(subwords))
 
 
+def load_codec(folder: str | PathLike) -> TextCodec | None:
+    """The codec of a folder's pipeline, or None if it has none; errors as in `load`."""
+    pipeline = load(folder)
+    return TextCodec(pipeline, folder) if pipeline else None
+
+
 def _subword_functions(
     kind: str, folder: str | PathLike, pipeline: Pipeline
 ) -> tuple[Callable[[str], str], Callable[[str], str]]:

@@ -1,0 +1,196 @@
+"""fairseq's hub interface for diffusion models: what `from_pretrained` returns."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import hub_utils
+from fairseq.data.data_utils import infer_language_pair
+from fairseq.hub_utils import GeneratorHubInterface
+from fairseq.registry import REGISTRIES
+from omegaconf import OmegaConf, open_dict
+
+from difformer_plugin.checkpoints.model_folder import DECODING, find_weights
+from difformer_plugin.data.pipeline import TextCodec, load_codec
+from difformer_plugin.decoding.settings import OPTIONS
+from difformer_plugin.errors import UserError
+
+# Names that `translate` takes beside the options of decoding. The task refuses those in the second
+# row with the reason.
+CALL_OPTIONS = (
+    *("seed", "decoding_settings", "nbest", "retain_iter_history"),
+    *("score_reference", "print_alignment", "constraints"),
+)
+# Names that fairseq's `from_pretrained` reads, but that are in no configuration.
+LOADING_OPTIONS = ("data", "user_dir", "generation_args", "decoding_settings", "use_ema", "seed")
+
+
+class TranslationHub(GeneratorHubInterface):
+    """Translates raw text. Unknown options are refused.
+
+    Args:
+        cfg: fairseq's configuration of the checkpoint.
+        task: the task.
+        models: the diffusion model and, if needed, its teacher.
+        codec: turns raw text into subwords and back; None for fairseq's own tokeniser and
+            subwords, as in `cfg`.
+    """
+
+    def __init__(self, cfg: Any, task: Any, models: list[Any], codec: TextCodec | None = None):
+        super().__init__(cfg, task, models)
+        self.codec = codec
+
+    def translate(
+        self, sentences: Any, beam: Any = None, verbose: bool = False, **options: Any
+    ) -> Any:
+        """Translate a sentence (str) or a list of them.
+
+        Args:
+            options: of decoding, `seed`, `decoding_settings`.
+        Raises:
+            UserError: an option is unknown, or has an impossible value.
+        """
+        return self.sample(sentences, beam, verbose, **options)
+
+    def sample(
+        self, sentences: Any, beam: Any = None, verbose: bool = False, **options: Any
+    ) -> Any:
+        """See `translate`."""
+        check_call(beam, options)
+        return super().sample(sentences, beam, verbose, **options)
+
+    def generate(
+        self,
+        tokenized_sentences: Any,
+        beam: Any = None,
+        verbose: bool = False,
+        skip_invalid_size_inputs: bool = False,
+        inference_step_args: Any = None,
+        prefix_allowed_tokens_fn: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Translate tokens (L,), or a list of them; see `translate`.
+
+        Returns:
+            for each sentence its hypotheses, the best first.
+        """
+        check_call(beam, options)
+        if prefix_allowed_tokens_fn is not None:
+            raise UserError("prefix_allowed_tokens_fn: diffusion decoding has no prefixes")
+        if torch.is_tensor(tokenized_sentences) and tokenized_sentences.dim() == 1:
+            return self.generate([tokenized_sentences], verbose=verbose, **options)[0]
+        return super().generate(
+            tokenized_sentences, 1, verbose, skip_invalid_size_inputs, inference_step_args,
+            **options,
+        )  # fmt: skip
+
+    # What fairseq's tokeniser and subwords do, unless `codec` does it
+
+    def tokenize(self, sentence: str) -> str:
+        """Source tokens of raw text."""
+        return self.codec.tokenize(sentence) if self.codec else super().tokenize(sentence)
+
+    def detokenize(self, sentence: str) -> str:
+        """Raw text of target tokens."""
+        return self.codec.detokenize(sentence) if self.codec else super().detokenize(sentence)
+
+    def apply_bpe(self, sentence: str) -> str:
+        """Subwords of tokens."""
+        return self.codec.apply_bpe(sentence) if self.codec else super().apply_bpe(sentence)
+
+    def remove_bpe(self, sentence: str) -> str:
+        """Tokens of subwords."""
+        return self.codec.remove_bpe(sentence) if self.codec else super().remove_bpe(sentence)
+
+
+def load_hub(
+    model: str,
+    checkpoint: str,
+    data: str,
+    archives: dict[str, Any],
+    pipeline: bool,
+    **options: Any,
+) -> TranslationHub:
+    """See `families.base.DiffusionModel.from_pretrained`.
+
+    Args:
+        archives: fairseq's names of published models.
+    """
+    folder = Path(model)
+    if checkpoint == "model.pt" and folder.is_dir():
+        checkpoint = find_weights(folder).name
+    data_bin = folder / data if data.startswith(".") else Path(data)
+    wanted = pipeline and not {"tokenizer", "bpe"} & options.keys()
+    codec = next(filter(None, map(load_codec, (data_bin, folder) if wanted else ())), None)
+    if codec is not None:
+        pair = codec.pipeline.source_lang, codec.pipeline.target_lang
+    else:  # fairseq's tokeniser would take every language for English
+        pair = infer_language_pair(data_bin) if data_bin.is_dir() else (None, None)
+    if pair[0]:
+        options = {"source_lang": pair[0], "target_lang": pair[1], **options}
+    if (folder / DECODING).is_file():
+        options = {"decoding_settings": str(folder / DECODING), **options}
+    loaded = hub_utils.from_pretrained(model, checkpoint, data, archives, **options)
+    check_loading(loaded["args"], loaded["task"], options)
+    return TranslationHub(loaded["args"], loaded["task"], loaded["models"], codec)
+
+
+def check_call(beam: Any, options: Mapping[str, Any]) -> None:
+    """Check the names of the options of a call.
+
+    Raises:
+        UserError: one is unknown, or without effect here.
+    """
+    if beam is not None:
+        raise UserError(
+            "beam: diffusion decoding has no beam search; leave it out, and give "
+            "length_beam_size and noise_beam_size for several candidates"
+        )
+    check_names("translate", options, [*OPTIONS, *CALL_OPTIONS])
+    seed = options.get("seed", 0)
+    if type(seed) is not int or seed < 0:
+        raise UserError(f"seed must be a whole number from 0 on, not {seed!r}")
+
+
+def check_names(function: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Check names of keyword arguments.
+
+    Raises:
+        UserError: one is unknown; the message has the names that resemble it.
+    """
+    known = sorted(set(known))
+    for name in given:
+        if name not in known:
+            similar = difflib.get_close_matches(name, known, 3)
+            hint = f"did you mean {' or '.join(similar)}?" if similar else "see docs/options.md"
+            raise UserError(f"{function}: no such option as {name}; {hint}")
+
+
+def check_loading(cfg: Any, task: Any, given: Mapping[str, Any]) -> None:
+    """Check the keyword arguments of `from_pretrained`, and apply those that fairseq left out.
+
+    fairseq replaces what a checkpoint's configuration holds and ignores all other names. Options
+    of decoding that are newer than the checkpoint are set here.
+
+    Args:
+        cfg: the configuration that fairseq has loaded.
+        given: the keyword arguments.
+    Raises:
+        UserError: a name is unknown.
+    """
+    known = {*LOADING_OPTIONS, *OPTIONS, *REGISTRIES}
+    for each in (cfg, task.cfg):
+        known |= _names(OmegaConf.to_container(each))
+    check_names("from_pretrained", given, known)
+    with open_dict(task.cfg):
+        for name in given.keys() & {*OPTIONS, "decoding_settings"}:
+            task.cfg[name] = given[name]
+
+
+def _names(table: Any) -> set[str]:
+    """The keys of a dictionary and of the dictionaries in it."""
+    if not isinstance(table, dict):
+        return set()
+    return set(table).union(*map(_names, table.values()))
