@@ -43,6 +43,7 @@ setup(
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1"],
         "test": [
             "pytest",
+            "hypothesis>=6.100",
             "pytest-xdist",
             "ruff",
             "mypy",

@@ -7,9 +7,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: all h
 from argparse import Namespace
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
 import torch
 from tiny import SIZES, make_dictionary
+
+# The same examples in each run, and no folder of examples in the checkout.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

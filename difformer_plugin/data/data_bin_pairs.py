@@ -7,7 +7,7 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import load_indexed_dataset, post_process
 
-from difformer_plugin.data.data_bin import check_dataset, stem_of
+from difformer_plugin.data.data_bin_files import check_dataset, stem_of
 from difformer_plugin.errors import UserError
 
 

@@ -10,7 +10,7 @@ from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.data.data_utils import load_indexed_dataset
 from fairseq.tasks.translation import load_langpair_dataset
 
-from difformer_plugin.data.data_bin import check_dataset
+from difformer_plugin.data.data_bin_files import check_dataset, numbered_splits, stem_of
 from difformer_plugin.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -33,9 +33,12 @@ def load_split(
         UserError: a file is missing or damaged.
     """
     paths = utils.split_paths(cfg.data)
-    path = paths[(epoch - 1) % len(paths)] if split == cfg.train_subset else paths[0]
+    rotates = split == cfg.train_subset
+    path = paths[(epoch - 1) % len(paths)] if rotates else paths[0]
     if cfg.dataset_impl != "raw":
-        check_dataset(path, split, cfg.source_lang, cfg.target_lang)
+        # at the start of training all folders are checked, also those of later epochs
+        for folder in paths if rotates and epoch == 1 else [path]:
+            _check_splits(cfg, folder, split, dictionaries, combine)
     return load_langpair_dataset(
         path,
         split,
@@ -57,6 +60,31 @@ def load_split(
         pad_to_multiple=cfg.required_seq_len_multiple,
         prepend_bos=True,
     )
+
+
+def _check_splits(
+    cfg: Any,
+    folder: str,
+    split: str,
+    dictionaries: tuple[Dictionary, Dictionary],
+    combine: bool,
+) -> None:
+    """Check the files of a split and, if they are to be combined, of split1, split2, ...
+
+    Raises:
+        UserError: a file is missing or damaged, has tokens that the dictionary has not, or only
+            some of the splits have targets.
+    """
+    pair = cfg.source_lang, cfg.target_lang
+    splits = [split, *(numbered_splits(folder, split, *pair) if combine else ())]
+    for each in splits:
+        check_dataset(folder, each, *pair, (len(dictionaries[0]), len(dictionaries[1])))
+    without = [each for each in splits if stem_of(folder, each, *pair, pair[1]) is None]
+    if 0 < len(without) < len(splits):
+        raise UserError(
+            f"{folder}: {without[0]} has no targets, and others of {', '.join(splits)}, which are "
+            "used together, have them: binarise both sides of each"
+        )
 
 
 def count_types(cfg: Any, dictionary: Dictionary) -> torch.Tensor:
