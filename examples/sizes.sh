@@ -1,8 +1,9 @@
 # Model sizes with their training hyper-parameters; the run.sh of a data set chooses one.
 #
-# Each function sets `teacher`, `difformer` and `cmlm` to options of fairseq-train, and
-# `teacher_batch` and `difformer_batch` to the tokens per update on all devices together. Discrete
-# diffusion uses the values for Difformer. `stages` are the default stages of the data set.
+# Each function sets `teacher`, `difformer`, `discrete` and `cmlm` to options of fairseq-train, and
+# `teacher_batch` and `difformer_batch` to the tokens per update on all devices together. The presets
+# difformer_paper* carry the paper's recipe; discrete diffusion and CMLM get the same positions and
+# initialisation. `stages` are the default stages of the data set.
 # `fits_teacher` says whether diffusion models can start from the teacher: both need the same sizes
 # and positions. The paper's do not fit, since their embeddings have dimension 128 and their positions
 # are learned.
@@ -19,7 +20,9 @@ iwslt() {
   teacher="--arch transformer_iwslt_de_en --dropout 0.3 --weight-decay 1e-4 --clip-norm 0
     $(schedule 5e-4 4000 100000)"
   teacher_batch=8192
-  difformer="--arch difformer_iwslt_de_en --dropout 0.3 $learned $(schedule 5e-4 10000 300000)"
+  difformer="--arch difformer_paper_iwslt_de_en $(schedule 5e-4 10000 300000)"
+  discrete="--arch discrete_diffusion_iwslt_de_en --dropout 0.3 $learned
+    $(schedule 5e-4 10000 300000)"
   difformer_batch=8192
   cmlm="--encoder-ffn-embed-dim 1024 --encoder-attention-heads 4
     --decoder-ffn-embed-dim 1024 --decoder-attention-heads 4 --dropout 0.3 $learned
@@ -31,7 +34,8 @@ base() {
   teacher="--arch transformer --dropout 0.1 --weight-decay 0 --clip-norm 0
     $(schedule 7e-4 4000 100000)"
   teacher_batch=32768
-  difformer="--arch difformer --dropout 0.1 $learned $(schedule 5e-4 10000 300000)"
+  difformer="--arch difformer_paper $(schedule 5e-4 10000 300000)"
+  discrete="--arch discrete_diffusion --dropout 0.1 $learned $(schedule 5e-4 10000 300000)"
   difformer_batch=65536
   cmlm="--dropout 0.1 $learned $(schedule 5e-4 10000 300000)"
 }
@@ -43,7 +47,8 @@ wide() { # LR WARMUP UPDATES BATCH
   teacher="--arch transformer --dropout 0.1 --weight-decay 0 --clip-norm 0
     $(schedule 5e-4 4000 "$3")"
   teacher_batch=$4
-  difformer="--arch difformer_base --dropout 0.1 $learned $(schedule "$1" "$2" "$3")"
+  difformer="--arch difformer_paper_base $(schedule "$1" "$2" "$3")"
+  discrete="--arch discrete_diffusion_base --dropout 0.1 $learned $(schedule "$1" "$2" "$3")"
   difformer_batch=$4
   cmlm="--encoder-embed-dim 768 --encoder-ffn-embed-dim 3072 --encoder-attention-heads 12
     --decoder-embed-dim 768 --decoder-ffn-embed-dim 3072 --decoder-attention-heads 12
@@ -60,8 +65,10 @@ small() {
     --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --dropout 0.3 --clip-norm 1.0
     --lr 5e-3 --lr-scheduler inverse_sqrt --warmup-updates 2000 --max-epoch 23"
   teacher_batch=4096
-  difformer="--arch difformer --model-dim 128 --latent-dim 128 $layers
+  local diffusion="--model-dim 128 --latent-dim 128 $layers
     --encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --dropout 0.1 $slow"
+  difformer="--arch difformer_paper_tiny $diffusion"
+  discrete="--arch discrete_diffusion $diffusion"
   difformer_batch=4096
   cmlm="$layers --encoder-embed-dim 128 --encoder-ffn-embed-dim 512
     --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --dropout 0.1 $slow"
@@ -76,8 +83,10 @@ medium() {
   fits_teacher=yes
   teacher="--arch transformer $size $dims --dropout 0.3 --clip-norm 1.0 $(schedule 2e-3 2000 8000)"
   teacher_batch=8192
-  difformer="--arch difformer --model-dim 256 --latent-dim 256 $size --dropout 0.2
+  local diffusion="--model-dim 256 --latent-dim 256 $size --dropout 0.2
     $(schedule 1e-3 4000 40000)"
+  difformer="--arch difformer_paper_tiny $diffusion"
+  discrete="--arch discrete_diffusion $diffusion"
   difformer_batch=8192
   cmlm="$size $dims --dropout 0.2 $(schedule 1e-3 4000 40000)"
 }

@@ -134,9 +134,7 @@ train() {
   init_options
   unless_finished difformer fairseq-train "$(training_data)" \
     --user-dir "$user_dir" --task diffusion_translation \
-    $difformer ${init[@]+"${init[@]}"} --share-all-embeddings --noise-schedule sqrt \
-    ${RESCALING---rescaling-factor auto --max-dgs $max_dgs} \
-    --self-cond --rescale-timesteps --embed-norm --embed-norm-affine --pred-length-offset \
+    $difformer ${init[@]+"${init[@]}"} ${RESCALING---rescaling-factor auto --max-dgs $max_dgs} \
     --criterion difformer_loss --label-smoothing 0.1 --length-loss-factor 0.1 \
     --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 1.0 \
     $(batch "$difformer_batch") $precision --seed 1 \
@@ -193,7 +191,7 @@ train_discrete() {
     family_options "$family"
     unless_finished "$family" fairseq-train "$(training_data)" \
       --user-dir "$user_dir" --task diffusion_translation \
-      ${difformer/--arch difformer/--arch discrete_diffusion} "${own[@]}" \
+      $discrete "${own[@]}" \
       ${init[@]+"${init[@]}"} --share-all-embeddings --pred-length-offset --criterion discrete_diffusion_loss \
       --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 1.0 \
       $(batch "$difformer_batch") $precision --seed 1 \

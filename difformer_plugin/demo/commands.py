@@ -7,11 +7,10 @@ import torch
 import difformer_plugin
 from difformer_plugin.demo.settings import Settings
 
-# With so few updates, sinusoidal positions without --apply-bert-init learn much faster.
+# For so few updates; the paper's F is 4.
 TRAIN = """
-    --task diffusion_translation --arch difformer_tiny --criterion difformer_loss
-    --share-all-embeddings --noise-schedule sqrt --rescaling-factor 3
-    --embed-norm --embed-norm-affine --self-cond --rescale-timesteps --pred-length-offset
+    --task diffusion_translation --arch difformer_paper_tiny --criterion difformer_loss
+    --rescaling-factor 3
     --optimizer adam --adam-betas (0.9,0.98) --weight-decay 0.01 --clip-norm 1.0
     --lr 3e-3 --lr-scheduler cosine --warmup-updates 200
     --dropout 0 --max-tokens 2048

@@ -1,16 +1,16 @@
 """What models of all families share: networks, self-conditioning, precision, and loading."""
 
 import copy
-import os
 from typing import Any, ClassVar
 
 import torch
-from fairseq.data.data_utils import infer_language_pair
-from fairseq.models import BaseFairseqModel, register_model_architecture
+from fairseq.models import BaseFairseqModel
 from torch import nn
 
 from difformer_plugin.checkpoints.fingerprint import KEY, check_dictionaries, fingerprint
+from difformer_plugin.decoding.hub import TranslationHub, load_hub
 from difformer_plugin.errors import UserError
+from difformer_plugin.families.architectures import add_switches
 from difformer_plugin.families.contract import FAMILIES
 from difformer_plugin.networks.layers import Conditions, Memory
 from difformer_plugin.networks.layout import Layout
@@ -27,6 +27,7 @@ class DiffusionModel(BaseFairseqModel):
 
     title: str
     published_options: ClassVar[str] = ""
+    architectures: ClassVar[dict[str, dict[str, Any]]] = {}
     criterion: str
     objective: type
     reads: ClassVar[frozenset[str]] = frozenset()
@@ -59,6 +60,12 @@ class DiffusionModel(BaseFairseqModel):
         # Cleared when the weights change.
         self.derived: dict[Any, Any] = {}
         self.register_buffer(KEY, torch.tensor([fingerprint(d) for d in dictionaries]))
+
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """Add the options of the command line: those of the configuration, and --no-FLAG."""
+        super().add_args(parser)
+        add_switches(parser, cls.architectures)
 
     @property
     def predicts_length(self) -> bool:
@@ -266,27 +273,26 @@ class DiffusionModel(BaseFairseqModel):
         model_name_or_path: str,
         checkpoint_file: str = "model.pt",
         data_name_or_path: str = ".",
+        pipeline: bool = True,
         **kwargs: Any,
-    ) -> Any:
-        """fairseq's hub interface, with the languages of the data.
-
-        fairseq's tokeniser would take every language for English.
+    ) -> TranslationHub:
+        """fairseq's hub interface, with the languages, tokeniser and subwords of the data.
 
         Args:
-            model_name_or_path: a folder; checkpoint_file: a file in it.
+            model_name_or_path: a folder; checkpoint_file: a file in it. If there is no `model.pt`,
+                see `checkpoints.model_folder.find_weights`.
             data_name_or_path: the data-bin, relative to the folder if it begins with a dot.
+            pipeline: translate raw text as `pipeline.json`, in the data-bin or in the folder, says;
+                not if `tokenizer` or `bpe` is given.
             kwargs: options of the task, the tokeniser and the subwords, `source_lang` and
                 `target_lang` included.
+        Raises:
+            UserError: a file is missing or damaged, or an option is unknown.
         """
-        relative = data_name_or_path.startswith(".")
-        folder = (
-            os.path.join(model_name_or_path, data_name_or_path) if relative else data_name_or_path
-        )
-        if os.path.isdir(folder) and (pair := infer_language_pair(folder))[0]:
-            kwargs = {"source_lang": pair[0], "target_lang": pair[1], **kwargs}
-        return super().from_pretrained(
-            model_name_or_path, checkpoint_file, data_name_or_path, **kwargs
-        )
+        return load_hub(
+            model_name_or_path, checkpoint_file, data_name_or_path, cls.hub_models(), pipeline,
+            **kwargs,
+        )  # fmt: skip
 
     @classmethod
     def hub_models(cls) -> dict[str, Any]:
@@ -299,20 +305,3 @@ def rank_generator(device: torch.device) -> torch.Generator:
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank = torch.distributed.get_rank() if distributed else 0
     return torch.Generator(device).manual_seed(int(torch.randint(2**62, ())) + rank)
-
-
-def register_architectures(model: str, architectures: dict[str, dict[str, Any]]) -> None:
-    """Register named sizes of a model.
-
-    Args:
-        architectures: by name, the options that it sets where the user does not.
-    """
-    for name, sizes in architectures.items():
-        if name != model:  # registering the model has registered this one, with the defaults
-
-            def fill(args: Any, sizes: dict[str, Any] = sizes) -> None:
-                for option, value in sizes.items():
-                    if not hasattr(args, option):
-                        setattr(args, option, value)
-
-            register_model_architecture(model, name)(fill)

@@ -40,8 +40,9 @@ def build_networks(
             raise UserError(
                 "--share-all-embeddings needs one dictionary for both languages, but those of "
                 f"source ({len(src_dict)} types) and target ({len(tgt_dict)} types) differ: run "
-                "fairseq-preprocess with --joined-dictionary, or omit the option; a model that is "
-                "already trained needs the data-bin it was trained on"
+                "fairseq-preprocess with --joined-dictionary, or omit the option (if --arch turns "
+                "it on: --no-share-all-embeddings); a model that is already trained needs the "
+                "data-bin it was trained on"
             )
         if cfg.decoder_embed_path not in (None, cfg.encoder_embed_path):
             raise UserError(

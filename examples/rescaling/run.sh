@@ -28,9 +28,8 @@ row() {
   shift 2
   case " ${ROWS-$name} " in *" $name "*) ;; *) return 0 ;; esac
   mkdir -p "$out/$name"
-  fairseq-train "$out/data-bin" $plugin --arch difformer_tiny --criterion difformer_loss \
-    --share-all-embeddings --noise-schedule "$schedule" --embed-norm --embed-norm-affine \
-    --self-cond --rescale-timesteps --pred-length-offset --dropout 0 \
+  fairseq-train "$out/data-bin" $plugin --arch difformer_paper_tiny \
+    --criterion difformer_loss --noise-schedule "$schedule" --dropout 0 \
     --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 1.0 \
     --lr 3e-3 --lr-scheduler cosine --warmup-updates 200 --max-tokens 2048 --max-update 1600 \
     --seed 1 --cpu --no-epoch-checkpoints --save-dir "$out/$name" \

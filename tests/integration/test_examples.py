@@ -151,12 +151,16 @@ def test_batches_have_as_many_tokens_as_in_the_paper(tmp_path, name, tokens, gpu
 @pytest.mark.parametrize("name", ["multi30k", "iwslt14-de-en", "wmt14-en-de", "qqp"])
 def test_cmlm_has_the_positions_and_the_initialisation_of_difformer(name, tmp_path):
     """Otherwise these would explain a part of the difference to the baseline."""
-    learned = {"--encoder-learned-pos", "--decoder-learned-pos", "--apply-bert-init"}
-    train, cmlm = (
-        set(commands(name, tmp_path, tmp_path, stage)[0]) & learned
-        for stage in ("train", "train_cmlm")
-    )
-    assert train == cmlm == (set() if name == "multi30k" else learned)
+    from difformer_plugin import register
+
+    register()
+    learned = ("encoder_learned_pos", "decoder_learned_pos", "apply_bert_init")
+    found = []
+    for stage in ("train", "train_discrete", "train_cmlm"):
+        words = commands(name, tmp_path, tmp_path, stage)[0]
+        parsed = options.parse_args_and_arch(options.get_training_parser(), words[1:])
+        found.append([getattr(parsed, option, False) for option in learned])
+    assert found == [[name != "multi30k"] * 3] * 3
 
 
 @pytest.mark.parametrize("size", ["small", "medium"])

@@ -47,7 +47,28 @@ class DifformerConfig(CorruptionConfig, NetworkConfig):
     )
 
 
-ARCHITECTURES = {f"difformer{suffix}": sizes for suffix, sizes in SIZES.items()}
+# The recipe of the paper (Table 21), which the defaults are not: they are those of the authors'
+# code. The output of `difformer options model --arch difformer_paper` shows it.
+RECIPE = {
+    "rescaling_factor": "4.0",
+    "self_cond": True,
+    "rescale_timesteps": True,
+    "embed_norm": True,
+    "embed_norm_affine": True,
+    "pred_length_offset": True,
+    "share_all_embeddings": True,
+}
+# Also of Table 21, but left out of the smallest size: they slow the start of a training, which on
+# little data is all of it (benchmarks/multi30k.md).
+SLOW_START = {"apply_bert_init": True, "encoder_learned_pos": True, "decoder_learned_pos": True}
+PAPER = {
+    "_paper": RECIPE | SLOW_START,
+    "_paper_base": SIZES["_base"] | RECIPE | SLOW_START,
+    "_paper_iwslt_de_en": SIZES["_iwslt_de_en"] | RECIPE | SLOW_START | {"dropout": 0.3},
+    "_paper_tiny": SIZES["_tiny"] | RECIPE,
+}
+
+ARCHITECTURES = {f"difformer{suffix}": options for suffix, options in {**SIZES, **PAPER}.items()}
 
 AUTO = "auto"
 

@@ -13,11 +13,11 @@ from difformer_plugin.diffusion.gaussian.samplers.ancestral import Ancestral
 from difformer_plugin.diffusion.gaussian.samplers.base import GaussianSampler
 from difformer_plugin.diffusion.noise import sentence_keys
 from difformer_plugin.diffusion.sampler import SAMPLERS
+from difformer_plugin.families.architectures import register_architectures
 from difformer_plugin.families.base import (
     VALIDATION_SEED,
     DiffusionModel,
     rank_generator,
-    register_architectures,
 )
 from difformer_plugin.families.embeddings.config import (
     ARCHITECTURES,
@@ -57,6 +57,7 @@ class Difformer(DiffusionModel):
         --noise-schedule sqrt --rescaling-factor 4 --self-cond --rescale-timesteps --embed-norm
         --embed-norm-affine
     """  # Table 21
+    architectures = ARCHITECTURES
     criterion = "difformer_loss"
     objective = DifformerLoss
     diffuses_embeddings = True
@@ -270,4 +271,4 @@ class Difformer(DiffusionModel):
         return self.rescaling.complete(state)
 
 
-register_architectures("difformer", ARCHITECTURES)
+register_architectures("difformer", DifformerConfig, ARCHITECTURES)

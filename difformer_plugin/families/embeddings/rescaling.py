@@ -43,6 +43,7 @@ SEED_OF_TEACHER = 2**31 - 1
 # If sigma_e of the initial embeddings differs from 1 by more, their sampled score is logged too.
 SIGMA_TOLERANCE = 0.1
 KEY = "rescaling._extra_state"  # in a model's state dict
+PAPER_MAX_DGS = 0.15  # DGS_MAX of the paper, App. E
 
 
 class Rescaling(nn.Module):
@@ -153,6 +154,20 @@ class Rescaling(nn.Module):
                 f"{self.score(embeddings):.3f}, which will change as they are trained"
             )
         logger.info(text)
+        self._warn_without_rescaling()
+
+    def _warn_without_rescaling(self) -> None:
+        """Warn if F is 1 and will stay so, although the embeddings degenerate with it."""
+        if self._given != 1 or self.follows:
+            return
+        score = self._expected_score(1.0)
+        if score > PAPER_MAX_DGS:
+            logger.warning(
+                f"noise is not rescaled: the degeneration score is {score:.2f}, and at most "
+                f"{PAPER_MAX_DGS:g} in the paper; translations will be far worse. Give "
+                f"--rescaling-factor auto --max-dgs {PAPER_MAX_DGS:g}, or an --arch with the "
+                "paper's recipe, such as difformer_paper_iwslt_de_en"
+            )
 
     def is_due(self, num_updates: int) -> bool:
         """Whether F is to be adapted before this update.

@@ -13,7 +13,7 @@ from difformer_plugin.diffusion.insertion.process import (
     log_missing,
 )
 from difformer_plugin.diffusion.insertion.sampler import Growing
-from difformer_plugin.families.base import register_architectures
+from difformer_plugin.families.architectures import register_architectures
 from difformer_plugin.families.insertion.config import (
     ARCHITECTURES,
     InsertionDiffusionConfig,
@@ -134,4 +134,4 @@ class InsertionDiffusion(TokenDiffusionModel):
         )
 
 
-register_architectures("insertion_diffusion", ARCHITECTURES)
+register_architectures("insertion_diffusion", InsertionDiffusionConfig, ARCHITECTURES)

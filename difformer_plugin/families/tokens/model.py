@@ -17,7 +17,8 @@ from difformer_plugin.diffusion.categorical.samplers.base import (
 )
 from difformer_plugin.diffusion.categorical.times import decoding_times, training_times
 from difformer_plugin.diffusion.sampler import SAMPLERS
-from difformer_plugin.families.base import DiffusionModel, register_architectures
+from difformer_plugin.families.architectures import register_architectures
+from difformer_plugin.families.base import DiffusionModel
 from difformer_plugin.families.tokens.base import DiscreteOutput, TokenDiffusionModel
 from difformer_plugin.families.tokens.config import (
     ARCHITECTURES,
@@ -140,4 +141,4 @@ class DiscreteDiffusion(TokenDiffusionModel):
         return found
 
 
-register_architectures("discrete_diffusion", ARCHITECTURES)
+register_architectures("discrete_diffusion", DiscreteDiffusionConfig, ARCHITECTURES)
