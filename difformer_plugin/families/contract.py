@@ -136,7 +136,19 @@ class Family(Protocol):
         """The longest source and target, in tokens, with their frame."""
 
 
+class DiffusionTask:
+    """Base class of fairseq tasks for diffusion models, whose sources and targets begin with BOS.
+
+    Models and criteria of diffusion are not built for any other task.
+    """
+
+
 FAMILIES: list[Any] = []  # every class that implements the contract
+
+
+def is_family(kind: type) -> bool:
+    """Whether models of a class implement the contract."""
+    return issubclass(kind, tuple(FAMILIES))
 
 
 def is_diffusion_model(model: Any) -> TypeGuard[Family]:
