@@ -187,12 +187,14 @@ class TextCodec:
 
     Args:
         pipeline: what to do.
-        folder: has the file of the subwords.
+        file: of the subwords; None if there is none.
+    Raises:
+        UserError: the file is not one of subwords.
     """
 
-    def __init__(self, pipeline: Pipeline, folder: str | PathLike) -> None:
-        self.pipeline = pipeline
-        self._split, self._join = _subword_functions(pipeline.subwords.kind, folder, pipeline)
+    def __init__(self, pipeline: Pipeline, file: Path | None) -> None:
+        self.pipeline, self.file = pipeline, file
+        self._split, self._join = _subword_functions(pipeline.subwords.kind, file)
         text = pipeline.text
         lang = text.moses_language or pipeline.target_lang
         self._detokenise = detokeniser(lang) if text.tokenise else str
@@ -226,16 +228,15 @@ class TextCodec:
 def load_codec(folder: str | PathLike) -> TextCodec | None:
     """The codec of a folder's pipeline, or None if it has none; errors as in `load`."""
     pipeline = load(folder)
-    return TextCodec(pipeline, folder) if pipeline else None
+    return TextCodec(pipeline, subword_file(pipeline, folder)) if pipeline else None
 
 
 def _subword_functions(
-    kind: str, folder: str | PathLike, pipeline: Pipeline
+    kind: str, file: Path | None
 ) -> tuple[Callable[[str], str], Callable[[str], str]]:
     """Functions from tokens to subwords and back."""
-    file = subword_file(pipeline, folder)
     if kind == BPE:
-        return load_codes(file), remove_bpe
+        return _read(file, load_codes), remove_bpe
     if kind == SENTENCEPIECE:
         return _sentencepiece(file)
     return str, str
@@ -246,8 +247,20 @@ def _sentencepiece(file: Path) -> tuple[Callable[[str], str], Callable[[str], st
         from sentencepiece import SentencePieceProcessor
     except ImportError:
         raise UserError(f"{file} needs SentencePiece: pip install sentencepiece") from None
-    processor = SentencePieceProcessor(model_file=str(file))
+    processor = _read(file, lambda path: SentencePieceProcessor(model_file=str(path)))
     return (
         lambda text: " ".join(processor.encode(text, out_type=str)),
         lambda text: text.replace(" ", "").replace("\u2581", " ").strip(),
     )
+
+
+def _read(file: Path, reader: Callable[[Path], Any]) -> Any:
+    """What a library reads from a file of subwords.
+
+    Raises:
+        UserError: it cannot; subword-nmt exits where a line is wrong.
+    """
+    try:
+        return reader(file)
+    except (ValueError, IndexError, RuntimeError, SystemExit) as error:
+        raise UserError(f"{file} does not hold subwords ({error}): give the right file") from None

@@ -36,7 +36,9 @@ def run_pass(
     function: Callable[[list[Any]], tuple[list[tuple[str, ...]], Counter]],
     outputs: Callable[[tuple[str, ...], int], dict[str, str]],
     workers: int,
-    progress: bool = True,
+    progress: bool | None = True,
+    chunk: int = CHUNK,
+    total: int | None = None,
 ) -> Counter:
     """Apply a function to all entries, and write its rows to files in the order of the entries.
 
@@ -51,7 +53,9 @@ def run_pass(
             Counts are summed over all chunks.
         outputs: from (row, number of rows before it) to {file name: line}.
         workers: number of processes; with 1, all work is done in this process.
-        progress: show a progress bar.
+        progress: show a progress bar; None: if standard error is a terminal.
+        chunk: number of entries that a worker gets at a time.
+        total: number of entries, for the progress bar; None if unknown.
     Returns:
         the summed counts, with the number of entries as `lines` and of rows as `rows`.
     Raises:
@@ -61,10 +65,10 @@ def run_pass(
     if state.get("done"):
         return Counter(state["counts"])
     counts, sizes = Counter(state["counts"]), state["sizes"]
-    chunks = _chunks(entries, skip=state["chunks"])
+    chunks = _chunks(entries, chunk, skip=state["chunks"])
     with contextlib.ExitStack() as stack:
         files = _Files(stack, folder, sizes)
-        bar = stack.enter_context(_bar(name, counts["lines"], progress))
+        bar = stack.enter_context(_bar(name, counts["lines"], total, progress))
         results = stack.enter_context(contextlib.closing(_map(function, chunks, workers)))
         saved = time.monotonic()
         for length, (rows, found) in results:
@@ -122,19 +126,21 @@ def _save(folder, name, state):
         json.dump(state, file)
 
 
-def _bar(name, done, progress):
+def _bar(name, done, total, progress):
     from tqdm import tqdm
 
-    return tqdm(desc=name, initial=done, unit=" lines", unit_scale=True, disable=not progress)
+    disable = None if progress is None else not progress
+    settings = {"unit": " lines", "unit_scale": True, "disable": disable}
+    return tqdm(desc=name, initial=done, total=total, **settings)
 
 
-def _chunks(entries, skip):
-    """Yield lists of CHUNK entries, without the first `skip` lists."""
+def _chunks(entries, size, skip):
+    """Yield lists of `size` entries, without the first `skip` lists."""
     entries = iter(entries)
     for _ in range(skip):
-        for _ in islice(entries, CHUNK):
+        for _ in islice(entries, size):
             pass
-    while chunk := list(islice(entries, CHUNK)):
+    while chunk := list(islice(entries, size)):
         yield chunk
 
 

@@ -1,0 +1,1 @@
+"""How is a trained model used, and passed on? Files of raw text, and exported models."""
