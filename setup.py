@@ -35,11 +35,14 @@ setup(
         "scipy",
         "matplotlib",
         "jinja2",
+        "shtab>=1.7",
     ],
     extras_require={
         "tensorboard": ["tensorboard", "tensorboardX"],
         # what difformer evaluate can do without: ROUGE, BERTScore, COMET
         "evaluate": ["rouge-score", "bert-score", "unbabel-comet"],
+        # an alternative to the BPE of subword-nmt in difformer prepare
+        "sentencepiece": ["sentencepiece>=0.1.99"],
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1"],
         "test": [
             "pytest",
@@ -50,6 +53,7 @@ setup(
             "tensorboard",
             "tensorboardX",
             "rouge-score",
+            "sentencepiece>=0.1.99",
         ],
     },
     entry_points={"console_scripts": ["difformer=difformer_plugin.cli.main:main"]},

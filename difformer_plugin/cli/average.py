@@ -4,18 +4,21 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from difformer_plugin.cli import register_quietly
+from difformer_plugin.cli import add_command, register_quietly
 from difformer_plugin.errors import UserError
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "average",
-        help="average the weights of the best or the last checkpoints",
-        description="Average the weights of several checkpoints of one training run, and write the "
+        "average the best or the last checkpoints",
+        "Average the weights of several checkpoints of one training run, and write the "
         "mean as a checkpoint for fairseq-generate. Files with the same number of updates count as "
         "one checkpoint.",
+        "checkpoints --best 5 --out averaged.pt",
+        "checkpoints --last 1 --use-ema --out ema.pt",
     )
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="the --save-dir of fairseq-train")

@@ -5,7 +5,13 @@ import json
 import warnings
 from collections.abc import Callable
 
-from difformer_plugin.cli import register_quietly
+from difformer_plugin.cli import (
+    add_command,
+    add_json,
+    add_split,
+    json_targets,
+    register_quietly,
+)
 from difformer_plugin.errors import UserError
 
 ARCH = "difformer_iwslt_de_en"
@@ -20,20 +26,32 @@ Adam's update, by fairseq's own trainer. Nothing is saved."""
 
 def add_parser(subparsers) -> None:
     """Add the subcommand, which has two of its own."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "bench",
-        help="measure the speed and memory of decoding or training",
-        description="Measure decoding or training.",
+        "measure the speed and memory of decoding or training",
+        "Measure the speed and memory of decoding or training on this machine, for a model of "
+        "yours or for one with random weights.",
+        "decode data-bin --steps 5 20 --beams 1 21",
+        "train data-bin --max-tokens 4096",
     )
     kinds = parser.add_subparsers(required=True, metavar="decode|train")
-    decode = kinds.add_parser("decode", help="measure decoding", description=DECODE_HELP)
+    decode = add_command(
+        kinds,
+        "decode",
+        "measure decoding",
+        DECODE_HELP,
+        "data-bin --steps 5 20 --beams 1 21",
+        "data-bin --path checkpoints/checkpoint_best.pt --rows plain engine",
+        within="bench",
+    )
     _add_common(decode)
     add = decode.add_argument
     add("--path", metavar="FILE", help="a diffusion model's checkpoint")
     add("--transformer", metavar="FILE", help="a checkpoint of fairseq's Transformer")
     add("--cmlm", metavar="FILE", help="a checkpoint of fairseq's CMLM")
     add("--settings", metavar="FILE", help="for the row `tuned`: a file of `difformer tune`")
-    add("--subset", default="test", metavar="SPLIT", help="default: test")
+    add_split(add, "test", "subset")
     add("--sentences", type=int, default=10, metavar="N", help="drawn from it; default: 10")
     add("--steps", type=int, nargs="+", metavar="K", help="one or more values; default: 5")
     add(
@@ -58,7 +76,15 @@ def add_parser(subparsers) -> None:
         "batch; default: K = 1 5 10 20, b = 1 10 21, batches of 1, 5 and 10",
     )
     decode.set_defaults(run=run_decode)
-    train = kinds.add_parser("train", help="measure training", description=TRAIN_HELP)
+    train = add_command(
+        kinds,
+        "train",
+        "measure training",
+        TRAIN_HELP,
+        "data-bin --max-tokens 4096",
+        "data-bin --arch difformer_tiny --rows plain engine",
+        within="bench",
+    )
     _add_common(train)
     train.add_argument("--max-tokens", type=int, default=2048, help="in a batch; default: 2048")
     train.add_argument(
@@ -82,7 +108,7 @@ def _add_common(parser):
     add("--threads", type=int, metavar="N", help="of the CPU; default: torch's")
     add("--seed", type=int, default=1, help="of weights, noise and sentences; default: 1")
     add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
-    add("--json", metavar="FILE", help="also write all figures to a file; -: print only these")
+    add_json(add, took_a_file=True)
 
 
 def run_decode(args: argparse.Namespace) -> int:
@@ -104,24 +130,25 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def _report(args, measure: Callable[[argparse.Namespace, Callable[[str], None]], dict]) -> int:
-    """Print the tables part by part, and write the figures as --json says."""
+    """Print the tables part by part, or the figures; write these where --json-out says."""
     from tqdm import tqdm
 
     from difformer_plugin.storage.files import atomic_text
 
     parts = []
+    prints, file = json_targets(args)
 
     def show(text: str) -> None:
-        if args.json != "-":
+        if not prints:
             tqdm.write(f"\n{text}" if parts else text)
             parts.append(text)
 
     figures = measure(args, show)
-    if args.json == "-":
+    if prints:
         print(json.dumps(figures, indent=1))
-    elif args.json:
-        with atomic_text(args.json) as file:
-            json.dump(figures, file, indent=1)
+    if file:
+        with atomic_text(file) as handle:
+            json.dump(figures, handle, indent=1)
     return 0
 
 

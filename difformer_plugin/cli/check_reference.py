@@ -3,15 +3,19 @@
 import argparse
 from typing import Any
 
+from difformer_plugin.cli import add_command
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "check-reference",
-        help="compare with recorded values of the authors' implementation",
-        description="Recompute values that the authors' implementation gave for a checkpoint, such "
+        "compare with records of the authors' implementation",
+        "Recompute values that the authors' implementation gave for a checkpoint, such "
         "as embeddings, losses and decoding steps, and compare. The exit status is 0 if all agree, "
         "and 1 otherwise.",
+        "recorded",
     )
     parser.add_argument(
         "folder", help="folder with checkpoint.pt, settings.json, expected.npz and data-bin/"

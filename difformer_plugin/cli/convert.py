@@ -3,14 +3,18 @@
 import argparse
 from typing import Any
 
+from difformer_plugin.cli import add_command
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "convert",
-        help="convert a checkpoint of the authors' implementation",
-        description="Convert a checkpoint of the authors' implementation of Difformer to one of "
+        "convert a checkpoint of the authors' implementation",
+        "Convert a checkpoint of the authors' implementation of Difformer to one of "
         "this implementation. No code in the checkpoint is run.",
+        "checkpoint_best.pt converted.pt",
     )
     parser.add_argument("input", metavar="IN", help="checkpoint of the authors' implementation")
     parser.add_argument("output", metavar="OUT", help="checkpoint to write")

@@ -4,18 +4,22 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from difformer_plugin.cli import add_command
 from difformer_plugin.demo.settings import MAX_UPDATE, TEST_SIZE, TRAIN_SIZE, Settings
 from difformer_plugin.errors import UserError
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "demo",
-        help="train a small model and translate with it, from raw text to BLEU",
-        description="Prepare a corpus, train a small Difformer, translate the test set, and print "
+        "train a small model and translate, from raw text to BLEU",
+        "Prepare a corpus, train a small Difformer, translate the test set, and print "
         "a report with BLEU and examples. Every fairseq command is shown. An interrupted run "
         "resumes.",
+        "",
+        "--data my-text --source-lang de --target-lang en --out my-run",
     )
     add = parser.add_argument
     add(
@@ -54,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
         default=TEST_SIZE,
         help=f"sentences in each of its valid and test sets (default: {TEST_SIZE})",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, resumes=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,6 @@
 """`difformer distill`: replace the targets of a data-bin by a teacher's translations."""
 
 import argparse
-import json
 import math
 import os
 import time
@@ -9,7 +8,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from difformer_plugin.cli import add_post_process, distill_self, register_quietly
+from difformer_plugin.cli import (
+    add_command,
+    add_json,
+    add_post_process,
+    distill_self,
+    json_targets,
+    print_result,
+    register_quietly,
+)
 from difformer_plugin.distillation.settings import BEST_BLEU, LIKELIEST, Settings, parse_shard
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
@@ -17,12 +24,15 @@ from difformer_plugin.options import flag
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "distill",
-        help="replace the targets of a data-bin by a teacher's translations",
-        description="Translate the training sources of a data-bin with a teacher, which may be any "
+        "replace the targets of a data-bin by a teacher's",
+        "Translate the training sources of a data-bin with a teacher, which may be any "
         "translation model of fairseq, and write a data-bin with these targets. The same command "
         "resumes after an interruption.",
+        "data-bin --teacher teacher.pt --out distilled",
+        "data-bin --teacher teacher.pt --out distilled --choose best-bleu",
     )
     add = parser.add_argument
     add(
@@ -86,15 +96,17 @@ def add_parser(subparsers: Any) -> None:
     )
     add_post_process(add)
     precision = parser.add_mutually_exclusive_group()
-    half = {"dest": "precision", "action": "store_const"}
+    half: dict[str, Any] = {"dest": "precision", "action": "store_const"}
     precision.add_argument("--fp16", const="fp16", help="decode in float16, on a GPU", **half)
     precision.add_argument("--bf16", const="bf16", help="decode in bfloat16", **half)
     add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
-    add("--json", action="store_true", help="print the summary as a JSON object")
+    add_json(add)
     distill_self.add_arguments(parser)
     left_out = ("data", "out", "shards", "own")
     names = [field.name for field in fields(Settings) if field.name not in left_out]
-    parser.set_defaults(run=run, defaults={name: parser.get_default(name) for name in names})
+    parser.set_defaults(
+        run=run, resumes=True, defaults={name: parser.get_default(name) for name in names}
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -104,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out.resolve() if args.out.is_symlink() else args.out
     if os.path.ismount(out):
         raise UserError(f"--out {out} is a mount point: give a folder below it")
+    json_targets(args)
     if args.merge:
         check_merge(args)
     else:
@@ -113,10 +126,9 @@ def run(args: argparse.Namespace) -> int:
     from difformer_plugin.distillation.run import distill, merge
 
     manifest, finished = merge(args.data, out) if args.merge else distill(settings)
-    if args.json:
-        print(json.dumps(manifest | summary(manifest)))
-    else:
-        print(render(out, manifest, finished, time.monotonic() - started))
+    seconds = time.monotonic() - started
+    figures = manifest | summary(manifest)
+    print_result(args, figures, lambda: render(out, manifest, finished, seconds), indent=None)
     return 0
 
 

@@ -1,10 +1,10 @@
 """`difformer evaluate`: score the translations of one system, or compare two."""
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
+from difformer_plugin.cli import add_command, add_json, json_targets, print_result
 from difformer_plugin.errors import UserError
 
 OPTIONAL_METRICS = ("ter", "chrf", "rouge", "bertscore", "comet")
@@ -27,11 +27,15 @@ FILES = (  # option, help
 
 def add_parser(subparsers) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "evaluate",
-        help="score translations, and compare two systems",
-        description="Score the output of fairseq-generate, or plain files with one sentence a "
+        "score translations, and compare two systems",
+        "Score the output of fairseq-generate, or plain files with one sentence a "
         "line. Subwords (@@ or SentencePiece) are joined.",
+        "test.out --ref out/reference/test.en --src out/reference/test.de",
+        "ten.out --baseline one.out --ref out/reference/test.en --html report.html",
+        "--hyp translations.en --ref test.en",
     )
     add = parser.add_argument
     add(
@@ -87,7 +91,7 @@ def add_parser(subparsers) -> None:
         action="store_true",
         help="leave corpus text out of the report, for corpora that must not be passed on",
     )
-    add("--json", action="store_true", help="print one JSON object")
+    add_json(add)
     parser.set_defaults(run=run)
 
 
@@ -124,10 +128,8 @@ def run(args: argparse.Namespace) -> int:
         not args.no_sentences,
         progress,
     )
-    if args.json:
-        print(json.dumps(result, indent=1))
-    else:
-        print(render(result) + (f"\n\nreport      {args.html}" if args.html else ""))
+    html = f"\n\nreport      {args.html}" if args.html else ""
+    print_result(args, result, lambda: render(result) + html)
     return 0
 
 
@@ -143,5 +145,6 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--history colours the report: give --html as well")
     if args.no_sentences and not args.html:
         raise UserError("--no-sentences concerns the report: give --html as well")
+    json_targets(args)
     if args.html and args.html.is_dir():
         raise UserError(f"--html {args.html} is a folder: name a file")

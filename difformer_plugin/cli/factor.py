@@ -1,11 +1,10 @@
 """`difformer factor`: the rescaling factor for a threshold of the degeneration score (App. D)."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from difformer_plugin.cli import register_quietly
+from difformer_plugin.cli import add_command, add_json, print_result, register_quietly
 from difformer_plugin.cli.factor_arguments import check, given, scored_embeddings
 from difformer_plugin.errors import translated
 from difformer_plugin.tuning import defaults
@@ -13,12 +12,16 @@ from difformer_plugin.tuning import defaults
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "factor",
-        help="find the rescaling factor F for a threshold of the degeneration score",
-        description="Print the smallest rescaling factor F whose degeneration score (DGS) is at "
+        "find the rescaling factor F of the noise",
+        "Print the smallest rescaling factor F whose degeneration score (DGS) is at "
         "most --max-dgs, and that score. For normally distributed embeddings it is computed "
         "exactly and at once; for those of a checkpoint it is sampled.",
+        "--from-data data-bin --latent-dim 128",
+        "--vocab-size 10000 --max-dgs 0.15 --plot factor.png",
+        "--from-checkpoint checkpoints/checkpoint_best.pt --rescaling-factor 4",
     )
     add = parser.add_argument
     add("--noise-schedule", metavar="NAME", help="linear, cosine, sqrt, edm or cdcd; default: sqrt")
@@ -96,7 +99,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="FILE",
         help="also plot DGS_t of the schedules (Fig. 2b) and the rescaled schedule (Fig. 2c)",
     )
-    add("--json", action="store_true", help="print one JSON object")
+    add_json(add)
     parser.set_defaults(run=run)
 
 
@@ -118,7 +121,7 @@ def print_table(args: argparse.Namespace) -> int:
         classifier=args.classifier,
         search_step=args.search_step,
     )
-    print(json.dumps(result, indent=1) if args.json else render(result))
+    print_result(args, result, lambda: render(result))
     return 0
 
 
@@ -137,7 +140,7 @@ def print_factor(args: argparse.Namespace) -> int:
         result = factor.find_factor(embeddings, series, **max_dgs, search_step=args.search_step)
     else:
         result = factor.score_factor(embeddings, series, args.rescaling_factor)
-    print(json.dumps(result, indent=1) if args.json else factor_report.render(result, args.plot))
+    print_result(args, result, lambda: factor_report.render(result, args.plot))
     if args.plot:
         factor_report.plot(args.plot, embeddings, series, result["rescaling_factor"])
     return 0

@@ -3,52 +3,103 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from difformer_plugin import __version__
 from difformer_plugin.cli import (
+    HelpFormatter,
+    add_command,
     average,
     bench,
     check_reference,
+    completion,
     convert,
     demo,
     distill,
     evaluate,
+    export,
     factor,
+    options,
     prepare,
     probe,
+    translate,
     tune,
     user_dir,
 )
 from difformer_plugin.errors import UserError
 
-SUBCOMMANDS = (
+# In the order of work: from raw text to scores, then what is needed less often.
+SUBCOMMANDS: tuple[Any, ...] = (
     demo,
-    distill,
     prepare,
-    evaluate,
+    distill,
     factor,
-    probe,
-    tune,
-    bench,
+    options,
+    user_dir,
     average,
+    translate,
+    evaluate,
+    tune,
+    export,
+    probe,
+    bench,
     convert,
     check_reference,
-    user_dir,
+    completion,
 )
+DESCRIPTION = """Tools for diffusion translation with fairseq. Training and translation of test sets
+are done by fairseq's own commands, which are given --user-dir $(difformer user-dir)."""
+WORKFLOW = """examples:
+  difformer demo                                       # data, training, translations in minutes
+  difformer prepare plain --raw raw --out out --source-lang de --target-lang en
+  fairseq-train out/data-bin --user-dir $(difformer user-dir) --task diffusion_translation \\
+      --arch difformer_paper_iwslt_de_en ...           # the README has the whole command
+  difformer average checkpoints --best 5 --out averaged.pt
+  fairseq-generate out/data-bin --user-dir $(difformer user-dir) \\
+      --task diffusion_translation --path averaged.pt --remove-bpe > test.out
+  difformer evaluate test.out --ref out/reference/test.en
+  difformer translate checkpoints < new.de > new.en
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser, with a subparser for each subcommand."""
     parser = argparse.ArgumentParser(
         prog="difformer",
-        description="Tools for diffusion translation with fairseq. Training and translation "
-        "themselves are done by fairseq's commands.",
+        description=DESCRIPTION,
+        epilog=WORKFLOW,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.set_defaults(run=lambda args: print_help(), resumes=False, build_parser=build_parser)
+    subparsers = parser.add_subparsers(metavar="COMMAND", title="commands, in the order of work")
     for module in SUBCOMMANDS:
         module.add_parser(subparsers)
+    add_help(subparsers)
     return parser
+
+
+def add_help(subparsers: Any) -> None:
+    """Add the subcommand `help`."""
+    parser = add_command(
+        subparsers,
+        "help",
+        "print this overview, or the help of a command",
+        "Print the list of commands, or the help of one of them.",
+        "",
+        "prepare",
+        "bench decode",
+    )
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="its name")
+    parser.set_defaults(run=lambda args: print_help(*args.command))
+
+
+def print_help(*command: str) -> int:
+    """Print the help of a command, or the overview."""
+    if command:
+        build_parser().parse_args([*command, "--help"])  # it exits
+    build_parser().print_help()
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        hint = ": the same command goes on from here" if args.resumes else ""
+        print(f"interrupted{hint}", file=sys.stderr)
         return 130  # as shells report it
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from difformer_plugin.cli import add_command
 from difformer_plugin.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,11 +15,15 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     from difformer_plugin.data.recipe import available
 
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "prepare",
-        help="make a data-bin from the files of a corpus, by a recipe",
-        description="Tokenise, clean and split into subwords the files of a corpus, as their "
+        "make a data-bin from the files of a corpus",
+        "Tokenise, clean and split into subwords the files of a corpus, as their "
         "publisher ships them, and binarise the result. An interrupted run resumes.",
+        "plain --raw my-text --out out --source-lang de --target-lang en",
+        "multi30k --raw raw --out out --download",
+        "plain --show",
     )
     parser.add_argument(
         "recipe",
@@ -48,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
         "--text-only", action="store_true", help="stop before the data-bin (no fairseq needed)"
     )
     parser.add_argument("--show", action="store_true", help="print the recipe and exit")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, resumes=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,32 +1,40 @@
 """`difformer probe`: BLEU from pure noise by the time that the denoiser is told (Fig. 2a)."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from difformer_plugin.cli import add_post_process, register_quietly
+from difformer_plugin.cli import (
+    add_command,
+    add_json,
+    add_post_process,
+    add_split,
+    print_result,
+    register_quietly,
+)
 from difformer_plugin.errors import UserError
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "probe",
-        help="BLEU from pure noise by time step: how far a model has degenerated",
-        description="Feed pure noise with each time step to a trained model and print the BLEU of "
+        "measure how far a model has degenerated",
+        "Feed pure noise with each time step to a trained model and print the BLEU of "
         "its predictions. A degenerated model follows the noise, and its BLEU is low.",
+        "data-bin --path checkpoints/checkpoint_best.pt --plot probe.png",
     )
     add = parser.add_argument
     add("data", metavar="DATA-BIN", help="from fairseq-preprocess")
     add("--path", required=True, metavar="FILES", help="checkpoint, or several joined with ':'")
-    add("--gen-subset", default="valid", metavar="SPLIT", help="default: valid")
+    add_split(add, "valid", "gen_subset")
     add("--points", type=int, default=21, help="number of time steps, evenly spaced; default: 21")
     add("--batch-size", type=int, default=100, help="sentences per batch; default: 100")
     add("--seed", type=int, default=1, help="seed of the noise; default: 1")
     add_post_process(add)
     add("--plot", type=Path, metavar="FILE", help="also plot the table, to .png, .svg or .pdf")
-    add("--json", action="store_true", help="print one JSON object")
+    add_json(add)
     add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     parser.set_defaults(run=run)
 
@@ -52,10 +60,8 @@ def run(args: argparse.Namespace) -> int:
         curves[path], signature = probe.bleu_by_time(
             model, task.target_dictionary, batches, times, args.seed, args.post_process, progress
         )
-    if args.json:
-        print(json.dumps({"signature": signature, "time": times, "bleu": curves}, indent=1))
-    else:
-        print(probe.render(times, curves, signature))
+    figures = {"signature": signature, "time": times, "bleu": curves}
+    print_result(args, figures, lambda: probe.render(times, curves, signature))
     if args.plot:
         probe.plot(args.plot, times, curves)
     return 0

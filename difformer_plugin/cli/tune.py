@@ -8,7 +8,15 @@ from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 from typing import Any
 
-from difformer_plugin.cli import add_post_process, register_quietly
+from difformer_plugin.cli import (
+    add_command,
+    add_json,
+    add_post_process,
+    add_split,
+    json_targets,
+    print_result,
+    register_quietly,
+)
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
 
@@ -25,14 +33,17 @@ SEARCH_DEFAULTS: dict[str, Any] = {
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "tune",
-        help="find the fastest settings of decoding within a given loss of BLEU",
-        description="Decode a validation set with different settings, starting from slow but good "
+        "find the fastest settings of decoding that keep the BLEU",
+        "Decode a validation set with different settings, starting from slow but good "
         "reference settings, and write the fastest that lose at most --max-loss BLEU to a file "
         "for --decoding-settings. An interrupted search resumes when the same command is given "
         "again. With --fit-rerank it draws the candidates of the reference settings once, and "
         "writes these settings with the weights of rerankers that choose best among them.",
+        "data-bin --path checkpoints/checkpoint_best.pt --out fast.toml",
+        "data-bin --path averaged.pt --fit-rerank mbr,repetition --out best.toml",
     )
     add = parser.add_argument
     add("data", metavar="DATA-BIN", help="from fairseq-preprocess")
@@ -43,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAMES",
         help="fit the weights of these rerankers, as mbr,length,likelihood, instead of searching",
     )
-    add("--gen-subset", default="valid", metavar="SPLIT", help="default: valid")
+    add_split(add, "valid", "gen_subset")
     add(
         "--max-loss",
         type=float,
@@ -83,7 +94,7 @@ def add_parser(subparsers: Any) -> None:
     add("--seed", type=int, default=1, help="seed of the noise; default: 1")
     add_post_process(add)
     add("--plot", type=Path, metavar="FILE", help="also plot BLEU by speed, to .png, .svg or .pdf")
-    add("--json", type=Path, metavar="FILE", help="also write all measurements, as JSON")
+    add_json(add, took_a_file=True)
     add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     group = parser.add_argument_group("reference settings, which the search does not exceed")
     add = group.add_argument
@@ -105,7 +116,7 @@ def add_parser(subparsers: Any) -> None:
     add("--ppl-mbr", action="store_true", default=None, help="choose candidates by a teacher")
     add("--decoding-precision", metavar="NAME", help="default: fp32")
     add("--decoding-settings", metavar="FILE", help="read these and other options from a file")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, resumes=True)
 
 
 def run(args: Namespace) -> int:
@@ -116,12 +127,14 @@ def run(args: Namespace) -> int:
         from difformer_plugin.tuning.report import render_weights
         from difformer_plugin.tuning.rerank import tune_rerank
 
-        print(render_weights(args, tune_rerank(args)))
+        weights = tune_rerank(args)
+        print_result(args, weights, lambda: render_weights(args, weights))
         return 0
     from difformer_plugin.tuning.report import render
     from difformer_plugin.tuning.tune import tune
 
-    print(render(args, tune(args)))
+    result = tune(args)
+    print_result(args, result, lambda: render(args, result))
     return 0
 
 
@@ -143,10 +156,9 @@ def check(args: Namespace) -> None:
         from difformer_plugin.evaluation.plots import check_plot_path
 
         check_plot_path(args.plot)
-    for name in ("out", "json"):
-        path = vars(args)[name]
-        if path and path.is_dir():
-            raise UserError(f"--{name} {path} is a folder: name a file")
+    json_targets(args)
+    if args.out.is_dir():
+        raise UserError(f"--out {args.out} is a folder: name a file")
 
 
 def check_fit(args: Namespace) -> None:

@@ -5,15 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import difformer_plugin
+from difformer_plugin.cli import add_command
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "user-dir",
-        help="print the folder for fairseq's --user-dir",
-        description="Print the folder of this package, for fairseq's --user-dir. It works for an "
-        "installed package and for a checkout.",
+        "print the folder for fairseq's --user-dir",
+        "Print the folder of this package, for fairseq's --user-dir. It works for an "
+        "installed package and for a checkout. With it, fairseq-train, fairseq-generate and so on "
+        "know the task and the models.",
+        "",
     )
     parser.set_defaults(run=run)
 

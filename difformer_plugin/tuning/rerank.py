@@ -1,6 +1,5 @@
 """`difformer tune --fit-rerank`: the weights of rerankers, fitted to a split drawn once."""
 
-import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.reranking.options import RERANKER_OPTIONS
 from difformer_plugin.reranking.reranker import RERANKERS
 from difformer_plugin.reranking.weighted import parse_weights
-from difformer_plugin.storage.files import atomic_text, digest_files
+from difformer_plugin.storage.files import digest_files
 from difformer_plugin.storage.journal import Journal
 from difformer_plugin.tuning.drawn import DrawnCandidates, bleu_statistics
 from difformer_plugin.tuning.expected_bleu import (
@@ -93,9 +92,6 @@ def tune_rerank(args: Namespace) -> dict[str, Any]:
     fixed = {name: getattr(options, name) for name in OPTIONS}
     settings = values_to_write(Settings.of(options, SamplerChoice()), fixed)
     write_settings(args.out, settings, weights_comments(args, result))
-    if args.json:
-        with atomic_text(args.json) as file:
-            json.dump(result, file, indent=1)
     return result
 
 

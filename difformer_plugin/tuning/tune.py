@@ -1,7 +1,6 @@
 """`difformer tune`: load, search, time the best settings once more, and write them to a file."""
 
 import hashlib
-import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from difformer_plugin.decoding.settings import OPTIONS, read_settings, write_set
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import is_diffusion_model
 from difformer_plugin.reranking.options import RERANKER_OPTIONS
-from difformer_plugin.storage.files import atomic_text, digest_files
+from difformer_plugin.storage.files import digest_files
 from difformer_plugin.storage.journal import Journal
 from difformer_plugin.tuning.report import plot, settings_comments
 from difformer_plugin.tuning.search import Search
@@ -92,9 +91,6 @@ def tune(args: Namespace) -> dict[str, Any]:
         **header,
     }
     write_settings(args.out, values_to_write(best, fixed), settings_comments(args, result))
-    if args.json:
-        with atomic_text(args.json) as file:
-            json.dump(result, file, indent=1)
     if args.plot:
         plot(args.plot, args, result)
     return result

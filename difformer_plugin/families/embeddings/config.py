@@ -49,7 +49,7 @@ class DifformerConfig(CorruptionConfig, NetworkConfig):
 
 # The recipe of the paper (Table 21), which the defaults are not: they are those of the authors'
 # code. The output of `difformer options model --arch difformer_paper` shows it.
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "rescaling_factor": "4.0",
     "self_cond": True,
     "rescale_timesteps": True,
@@ -60,8 +60,12 @@ RECIPE = {
 }
 # Also of Table 21, but left out of the smallest size: they slow the start of a training, which on
 # little data is all of it (benchmarks/multi30k.md).
-SLOW_START = {"apply_bert_init": True, "encoder_learned_pos": True, "decoder_learned_pos": True}
-PAPER = {
+SLOW_START: dict[str, Any] = {
+    "apply_bert_init": True,
+    "encoder_learned_pos": True,
+    "decoder_learned_pos": True,
+}
+PAPER: dict[str, dict[str, Any]] = {
     "_paper": RECIPE | SLOW_START,
     "_paper_base": SIZES["_base"] | RECIPE | SLOW_START,
     "_paper_iwslt_de_en": SIZES["_iwslt_de_en"] | RECIPE | SLOW_START | {"dropout": 0.3},
