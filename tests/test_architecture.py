@@ -15,9 +15,10 @@ FAMILIES = ("embeddings", "tokens", "insertion")
 KNOW_FAMILIES = ("families", "interop", "models", "registration")
 
 # What each room must not import. A room that is not named here may import all but `cli`.
-NO_MODELS = ("networks", "families", "decoding", "reranking", "tasks", "bench", "tuning")
-ABOVE_NETWORKS = ("families", "decoding", "reranking", "tasks", "bench", "tuning", "interop")
-ABOVE_DECODING = ("tasks", "bench", "tuning", "interop", "demo", "distillation", "evaluation")
+ON_TOP = ("tasks", "bench", "tuning", "interop", "translation")
+NO_MODELS = ("networks", "families", "decoding", "reranking", *ON_TOP)
+ABOVE_NETWORKS = ("families", "decoding", "reranking", *ON_TOP)
+ABOVE_DECODING = (*ON_TOP, "demo", "distillation", "evaluation")
 FORBIDDEN = {
     "diffusion": ("fairseq", *NO_MODELS),
     "networks": ABOVE_NETWORKS,
@@ -40,9 +41,6 @@ ALLOWED_NAMES = {
 ALLOWED_QUESTIONS = {
     "checkpoints/without_data.py": {
         "getattr(model_class, 'diffuses_embeddings', False)": "a checkpoint of any program's model"
-    },
-    "tasks/diffusion_translation.py": {
-        "issubclass(model, families)": "which registered models implement the contract"
     },
 }
 

@@ -70,6 +70,9 @@ class Family(Protocol):
     def prepare_training(self, task: Any) -> None:
         """Choose what is left to be chosen before the first update; the task has the data."""
 
+    def begin_training(self) -> None:
+        """Called before each epoch; before the first, a checkpoint's weights are loaded."""
+
     def measures(self) -> dict[str, float]:
         """What validation logs of the model itself."""
 

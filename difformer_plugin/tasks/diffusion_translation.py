@@ -7,25 +7,27 @@ from typing import Any, Optional
 import torch
 from fairseq import utils
 from fairseq.data import Dictionary, LanguagePairDataset, ListDataset, PrependTokenDataset
-from fairseq.models import MODEL_REGISTRY
 from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
 from difformer_plugin import fairseq_patches
 from difformer_plugin.checkpoints.fingerprint import check_table_sizes
-from difformer_plugin.data.data_bin import check_folder
+from difformer_plugin.data.data_bin import check_folders
 from difformer_plugin.decoding import settings
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
 from difformer_plugin.families import registered  # noqa: F401  (with --user-dir, this registers)
-from difformer_plugin.families.contract import FAMILIES, Family, is_diffusion_model
+from difformer_plugin.families.contract import DiffusionTask, Family, is_diffusion_model
 from difformer_plugin.options import flag, option
 from difformer_plugin.tasks import eval_bleu, loading, warm_start
+from difformer_plugin.tasks.pipeline_copy import keep_pipeline
 from difformer_plugin.tasks.source_check import SourceCheck, log_source_gain
 
 fairseq_patches.install()
+
+SOURCE_CHECK = "source_check"  # in a checkpoint
 
 
 @dataclass
@@ -44,13 +46,14 @@ class DiffusionTranslationConfig(DecodingOptions, TranslationConfig):
     )
     seed: int = II("common.seed")
     save_dir: str = II("checkpoint.save_dir")
+    no_save: bool = II("checkpoint.no_save")
     restore_file: str = II("checkpoint.restore_file")
     continue_once: Optional[str] = II("checkpoint.continue_once")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
 
 
 @register_task("diffusion_translation", dataclass=DiffusionTranslationConfig)
-class DiffusionTranslationTask(TranslationTask):
+class DiffusionTranslationTask(DiffusionTask, TranslationTask):
     """Translation by a diffusion model.
 
     It differs from fairseq's `translation` as follows: sources and targets begin with BOS, decoding
@@ -81,11 +84,11 @@ class DiffusionTranslationTask(TranslationTask):
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "DiffusionTranslationTask":
-        """Load the dictionaries of the first data folder.
+        """Load the dictionaries of the first data folder, after checks of all folders.
 
         Raises:
-            UserError: the folder is not a usable data-bin, or torchrun started several processes
-                that are not connected.
+            UserError: a folder is not a usable data-bin or has other dictionaries, or torchrun
+                started several processes that are not connected.
         """
         unconnected = not torch.distributed.is_initialized() and not kwargs.get("from_checkpoint")
         if unconnected and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -93,7 +96,9 @@ class DiffusionTranslationTask(TranslationTask):
                 "torchrun started several processes, but they are not connected and would all do "
                 "the same work: on a CPU, start only fairseq-train with torchrun"
             )
-        check_folder(utils.split_paths(cfg.data)[0], cfg.source_lang, cfg.target_lang)
+        folders = utils.split_paths(cfg.data) if cfg.data else []
+        pair = check_folders(folders, cfg.source_lang, cfg.target_lang)
+        cfg.source_lang, cfg.target_lang = pair
         return super().setup_task(cfg, **kwargs)
 
     # Data
@@ -142,7 +147,7 @@ class DiffusionTranslationTask(TranslationTask):
         """Build a diffusion model or, from a checkpoint, a teacher with the same dictionaries.
 
         Raises:
-            UserError: the model to be trained is not a diffusion model, or its options are wrong.
+            UserError: the model is not one of these, or its options are wrong.
         """
         model = FairseqTask.build_model(self, cfg, from_checkpoint)
         model.register_load_state_dict_pre_hook(
@@ -152,11 +157,6 @@ class DiffusionTranslationTask(TranslationTask):
         )
         if is_diffusion_model(model):
             self._set_model(model, from_checkpoint)
-        elif not from_checkpoint:
-            raise UserError(
-                f"--task diffusion_translation cannot train a {type(model).__name__}: use --arch "
-                f"{' or '.join(_diffusion_models())}, or one of their sizes"
-            )
         return model
 
     def _set_model(self, model: Family, from_checkpoint: bool) -> None:
@@ -184,6 +184,20 @@ class DiffusionTranslationTask(TranslationTask):
         return super().build_criterion(cfg, from_checkpoint)
 
     # Training
+
+    def get_checkpoint_dict(self) -> dict[str, Any]:
+        """What checkpoints hold of this task, under the name that fairseq looks up."""
+        return {type(self).__name__: {SOURCE_CHECK: self.source_check.state()}}
+
+    def set_checkpoint_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint; with --reset-dataloader fairseq does not call it."""
+        self.source_check.resume(state[SOURCE_CHECK])
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        """Called before each epoch."""
+        super().begin_epoch(epoch, model)
+        model.begin_training()
+        keep_pipeline(self.cfg)
 
     def train_step(
         self,
@@ -264,8 +278,8 @@ class DiffusionTranslationTask(TranslationTask):
 
         Args:
             models: the models of --path.
-            args: fairseq's options of generation. It may also have decoding options, which override
-                the task's: those of --eval-bleu-args, and the keyword arguments of
+            args: fairseq's options of generation. It may also have decoding options and a seed,
+                which override the task's: those of --eval-bleu-args, and the keyword arguments of
                 `from_pretrained(...).translate`.
         Raises:
             UserError: an option is out of range, contradicts another or does not fit the models.
@@ -278,13 +292,13 @@ class DiffusionTranslationTask(TranslationTask):
         if getattr(args, "nbest", 1) < 1:
             raise UserError(f"--nbest must be at least 1, not {args.nbest}")
         history = getattr(args, "retain_iter_history", False)
+        if not any(map(is_diffusion_model, models)):
+            raise UserError(
+                f"--task diffusion_translation decodes diffusion models, and --path names a "
+                f"{type(models[0]).__name__}: give the --task that it was trained with"
+            )
         with settings.mention_settings_file(path):
-            generator = DiffusionGenerator(self.tgt_dict, options, self.cfg.seed, history)
+            seed = getattr(args, "seed", self.cfg.seed)
+            generator = DiffusionGenerator(self.tgt_dict, options, seed, history)
             generator.check_models(models)
         return generator
-
-
-def _diffusion_models() -> list[str]:
-    """The registered names of all diffusion models."""
-    families = tuple(FAMILIES)
-    return [name for name, model in MODEL_REGISTRY.items() if issubclass(model, families)]

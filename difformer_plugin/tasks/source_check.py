@@ -55,8 +55,19 @@ class SourceCheck:
         self._lr: float | None = None  # of the current update
         self._batches: int | None = None  # seen in this validation; None if it does not measure
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"updates": self.updates, "warm": self.warm, "due": self.due, "lr": self._lr}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.updates, self.warm, self.due = state["updates"], state["warm"], state["due"]
+        self._lr = state["lr"]
+
     def update(self, updates: int, lr: float) -> None:
         """Note an update of training: how many came before it, and its learning rate."""
+        if updates < self.updates:  # the optimizer was reset, and updates count anew
+            self.updates, self.warm, self.due, self._lr = 0, False, MIN_UPDATES, None
         if self._lr is not None and updates > self.updates and lr <= self._lr:
             self.warm = True
         self.updates, self._lr = updates, lr

@@ -163,7 +163,12 @@ class Difformer(DiffusionModel):
     @torch.no_grad()
     def prepare_training(self, task: Any) -> None:
         """Choose F, where it is left to us."""
-        self.rescaling.begin(self.denoiser.table(), "embeddings" in self.initialised)
+        self.rescaling.choose(self.denoiser.table(), "embeddings" in self.initialised)
+
+    @torch.no_grad()
+    def begin_training(self) -> None:
+        """Log F. From now on it may follow the embeddings."""
+        self.rescaling.begin(self.denoiser.table())
 
     @torch.no_grad()
     def set_num_updates(self, num_updates: int) -> None:

@@ -69,8 +69,9 @@ class Rescaling(nn.Module):
         self.follows = cfg.rescaling_update_interval > 0
         self._given = self._factor = given_factor(cfg)
         self._process: GaussianProcess | None = None
+        self._begun = False  # whether training has begun
         self._last_update = 0  # the number of updates when F was last adapted
-        self._logged: float | None = None  # the F that was last logged; None before training
+        self._origin: str | None = None  # where F is from, if neither the options nor the search
 
     @property
     def factor(self) -> float:
@@ -121,40 +122,52 @@ class Rescaling(nn.Module):
         generator = seeded(embeddings.device, seed)
         return table_scores(embeddings, *coefficients, samples, generator).mean().item()
 
-    def begin(self, embeddings: torch.Tensor, trained: bool = False) -> None:
-        """Start training: choose F if it is `auto`, and log it.
+    def choose(self, embeddings: torch.Tensor, trained: bool = False) -> None:
+        """Choose F if it is `auto`, before a checkpoint is loaded.
 
         Args:
-            embeddings: the initial embedding table, (V, D).
+            embeddings: the embedding table, (V, D); only that of a teacher is read.
             trained: whether it is a teacher's. F is then chosen by its own score.
         Raises:
             UserError: no F brings the degeneration score down to --max-dgs.
         """
-        sigma = embeddings.square().mean().sqrt().item()
         if trained and self._given is None:
             score = cache(lambda f: self.score(embeddings, f, SEED_OF_TEACHER, SAMPLES_OF_TEACHER))
             with translated():
                 factor, _ = search_factor(score, self.cfg.max_dgs)
             self._set(self._bounded(factor) if self.follows else factor)
-            self._logged = self.factor
-            logger.info(
-                f"rescaling factor {self.factor:g}: degeneration score {score(self.factor):.3f} of "
-                f"the teacher's {self.vocab_size} embeddings, sigma_e = {sigma:.2g}"
+            self._origin = (
+                f"degeneration score {score(self.factor):.3f} of the teacher's {self.vocab_size} "
+                f"embeddings, sigma_e = {_sigma(embeddings):.2g}"
             )
-            return
-        self._logged = self.factor
-        text = (
-            f"rescaling factor {self.factor:g}: degeneration score "
-            f"{self._expected_score(self.factor):.3f} for {self.vocab_size} normal embeddings of "
-            f"dimension {self.cfg.latent_dim}, sigma_e = 1"
-        )
-        if abs(sigma - 1) > SIGMA_TOLERANCE:
-            text += (
-                f"; these embeddings start with sigma_e = {sigma:.2g} and a score of "
-                f"{self.score(embeddings):.3f}, which will change as they are trained"
-            )
-        logger.info(text)
+        self.factor  # noqa: B018  (searches for it, so that an error comes before the data)
         self._warn_without_rescaling()
+
+    def begin(self, embeddings: torch.Tensor) -> None:
+        """Begin training, from the weights of a checkpoint or from new ones: log F.
+
+        Until then F does not follow the embeddings, since fairseq also reports the number of
+        updates of a checkpoint, before it loads the weights.
+
+        Args:
+            embeddings: the embedding table, (V, D).
+        """
+        if self._begun:
+            return
+        self._begun, self._last_update = True, 0
+        sigma, text = _sigma(embeddings), self._origin
+        if text is None:
+            text = (
+                f"degeneration score {self._expected_score(self.factor):.3f} for "
+                f"{self.vocab_size} normal embeddings of dimension {self.cfg.latent_dim}, "
+                "sigma_e = 1"
+            )
+            if abs(sigma - 1) > SIGMA_TOLERANCE:
+                text += (
+                    f"; these embeddings start with sigma_e = {sigma:.2g} and a score of "
+                    f"{self.score(embeddings):.3f}, which will change as they are trained"
+                )
+        logger.info(f"rescaling factor {self.factor:g}: {text}")
 
     def _warn_without_rescaling(self) -> None:
         """Warn if F is 1 and will stay so, although the embeddings degenerate with it."""
@@ -173,16 +186,10 @@ class Rescaling(nn.Module):
         """Whether F is to be adapted before this update.
 
         It is true once per update, even if fairseq reports an update several times (gradient
-        accumulation). It is false before `begin`, since fairseq also reports the number of updates
-        to a model that is loaded for translation.
+        accumulation). Updates count from 0 again if the optimizer is reset.
         """
-        if self._logged is None:
-            return False
-        if self._logged != self.factor:
-            logger.info(f"rescaling factor {self.factor:g}, from the checkpoint")
-            self._logged = self.factor
         due = self.follows and num_updates % self.cfg.rescaling_update_interval == 0
-        return due and num_updates > self._last_update
+        return self._begun and due and num_updates > self._last_update
 
     def follow(self, embeddings: torch.Tensor, num_updates: int) -> None:
         """Adapt F so that the sampled score of the embeddings is --max-dgs, and log it.
@@ -213,7 +220,6 @@ class Rescaling(nn.Module):
             torch.distributed.broadcast(shared, 0)
             factor = shared.item()
         self._set(factor)
-        self._logged = factor
         logger.info(f"rescaling factor {before:.4g} -> {factor:.4g} at {num_updates} updates")
 
     def _set(self, factor: float) -> None:
@@ -240,8 +246,13 @@ class Rescaling(nn.Module):
             with translated(rescaling_factor="the checkpoint's rescaling factor"):
                 check_factor(factor)
             self._set(factor)
-        self._last_update = 0  # fairseq reports the updates before it loads the weights
+            self._origin = "from the checkpoint"
 
     def complete(self, state: dict[str, Any]) -> dict[str, Any]:
         """Add this F to the state dict of a model, if it is from a version that did not store F."""
         return state if KEY in state else {**state, KEY: self.get_extra_state()}
+
+
+def _sigma(embeddings: torch.Tensor) -> float:
+    """sigma_e of an embedding table."""
+    return embeddings.square().mean().sqrt().item()

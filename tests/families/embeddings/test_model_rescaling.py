@@ -22,6 +22,13 @@ def score(model, factor=None):
     return model.rescaling.score(model.denoiser.table(), factor, seed=5)
 
 
+def start(model):
+    """The model at the first update of a training."""
+    model.prepare_training(None)
+    model.begin_training()
+    return model
+
+
 # given
 
 
@@ -75,10 +82,10 @@ def test_a_threshold_below_a_guess_is_an_error(build, task):
 def test_the_number_is_printed(build, caplog):
     caplog.set_level(logging.INFO)
     model = build(**AUTO)
-    model.prepare_training(None)
+    start(model)
     assert f"rescaling factor {model.rescaling.factor:g}: degeneration score 0." in caplog.text
     assert "start with" not in caplog.text
-    build(**AUTO, apply_bert_init=True).prepare_training(None)
+    start(build(**AUTO, apply_bert_init=True))
     assert f"start with sigma_e = {0.02 * math.sqrt(64):.2g}" in caplog.text
 
 
@@ -144,10 +151,14 @@ def test_the_checkpoints_factor_is_printed_once(build, caplog):
     state = model.state_dict()
     state[KEY][0] = 3.5
     model.load_state_dict(state)
+    assert "rescaling factor" not in caplog.text
+    model.begin_training()
     for updates in range(1, 5):
         model.set_num_updates(updates)
         model.load_state_dict(model.state_dict())
-    assert caplog.text.count("rescaling factor 3.5, from the checkpoint") == 1
+        model.begin_training()
+    assert caplog.text.count("rescaling factor 3.5: from the checkpoint") == 1
+    assert caplog.text.count("rescaling factor") == 1
 
 
 def test_older_checkpoints_have_no_factor(build):
@@ -196,9 +207,7 @@ def following(build):
     """A function that builds a model which is about to be trained."""
 
     def following(**options):
-        model = build(**FOLLOW | options)
-        model.prepare_training(None)
-        return model
+        return start(build(**FOLLOW | options))
 
     return following
 
@@ -251,6 +260,39 @@ def test_the_factor_follows_once_in_every_interval(following, monkeypatch):
     still = following(rescaling_update_interval=0, max_dgs=None)
     still.set_num_updates(1000)
     assert still.rescaling.factor == 2.0
+
+
+def loaded(model, state, updates):
+    """A model at the start of a training from a checkpoint, after all that fairseq does first."""
+    model.prepare_training(None)
+    model.set_num_updates(updates)  # before the weights are there
+    model.load_state_dict(state)
+    model.begin_training()
+    return model
+
+
+@pytest.mark.parametrize("updates", [10, 15, 20])
+def test_a_training_that_resumes_follows_as_one_that_did_not_stop(build, following, updates):
+    whole = following()
+    for update in range(updates):
+        whole.set_num_updates(update)
+    torch.manual_seed(5)
+    resumed = loaded(build(**FOLLOW), whole.state_dict(), updates)
+    assert resumed.rescaling.factor == whole.rescaling.factor
+    for update in range(updates, 21):
+        for model in (whole, resumed):
+            model.set_num_updates(update)
+    assert resumed.rescaling.factor == whole.rescaling.factor != 2.0
+
+
+def test_updates_that_are_reset_count_anew(build, following, monkeypatch):
+    """As --finetune-from-model and --reset-optimizer do, from a checkpoint of 20 updates."""
+    model = loaded(build(**FOLLOW), following().state_dict(), 20)
+    followed = []
+    monkeypatch.setattr(model.rescaling, "follow", lambda table, n: followed.append(n))
+    for updates in range(25):
+        model.set_num_updates(updates)
+    assert followed == [10, 20]
 
 
 def test_following_does_not_touch_the_random_numbers_of_training(following):
