@@ -53,7 +53,7 @@ def write_weights(state: Mapping[str, Any], path: str | os.PathLike) -> None:
             else:
                 first[place] = full
                 tensors[full] = tensor.detach().contiguous().clone()
-    metadata = {"format": "pt", "difformer": FORMAT}
+    metadata = {"format": "pt", "version": FORMAT}
     metadata |= {"aliases": json.dumps(aliases), "groups": json.dumps(groups)}
     save_file(tensors, path, metadata)
 

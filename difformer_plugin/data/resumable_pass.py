@@ -37,7 +37,7 @@ def run_pass(
     outputs: Callable[[tuple[str, ...], int], dict[str, str]],
     workers: int,
     progress: bool | None = True,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     total: int | None = None,
 ) -> Counter:
     """Apply a function to all entries, and write its rows to files in the order of the entries.
@@ -54,7 +54,7 @@ def run_pass(
         outputs: from (row, number of rows before it) to {file name: line}.
         workers: number of processes; with 1, all work is done in this process.
         progress: show a progress bar; None: if standard error is a terminal.
-        chunk: number of entries that a worker gets at a time.
+        chunk: number of entries that a worker gets at a time; None: CHUNK.
         total: number of entries, for the progress bar; None if unknown.
     Returns:
         the summed counts, with the number of entries as `lines` and of rows as `rows`.
@@ -65,7 +65,7 @@ def run_pass(
     if state.get("done"):
         return Counter(state["counts"])
     counts, sizes = Counter(state["counts"]), state["sizes"]
-    chunks = _chunks(entries, chunk, skip=state["chunks"])
+    chunks = _chunks(entries, chunk or CHUNK, skip=state["chunks"])
     with contextlib.ExitStack() as stack:
         files = _Files(stack, folder, sizes)
         bar = stack.enter_context(_bar(name, counts["lines"], total, progress))

@@ -108,10 +108,13 @@ def translate_file(
     """
     work = work_folder(output)
     with locked_folder(work):
-        _claim(work, key, output)
+        if not _claim(work, key, output):  # an earlier run was killed between its last two steps
+            done = lines_done(output)
+            shutil.rmtree(work)
+            return done
 
         def function(some: list[Line]) -> tuple[list[tuple[str, ...]], Counter]:
-            rows = [
+            rows: list[tuple[str, ...]] = [
                 (render(number, translations, nbest),)
                 for (number, _), translations in zip(some, translate(some), strict=True)
             ]
@@ -123,23 +126,28 @@ def translate_file(
                 lambda row, before: {RESULT: row[0]}, workers=1, progress=None,
                 chunk=chunk, total=total,
             )  # fmt: skip
-        (work / RESULT).touch()  # of no lines
         os.replace(work / RESULT, output)
         shutil.rmtree(work)
     return counts["lines"]
 
 
-def _claim(work: Path, key: dict[str, Any], output: Path) -> None:
-    """Note what is done, or check that an interrupted run did the same.
+def _claim(work: Path, key: dict[str, Any], output: Path) -> bool:
+    """Begin in an empty folder, or check that an interrupted run did the same.
 
+    Returns:
+        whether there is something to do; not if the result was already moved to its place.
     Raises:
-        UserError: it did not.
+        UserError: the interrupted run did something else.
     """
     path = work / KEY
     if not path.exists():
+        for other in work.iterdir():
+            if other.name != "lock":
+                other.unlink()
+        (work / RESULT).touch()
         with atomic_text(path) as file:
             json.dump(key, file, indent=1)
-        return
+        return True
     try:
         earlier = dict(json.loads(path.read_text("utf-8")))
     except (ValueError, TypeError):
@@ -150,3 +158,4 @@ def _claim(work: Path, key: dict[str, Any], output: Path) -> None:
             f"{work} is of a run with another {' and another '.join(differs)}: give the same as "
             f"then, remove the folder, or choose another --output than {output}"
         )
+    return (work / RESULT).exists()
