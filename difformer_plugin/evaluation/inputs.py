@@ -7,6 +7,7 @@ from pathlib import Path
 
 from difformer_plugin.data.sources import read_lines
 from difformer_plugin.errors import UserError
+from difformer_plugin.evaluation.language import language_nearby
 from difformer_plugin.evaluation.moses import MosesText
 from difformer_plugin.evaluation.outputs import (
     Outputs,
@@ -78,8 +79,8 @@ def load(
         ref: raw references; None to take those of the log.
         src: raw sources; None to take those of the log, if there are any.
         baseline: a second system, in either form.
-        language: the target language, whose region is ignored; None to take it from the log or
-            from the suffix of `ref`.
+        language: the target language, whose region is ignored; None to take it from the log, from
+            the suffix of `ref`, or from a `pipeline.json` near `path`.
         lowercase: lower-case all texts.
         tokenised: whether logs and plain files hold Moses tokens; None to detect it in logs, and
             to assume that plain files do not.
@@ -88,12 +89,17 @@ def load(
     """
     files = [_read(file) for file in (path, baseline) if file is not None]
     language = language or _language([outputs for _, outputs in files], ref)
+    notes = []
+    if language is None and (near := language_nearby(path)):
+        language = near[0]
+        notes.append(f"target language {language}: from {near[1]}; --target-lang replaces it")
     language = language and re.split("[-_]", language)[0].lower()  # de_DE and de-DE are de
     logs = [outputs for _, outputs in files if outputs is not None]
     split_hyphens = all(log.splits_hyphens for log in logs if log.in_tokens)
     moses = MosesText(language, lowercase, split_hyphens)
     log = files[0][1]
     test_set = _test_set(path, log, ref, src, moses, tokenised)
+    test_set.notes += notes
     num_sentences = len(test_set.references)
     names = _names([file for file in (path, baseline) if file is not None])
     systems = []

@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 
+from difformer_plugin.data import pipeline
 from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.inputs import load
 
@@ -208,3 +209,18 @@ def test_files_of_the_same_name_are_shown_with_their_folders(write, tmp_path):
     a, b = write("gen.out", log(MOSES, MOSES)), write("other/gen.out", log(MOSES, MOSES))
     _, systems = load(a, baseline=b, language="en")
     assert [system.name for system in systems] == [str(a), str(b)]
+
+
+def test_the_language_is_that_of_the_pipeline_near_the_log(write, tmp_path):
+    path = write("gen.out", log(MOSES, MOSES))
+    with pytest.raises(UserError, match="the target language is unknown"):
+        load(path)
+    pipeline.save(pipeline.Pipeline("de", "en_GB"), tmp_path / "out" / "data-bin")
+    test_set, (system,) = load(path)
+    assert test_set.language == "en" and system.texts == RAW
+    (note,) = (note for note in test_set.notes if "pipeline.json" in note)
+    assert note.startswith("target language en_GB: from ") and "out/data-bin" in note
+    assert load(path, language="de")[0].language == "de"
+    pipeline.save(pipeline.Pipeline("de", "fr"), tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="the target language is unknown"):  # which of the two?
+        load(path)

@@ -13,6 +13,8 @@ import pytest
 from documents import PAGES, REPOSITORY, blocks, commands
 from harness import BIN, FAIRSEQ, OPTIMISER, SIZES, TASK, lines, shell, succeed
 
+from difformer_plugin.data import pipeline
+
 SLOW = pytest.mark.slow
 RUN = [
     "README.md",
@@ -22,6 +24,8 @@ RUN = [
     "docs/how-to/average-and-evaluate.md",
     "docs/how-to/distillation.md",
     "docs/how-to/guidance.md",
+    "docs/how-to/export.md",
+    "docs/how-to/translate.md",
     pytest.param("docs/how-to/corpora.md", marks=SLOW),
     pytest.param("docs/how-to/gpus.md", marks=SLOW),
     pytest.param("docs/how-to/hydra.md", marks=SLOW),
@@ -93,6 +97,8 @@ def workplace(corpus, trained, teacher, tmp_path):
     (tmp_path / "reference").mkdir()
     (tmp_path / "raw").mkdir()
     (tmp_path / "my-text").symlink_to(corpus.raw)
+    shutil.copy(corpus.raw / "test.de", tmp_path / "new.de")
+    shutil.copy(corpus.raw / "test.en", tmp_path / "hyp.en")
     names = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
     for path in corpus.raw.iterdir():
         split, lang = path.name.split(".")
@@ -112,6 +118,14 @@ def kept(corpus, tmp_path_factory):
     train.remove("--no-epoch-checkpoints")
     succeed(folder.parent, *train, "--save-dir", folder)
     return folder
+
+
+def copy_checkpoints(kept, corpus, folder):
+    """Copy the checkpoints, with what training puts beside them if `difformer prepare` made it."""
+    checkpoints = shutil.copytree(kept, folder / "checkpoints")
+    for path in corpus.joined.glob("dict.*.txt"):
+        shutil.copy(path, checkpoints)
+    pipeline.save(pipeline.load(corpus.text), checkpoints, corpus.codes)
 
 
 def run_page(page, folder):
@@ -147,7 +161,7 @@ def test_the_commands_of_a_page_run(page, workplace, kept, corpus):
     """None loses a sentence, and what is the same everywhere is printed as the page has it."""
     trains_here = re.search(r"save.dir[ =](\$PWD/)?checkpoints\b", PAGES[page])
     if not trains_here:
-        shutil.copytree(kept, workplace / "checkpoints")
+        copy_checkpoints(kept, corpus, workplace)
     if page == "README.md":
         (workplace / "data-bin").unlink()
     if page == "docs/tutorial.md":
@@ -159,7 +173,7 @@ def test_the_commands_of_a_page_run(page, workplace, kept, corpus):
             assert len(outcome.translations()) == len(lines(corpus.raw / "test.de"))
         if command.words[:2] == ["difformer", "factor"] and "--vocab-size" in command.words:
             assert f"```text\n{outcome.out}```" in PAGES[page]
-        for option in ("--plot", "--html", "--history-file", "--out"):
+        for option in ("--plot", "--html", "--history-file", "--out", "--output"):
             if option in command.words:
                 assert (workplace / command.words[command.words.index(option) + 1]).exists()
     assert outcomes
@@ -169,6 +183,15 @@ def test_every_page_with_commands_is_run_or_parsed():
     names = {getattr(page, "values", [page])[0] for page in RUN}
     assert names.isdisjoint(PARSED)
     assert names | set(PARSED) == {page for page, text in PAGES.items() if commands(text)}
+
+
+def test_the_page_about_translating_does_so_from_python(corpus, kept, tmp_path):
+    copy_checkpoints(kept, corpus, tmp_path)
+    (code,) = [c for kind, c in blocks(PAGES["docs/how-to/translate.md"]) if kind == "python"]
+    code = code.replace("translator.translate", "out = translator.translate")
+    outcome = shell("python", "-c", f"{code}\nprint(len(out), type(out[0]))", cwd=tmp_path)
+    assert outcome.code == 0, outcome.err[-2000:]
+    assert outcome.out.splitlines()[-1] == "1 <class 'str'>"
 
 
 def test_the_page_for_fairseq_users_translates_from_python(corpus, trained, tmp_path):
