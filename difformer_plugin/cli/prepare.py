@@ -11,6 +11,43 @@ if TYPE_CHECKING:
     from difformer_plugin.data.preparation import Summary
 
 
+FLAG = {"action": argparse.BooleanOptionalAction}
+KEYS: dict[str, dict[str, Any]] = {  # key of a recipe -> its option
+    "bpe_merges": {
+        "name": "bpe-merges",
+        "type": int,
+        "metavar": "N",
+        "help": "merges of the joint BPE; 0 keeps whole words",
+    },
+    "sentencepiece": {
+        "name": "sentencepiece",
+        "type": int,
+        "metavar": "N",
+        "help": "a joint SentencePiece vocabulary of N pieces on text that is not tokenised, in "
+        "place of BPE; needs the package sentencepiece",
+    },
+    "text.lowercase": {"name": "lowercase", "help": "lower-case all text", **FLAG},
+    "text.tokenise": {"name": "tokenise", "help": "with the Moses tokeniser", **FLAG},
+    "text.normalise_punctuation": {
+        "name": "normalise-punctuation",
+        "help": "as Moses does",
+        **FLAG,
+    },
+    "clean.max": {
+        "name": "clean-max",
+        "type": int,
+        "metavar": "N",
+        "help": "leave out training pairs with more tokens on a side; 0: none",
+    },
+    "clean.ratio": {
+        "name": "clean-ratio",
+        "type": float,
+        "metavar": "R",
+        "help": "leave out training pairs whose lengths have a greater ratio; 0: none",
+    },
+}
+
+
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     from difformer_plugin.data.recipe import available
@@ -23,6 +60,7 @@ def add_parser(subparsers: Any) -> None:
         "publisher ships them, and binarise the result. An interrupted run resumes.",
         "plain --raw my-text --out out --source-lang de --target-lang en",
         "multi30k --raw raw --out out --download",
+        "plain --raw my-text --out out --source-lang de --target-lang en --sentencepiece 8000",
         "plain --show",
     )
     parser.add_argument(
@@ -53,7 +91,16 @@ def add_parser(subparsers: Any) -> None:
         "--text-only", action="store_true", help="stop before the data-bin (no fairseq needed)"
     )
     parser.add_argument("--show", action="store_true", help="print the recipe and exit")
+    add_keys(parser)
     parser.set_defaults(run=run, resumes=True)
+
+
+def add_keys(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each common key of a recipe."""
+    group = parser.add_argument_group("instead of what the recipe says")
+    for key, option in KEYS.items():
+        kind = {name: value for name, value in option.items() if name != "name"}
+        group.add_argument(f"--{option['name']}", dest=key, **kind)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     from difformer_plugin.data.preparation import prepare, unexpected_sizes
     from difformer_plugin.data.resumable_pass import cores
 
-    recipe = recipes.load(args.recipe)
+    given = {key: vars(args)[key] for key in KEYS if vars(args)[key] is not None}
+    recipe = recipes.changed(recipes.load(args.recipe), args.recipe, given)
     if args.show:
         print(recipes.find(args.recipe).read_text("utf-8"), end="")
         return 0
@@ -81,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
         None if args.text_only else binarise,
     )
     print(render(summary, args.out))
+    for note in summary.notes:
+        print(f"note: {note}")
     for line in unexpected_sizes(recipe, summary.counts):
         print(f"warning: {line}")
     return 0

@@ -28,7 +28,8 @@ from difformer_plugin.data.sources import (
     read_lines,
     side_by_side,
 )
-from difformer_plugin.data.tokenisation import learn_codes
+from difformer_plugin.data.subwords import learn_subwords, notes_of, subword_kind
+from difformer_plugin.data.tokenisation import check_sentencepiece
 from difformer_plugin.data.transforms import SplitWords, Tokenise
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.files import atomic_text
@@ -52,7 +53,8 @@ def prepare(
     Writes
 
     - `out/text/{train,valid,test}.LANG`: tokenised text in subwords,
-    - `out/text/codes`: the BPE merges, unless the recipe keeps whole words,
+    - `out/text/codes`: the BPE merges, or `out/text/sentencepiece.model`, unless the recipe keeps
+      whole words,
     - `out/reference/{valid,test}.LANG`: the untouched text of the same lines,
     - `out/data-bin`, if `binarise` is given.
 
@@ -84,11 +86,11 @@ def prepare(
             if not (out / DONE).exists():
                 known = False
                 _claim(work, key)
-                counts = _make(recipe, pairs, work, langs, workers, progress)
+                counts, notes = _make(recipe, pairs, work, langs, workers, progress)
                 if (work / "text").exists():
                     _describe(recipe, langs, work / "text", work / "text")
-                _publish(out, work, key, counts)
-            counts = _finished(out, key)
+                _publish(out, work, key, counts, notes)
+            counts, notes = _finished(out, key)
             if binarise is not None and not (out / "data-bin").exists():
                 known = False
                 # fairseq-preprocess refuses to run where an interrupted one has left dictionaries
@@ -110,7 +112,7 @@ def prepare(
             f"--out {out} could not be written ({error.strerror}): free some space and run the "
             "same command again; it resumes from here"
         ) from error
-    return Summary(counts, known)
+    return Summary(counts, known, notes)
 
 
 @dataclass
@@ -121,29 +123,34 @@ class Summary:
         counts: for each split the number of `lines` read, of `pairs` kept, and of pairs removed
             for each reason.
         known: whether an earlier run had done everything.
+        notes: sentences for the user about the subwords.
     """
 
     counts: dict[str, dict[str, int]]
     known: bool
+    notes: list[str]
 
 
 def _make(recipe, pairs, work, langs, workers, progress):
-    """Write text and reference to the folder of unfinished work; return the counts per split."""
+    """Write text and reference to the folder of unfinished work; return counts and notes."""
     if (work / DONE).exists():  # an earlier run was killed between the last renames
-        return json.loads((work / DONE).read_text("utf-8"))["counts"]
+        return _recorded(work / DONE)
+    if recipe.sentencepiece:
+        check_sentencepiece()
     counts = {}
     for split in SPLITS:
         if pairs[split]:
             counts[split] = _tokenise(recipe, split, pairs[split], work, langs, workers, progress)
     _draw(recipe, counts)
-    _split_words(recipe, counts, work, langs, workers, progress)
-    return counts
+    codes = learn_subwords(recipe, work, langs)
+    _split_words(recipe, codes, counts, work, langs, workers, progress)
+    return counts, notes_of(work)
 
 
-def _publish(out, work, key, counts):
+def _publish(out, work, key, counts, notes):
     """Move the finished text and reference to `out`."""
     with atomic_text(work / DONE) as handle:
-        json.dump({"key": key, "counts": counts}, handle, indent=1)
+        json.dump({"key": key, "counts": counts, "notes": notes}, handle, indent=1)
     for name in ("text", "reference", DONE):
         if (work / name).exists():
             os.replace(work / name, out / name)
@@ -151,9 +158,9 @@ def _publish(out, work, key, counts):
 
 def _describe(recipe: Recipe, langs: tuple[str, str], text: Path, folder: Path) -> None:
     """Write the pipeline to a folder if it has none, as of an earlier version."""
-    codes = text / "codes" if recipe.bpe_merges else None
+    kind = subword_kind(recipe)
+    codes = text / pipeline.SUBWORD_FILES[kind] if kind != pipeline.NONE else None
     if not (folder / pipeline.FILE).exists() and (codes is None or codes.exists()):
-        kind = pipeline.BPE if recipe.bpe_merges else pipeline.NONE
         subwords = pipeline.describe_subwords(kind, codes)
         described = pipeline.Pipeline(*langs, recipe.text, subwords, recipe.title, recipe.published)
         pipeline.save(described, folder, codes)
@@ -191,7 +198,10 @@ def _key(recipe, langs, pairs):
     raws = [raw for sources in pairs.values() for p in sources for raw in p.raws]
     contents = {path: _digest(path) for path in {raw.path for raw in raws}}
     files = [[contents[raw.path], raw.member] for raw in raws]
-    entries = [dataclasses.asdict(recipe), langs, files, __version__]
+    keys = dataclasses.asdict(recipe)
+    if not recipe.sentencepiece:  # folders that were made before this key existed stay valid
+        del keys["sentencepiece"]
+    entries = [keys, langs, files, __version__]
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
@@ -201,13 +211,18 @@ def _digest(path):
 
 
 def _finished(out, key):
-    done = json.loads((out / DONE).read_text("utf-8"))
-    if done["key"] != key:
+    if json.loads((out / DONE).read_text("utf-8"))["key"] != key:
         raise UserError(
             f"--out {out} holds a corpus made of other files, by another recipe or version: choose "
             "another folder, or remove it"
         )
-    return done["counts"]
+    return _recorded(out / DONE)
+
+
+def _recorded(path):
+    """Counts and notes in the file of a finished preparation."""
+    done = json.loads(path.read_text("utf-8"))
+    return done["counts"], done.get("notes", [])
 
 
 def _check(out, work, key):
@@ -275,20 +290,13 @@ def _draw(recipe, counts):
             counts[name] = {"pairs": number}
 
 
-def _split_words(recipe, counts, work, langs, workers, progress):
-    """Learn the joint BPE and apply it, where this is not done yet; updates the counts."""
-    codes = work / "text" / "codes"
-    if recipe.bpe_merges and not codes.exists():
-        unfinished = work / "codes"
-        learn_codes(
-            [work / "tokens" / f"train.{lang}" for lang in langs], unfinished, recipe.bpe_merges
-        )
-        os.replace(unfinished, codes)
+def _split_words(recipe, codes, counts, work, langs, workers, progress):
+    """Apply the subwords, where this is not done yet; updates the counts."""
     for split in SPLITS:
         files = [work / "tokens" / f"{split}.{lang}" for lang in langs]
         rows = side_by_side(*map(read_lines, files), files)
         clean = recipe.clean if split == "train" and recipe.clean.units == "subwords" else None
-        function = SplitWords(str(codes) if recipe.bpe_merges else None, clean)
+        function = SplitWords(codes and str(codes), clean, recipe.sentencepiece > 0)
         names = [f"text/{split}.{lang}" for lang in langs]
         found = run_pass(
             work, f"subwords {split}", rows, function,

@@ -7,6 +7,7 @@ import string
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -103,6 +104,7 @@ class Recipe:
     source_lang: str = ""
     target_lang: str = ""
     bpe_merges: int = 0  # merges of the joint BPE; 0: whole words
+    sentencepiece: int = 0  # size of a joint vocabulary of SentencePiece, in place of the BPE
     text: Text = Text()
     clean: Clean = Clean()
     pairs: dict[str, int] = field(default_factory=dict)  # split -> expected number of pairs
@@ -150,6 +152,33 @@ def load(name: str | Path) -> Recipe:
         raise UserError(f"{path} is not TOML: {error}") from None
     recipe = build(Recipe, table, str(path))
     _check(recipe, path)
+    return recipe
+
+
+def changed(recipe: Recipe, name: str, values: Mapping[str, Any]) -> Recipe:
+    """A recipe with other values for some keys.
+
+    Args:
+        name: of the recipe, for messages.
+        values: by key, with underscores; `text.lowercase` is the key of a table. A SentencePiece
+            vocabulary takes the place of the recipe's BPE and tokeniser, and a BPE its place.
+    Raises:
+        UserError: a value is impossible.
+    """
+    tables: dict[str, dict[str, Any]] = {"text": {}, "clean": {}}
+    own: dict[str, Any] = {}
+    for key, value in values.items():
+        table, _, inner = key.partition(".")
+        (tables[table] if inner else own)[inner or key] = value
+    if own.get("sentencepiece"):
+        own.setdefault("bpe_merges", 0)
+        tables["text"].setdefault("tokenise", False)
+    elif own.get("bpe_merges"):
+        own.setdefault("sentencepiece", 0)
+    own["text"] = dataclasses.replace(recipe.text, **tables["text"])
+    own["clean"] = dataclasses.replace(recipe.clean, **tables["clean"])
+    recipe = dataclasses.replace(recipe, **own)
+    _check(recipe, Path(name))
     return recipe
 
 
@@ -229,6 +258,10 @@ def _check(recipe: Recipe, path: Path) -> None:
         raise UserError(f"{path}: only one of valid and test can be drawn from train")
     if recipe.bpe_merges < 0:
         raise UserError(f"{path}: bpe-merges must be 0 (whole words) or more")
+    if recipe.sentencepiece < 0:
+        raise UserError(f"{path}: sentencepiece must be 0 (none) or the size of a vocabulary")
+    if recipe.sentencepiece and recipe.bpe_merges:
+        raise UserError(f"{path}: bpe-merges and sentencepiece exclude each other: choose one")
     if wrong := [s for s, n in recipe.pairs.items() if s not in SPLITS or n < 1]:
         raise UserError(f"{path}: pairs: {wrong[0]} is not a split with 1 or more pairs")
     if foreign := set(recipe.text.replace) - set(recipe.languages or recipe.text.replace):

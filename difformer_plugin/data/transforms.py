@@ -12,7 +12,7 @@ from typing import Any
 
 from difformer_plugin.data.cleaning import is_empty, normalise, to_tokens, unfit
 from difformer_plugin.data.recipe import Clean, Recipe
-from difformer_plugin.data.tokenisation import load_codes
+from difformer_plugin.data.tokenisation import load_codes, load_sentencepiece
 from difformer_plugin.errors import UserError
 
 
@@ -68,17 +68,20 @@ class SplitWords:
     """Split (source tokens, target tokens) into subwords; remove pairs that are then unfit.
 
     Args:
-        codes: path of the BPE merges; None keeps whole words.
+        codes: path of the BPE merges or the SentencePiece model; None keeps whole words.
         clean: the bounds; None keeps all pairs.
+        sentencepiece: whether `codes` is a model of SentencePiece.
     """
 
     codes: str | None
     clean: Clean | None
+    sentencepiece: bool = False
 
     def __call__(self, entries: list[tuple[str, str]]) -> tuple[list[tuple[str, ...]], Counter]:
         rows: list[tuple[str, ...]] = []
         counts: Counter = Counter()
-        split = _load_codes(self.codes) if self.codes else str
+        load = _load_sentencepiece if self.sentencepiece else _load_codes
+        split = load(self.codes) if self.codes else str
         for source, target in entries:
             left, right = split(source), split(target)
             reason = unfit(left, right, self.clean) if self.clean else None
@@ -90,3 +93,6 @@ class SplitWords:
 
 
 _load_codes: Callable[[str], Callable[[str], str]] = lru_cache(maxsize=1)(load_codes)
+_load_sentencepiece: Callable[[str], Callable[[str], str]] = lru_cache(maxsize=1)(
+    load_sentencepiece
+)
