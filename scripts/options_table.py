@@ -1,6 +1,6 @@
-"""Regenerate the tables of options in docs/options.md from the help texts in the code.
+"""Regenerate the tables of options in docs/options.md and docs/fairseq-users.md from the code.
 
-python scripts/options_table.py            # rewrites docs/options.md
+python scripts/options_table.py            # rewrites both pages
 python scripts/options_table.py --check    # exit status 1 if it is out of date
 """
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from difformer_plugin import register
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+END = "<!-- end -->"
 
 
 def configurations():
@@ -51,23 +52,52 @@ def table(configuration, listed_elsewhere):
     return "\n".join(lines)
 
 
-def rewritten(text):
-    """The page with each table between its markers replaced."""
-    for name, (configuration, listed_elsewhere) in configurations().items():
-        begin, end = f"<!-- options: {name} -->", "<!-- end -->"
+def fairseq_table(verdict):
+    """A Markdown table of those of fairseq's own options that are refused or without effect."""
+    from difformer_plugin.tasks.fairseq_options import COMMANDS, RULES
+
+    rows = {}
+    for rule in RULES:
+        if rule.verdict is verdict:
+            key = rule.reason, tuple(c for c in COMMANDS if c in rule.commands)
+            rows.setdefault(key, []).extend(rule.options)
+    lines = ["| Options | In `fairseq-` | Why, or what instead |", "|---|---|---|"]
+    for (reason, commands), names in rows.items():
+        flags = " ".join(f"`--{name.replace('_', '-')}`" for name in names)
+        lines.append(f"| {flags} | {', '.join(commands)} | {reason} |")
+    return "\n".join(lines)
+
+
+def pages():
+    """Page -> its tables by their markers."""
+    own = {name: table(*pair) for name, pair in configurations().items()}
+    from difformer_plugin.tasks.fairseq_options import Verdict
+
+    others = {"refused": Verdict.REFUSED, "no effect": Verdict.NO_EFFECT}
+    foreign = {name: fairseq_table(verdict) for name, verdict in others.items()}
+    return {DOCS / "options.md": own, DOCS / "fairseq-users.md": foreign}
+
+
+def rewritten(text, tables):
+    """A page with each table between its markers replaced."""
+    for name, rows in tables.items():
+        begin = f"<!-- options: {name} -->"
         before, rest = text.split(begin)
-        after = rest.split(end, 1)[1]
-        text = f"{before}{begin}\n{table(configuration, listed_elsewhere)}\n{end}{after}"
+        after = rest.split(END, 1)[1]
+        text = f"{before}{begin}\n{rows}\n{END}{after}"
     return text
 
 
 def main():
-    """Rewrite or check the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    if "--check" in sys.argv[1:]:
-        return 0 if rewritten(text) == text else 1
-    PAGE.write_text(rewritten(text), encoding="utf-8")
-    return 0
+    """Rewrite or check the pages."""
+    check, differ = "--check" in sys.argv[1:], False
+    for page, tables in pages().items():
+        old = page.read_text(encoding="utf-8")
+        new = rewritten(old, tables)
+        differ |= old != new
+        if not check:
+            page.write_text(new, encoding="utf-8")
+    return int(check and differ)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,18 @@ from difformer_plugin.data.data_bin_files import check_dataset, stem_of
 from difformer_plugin.errors import UserError
 
 
-def check_mark(mark: str) -> None:
-    """Check that fairseq's --post-process knows a way of joining subwords, such as '@@ '.
+def check_mark(mark: str, option: str = "--post-process") -> None:
+    """Check that fairseq knows a way of joining subwords, such as '@@ '.
 
+    Args:
+        option: what messages call it.
     Raises:
         UserError: it does not.
     """
     try:
         post_process("", mark)
     except NotImplementedError:  # what fairseq raises for an unknown name
-        raise UserError(f"--post-process '{mark}' is unknown to fairseq: give '@@ '") from None
+        raise UserError(f"{option} '{mark}' is unknown to fairseq: give '@@ '") from None
 
 
 class DataBinPairs:

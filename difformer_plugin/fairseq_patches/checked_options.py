@@ -1,0 +1,167 @@
+"""Options that cannot work with our tasks are refused before anything is read.
+
+Fault: fairseq finds out in the middle of a job that a value cannot be parsed or that a model has no
+such thing as an attention to copy words by, or ignores an option silently. `--num-shards` and
+`--shard-id` are not read by any command of this version.
+
+Patch: `parse_args_and_arch` checks the options of our tasks by `tasks.fairseq_options` and
+`tasks.option_values`, warns of those without effect, and hands the shards to what
+`fairseq-generate` divides its batches by. A value that does not parse is one line.
+
+Other tasks: only the last sentence applies.
+
+Drop it: `--num-shards` when fairseq reads it again; the checks never.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from typing import Any
+
+from fairseq import options, utils
+from fairseq.tasks import TASK_REGISTRY
+
+from difformer_plugin.data.data_bin import check_folders
+from difformer_plugin.errors import UserError
+from difformer_plugin.families.contract import DiffusionTask
+from difformer_plugin.options import flag
+from difformer_plugin.tasks.fairseq_options import Verdict, rules_of
+from difformer_plugin.tasks.option_values import check_values
+
+logger = logging.getLogger(__name__)
+# An option that tells the command from the others, the most special command first.
+TELLING = {
+    "buffer_size": "interactive",
+    "nbest": "generate",
+    "max_update": "train",
+    "path": "validate",
+}
+_ABSENT = object()
+
+
+def command_of(parser: argparse.ArgumentParser) -> str | None:
+    """Which of fairseq's commands a parser is for; None for one that is not in the table."""
+    names = {action.dest for action in parser._actions}
+    return next((command for option, command in TELLING.items() if option in names), None)
+
+
+def given_options(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> dict[str, Any]:
+    """The options that were given and are not at their defaults, by name."""
+    absent = argparse.Namespace(**{action.dest: _ABSENT for action in parser._actions})
+    parsed, _ = parser.parse_known_args(arguments, absent)
+    return {
+        name: value
+        for name, value in vars(parsed).items()
+        if value is not _ABSENT and value != parser.get_default(name)
+    }
+
+
+def check_options(command: str, given: dict[str, Any]) -> set[str]:
+    """Refuse and warn by the table.
+
+    Returns:
+        the names of the options that have no effect.
+    Raises:
+        UserError: an option is refused.
+    """
+    unread: dict[str, list[str]] = {}
+    for name, rule in rules_of(command):
+        if name not in given:
+            continue
+        if rule.verdict is Verdict.REFUSED:
+            reason = rule.reason.replace("`", "")
+            raise UserError(f"{flag(name)} is not available for diffusion models: {reason}")
+        if rule.verdict is Verdict.NO_EFFECT:
+            unread.setdefault(rule.reason.replace("`", ""), []).append(name)
+    for reason, names in unread.items():
+        flags = ", ".join(map(flag, names))
+        _warn(f"no effect in fairseq-{command} with diffusion models: {flags} ({reason})")
+    return {name for names in unread.values() for name in names}
+
+
+@cache
+def _warn(message: str) -> None:
+    """Log a warning once; some commands parse their options several times."""
+    logger.warning(message)
+
+
+def _shard(namespace: argparse.Namespace) -> None:
+    """Let fairseq-generate translate one shard of several.
+
+    Raises:
+        UserError: there is no such shard.
+    """
+    shards, shard = namespace.num_shards, namespace.shard_id
+    if shards < 1:
+        raise UserError(f"--num-shards must be at least 1, not {shards}")
+    if not 0 <= shard < shards:
+        raise UserError(
+            f"--shard-id must lie between 0 and {shards - 1}, below --num-shards, not {shard}"
+        )
+    namespace.distributed_world_size, namespace.distributed_rank = shards, shard
+
+
+def _find_languages(namespace: argparse.Namespace) -> None:
+    """Set languages that fairseq's tokenisers want to know before the task finds them itself.
+
+    Raises:
+        UserError: they cannot be inferred from the data.
+    """
+    if namespace.tokenizer and not (namespace.source_lang and namespace.target_lang):
+        folders = utils.split_paths(namespace.data) if namespace.data else []
+        pair = check_folders(folders, namespace.source_lang, namespace.target_lang)
+        namespace.source_lang, namespace.target_lang = pair
+
+
+def _explain_bad_values(parser: argparse.ArgumentParser) -> None:
+    """Let a value that cannot be converted end in argparse's error, whatever is raised."""
+    original = parser._get_value
+
+    def get_value(action: argparse.Action, text: str) -> Any:
+        try:
+            return original(action, text)
+        except Exception as error:
+            if isinstance(error, argparse.ArgumentError) and "lambda" not in str(error):
+                raise
+            raise argparse.ArgumentError(action, f"invalid value: {text!r}") from None
+
+    parser._get_value = get_value  # type: ignore[method-assign]
+
+
+def _checked(original: Callable) -> Callable:
+    @wraps(original)
+    def parse_args_and_arch(
+        parser: argparse.ArgumentParser,
+        input_args: Any = None,
+        parse_known: bool = False,
+        suppress_defaults: bool = False,
+        *rest: Any,
+        **more: Any,
+    ) -> Any:
+        _explain_bad_values(parser)
+        parsed = original(parser, input_args, parse_known, suppress_defaults, *rest, **more)
+        namespace = parsed[0] if parse_known else parsed
+        task = TASK_REGISTRY.get(vars(namespace).get("task"))
+        command = command_of(parser)
+        # With suppressed defaults fairseq calls itself, and the inner call has checked.
+        if task and issubclass(task, DiffusionTask) and command and not suppress_defaults:
+            arguments = sys.argv[1:] if input_args is None else input_args
+            given = given_options(parser, arguments)
+            unread = check_options(command, given)
+            read = {name: value for name, value in given.items() if name not in unread}
+            check_values(command, namespace, read)
+            _find_languages(namespace)
+            if command == "generate":
+                _shard(namespace)
+        return parsed
+
+    return parse_args_and_arch
+
+
+def install() -> None:
+    """Replace `options.parse_args_and_arch`."""
+    options.parse_args_and_arch = _checked(options.parse_args_and_arch)

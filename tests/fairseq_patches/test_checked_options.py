@@ -1,0 +1,195 @@
+"""Options of fairseq's commands with our task: refused, warned of, or taken as they are."""
+
+import argparse
+import logging
+
+import pytest
+from fairseq import options
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import difformer_plugin
+from difformer_plugin.errors import UserError
+from difformer_plugin.fairseq_patches import checked_options
+from difformer_plugin.options import flag
+from difformer_plugin.tasks.fairseq_options import ALL, Verdict, rules_of
+
+PARSERS = {
+    "train": options.get_training_parser,
+    "validate": options.get_validation_parser,
+    "generate": options.get_generation_parser,
+    "interactive": options.get_interactive_generation_parser,
+}
+MODEL = ["--arch", "difformer_tiny", "--criterion", "difformer_loss"]
+NEEDED = {"train": MODEL, "validate": ["--path", "a.pt", "--batch-size", "8"]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    difformer_plugin.register()
+
+
+@pytest.fixture(autouse=True)
+def fresh_warnings():
+    checked_options._warn.cache_clear()
+
+
+def parse(command, *arguments, task="diffusion_translation"):
+    needed = NEEDED.get(command, ["--path", "a.pt"]) if task == "diffusion_translation" else []
+    words = ["bin", "--task", task, *needed, *map(str, arguments)]
+    return options.parse_args_and_arch(PARSERS[command](), words)
+
+
+def actions(command):
+    """The options of a command as argparse knows them, by name."""
+    parser, seen = PARSERS[command](), {}
+    original = argparse.ArgumentParser.parse_args
+
+    def remember(self, *args):
+        seen.update({action.dest: action for action in self._actions})
+        return original(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", remember)
+        words = ["bin", "--task", "diffusion_translation", *NEEDED.get(command, ["--path", "a.pt"])]
+        options.parse_args_and_arch(parser, words)
+    return seen
+
+
+def other_value(action):
+    """Arguments that give an option another value than its default."""
+    if action.nargs == 0:
+        return [action.option_strings[0]]
+    choices = [choice for choice in action.choices or () if choice != action.default]
+    number = 7 if action.default in (None, "") else action.default
+    text = choices[0] if choices else number + 1 if action.type in (int, float) else "7"
+    return [action.option_strings[0], text]
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_every_option_of_the_table_is_refused_or_warned_of(command, caplog):
+    known = actions(command)
+    for name, rule in rules_of(command):
+        if rule.verdict is Verdict.REFUSED:
+            with pytest.raises(UserError, match=f"^{flag(name)} is not available for diffusion"):
+                parse(command, *other_value(known[name]))
+        elif rule.verdict is Verdict.NO_EFFECT and name not in ("task", "data"):
+            caplog.clear()
+            checked_options._warn.cache_clear()
+            try:
+                parse(command, *other_value(known[name]))
+            except UserError as error:  # --bpe has no file, and --tokenizer no languages
+                assert name == "bpe" or "bin: no such data folder" in str(error)
+            (record,) = caplog.records
+            assert record.levelno == logging.WARNING and flag(name) in record.message
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_defaults_are_not_refused(command, caplog):
+    """As scripts that name every option give them."""
+    known, words = actions(command), []
+    for name, rule in rules_of(command):
+        action = known[name]
+        if rule.verdict is Verdict.REFUSED and action.nargs != 0 and action.default is not None:
+            words += [action.option_strings[0], action.default]
+    assert parse(command, *words)
+    assert not caplog.records
+
+
+def test_other_tasks_keep_their_options(caplog):
+    args = parse("generate", "--replace-unk", "--beam", 9, "--num-shards", 3, task="translation")
+    assert args.beam == 9 and args.replace_unk is not None
+    assert args.distributed_world_size == 1
+    assert not caplog.records
+
+
+def test_a_warning_comes_once(caplog):
+    for _ in range(2):
+        parse("generate", "--beam", 9, "--lenpen", 2, "--unkpen", 1)
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 2
+    assert any("--beam" in m and "--length-beam-size" in m for m in messages)
+    assert any("--lenpen, --unkpen" in m for m in messages)
+
+
+def test_shards_are_what_fairseq_divides_batches_by():
+    args = parse("generate", "--num-shards", 3, "--shard-id", 2)
+    assert (args.distributed_world_size, args.distributed_rank) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "command, arguments, said",
+    [
+        ("generate", ["--num-shards", 3, "--shard-id", 3], "--shard-id must lie between 0 and 2"),
+        ("generate", ["--num-shards", 2, "--shard-id", -1], "--shard-id"),
+        ("generate", ["--num-shards", 0], "--num-shards must be at least 1"),
+        ("generate", ["--model-overrides", "{'a'"], "--model-overrides must be a dictionary"),
+        ("generate", ["--model-overrides", "7"], "--model-overrides must be a dictionary"),
+        ("generate", ["--post-process", "nonsense"], "--post-process 'nonsense' is unknown"),
+        ("generate", ["--bpe", "subword_nmt"], "--bpe subword_nmt needs --bpe-codes"),
+        ("generate", ["--bpe", "sentencepiece"], "needs --sentencepiece-model"),
+        ("generate", ["--bpe", "fastbpe", "--bpe-codes", "none"], "--bpe-codes none: no such file"),
+        ("generate", ["--seed", -1], "--seed must lie between 0 and 4294967295"),
+        ("generate", ["--max-tokens", 0], "--max-tokens must be at least 1"),
+        ("generate", ["--path", ""], "needs --path"),
+        ("interactive", ["--path", ""], "needs --path"),
+        ("interactive", ["--batch-size", 5, "--buffer-size", 4], "give --buffer-size 5"),
+        ("validate", ["--batch-size", 0], "--batch-size"),
+        ("train", ["--lr", ""], "--lr must be one number"),
+        ("train", ["--lr", "1e-3,-1"], "--lr must be one number"),
+        ("train", ["--update-freq", "1,0"], "--update-freq must be"),
+        ("train", ["--optimizer", "adam", "--adam-betas", "(0.9"], "--adam-betas must be two"),
+        ("train", ["--optimizer", "adam", "--adam-betas", "(0.9,)"], "--adam-betas must be two"),
+        ("train", ["--optimizer-overrides", "lr=1"], "--optimizer-overrides must be a dictionary"),
+        ("train", ["--ddp-backend", "slowmo"], "--ddp-backend slowmo needs fairscale"),
+        ("train", ["--ema-decay", 1.5], "--ema-decay must lie between 0 and 1"),
+        ("train", ["--save-interval", 0], "--save-interval must be at least 1"),
+        ("train", ["--clip-norm", "nan"], "--clip-norm must be at least 0"),
+        ("train", ["--eval-bleu-detok", "none"], "--eval-bleu-detok none: no such tokeniser"),
+        ("train", ["--eval-bleu-remove-bpe", "x"], "--eval-bleu-remove-bpe 'x' is unknown"),
+    ],
+)
+def test_values_that_fairseq_would_trip_over(command, arguments, said):
+    with pytest.raises(UserError, match=f"^[^\n]*{said}[^\n]*$"):
+        parse(command, *arguments)
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    for name in ("WORLD_SIZE", "SLURM_JOB_ID", "SLURM_STEP_NODELIST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(UserError, match="--distributed-world-size 2.*torchrun"):
+        parse("train", "--distributed-world-size", 2)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert parse("train", "--distributed-world-size", 2).distributed_world_size == 2
+
+
+def test_files_of_subwords_that_are_there(tmp_path):
+    (tmp_path / "codes").touch()
+    codes = ["--bpe", "subword_nmt", "--bpe-codes", tmp_path / "codes"]
+    assert parse("generate", *codes).bpe == "subword_nmt"
+
+
+VALUES = st.text(st.characters(exclude_characters="\x00"), max_size=12) | st.sampled_from(
+    ["", "0", "-1", "1e999", "nan", "[", "{}", "(0.9, 0.98)", "1,2", "None", "x" * 3]
+)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_any_value_is_taken_or_refused_in_one_line(data):
+    command = data.draw(st.sampled_from(ALL))
+    known = KNOWN.setdefault(command, actions(command))
+    name = data.draw(st.sampled_from(sorted(n for n in known if n not in ("help", "user_dir"))))
+    action, value = known[name], data.draw(VALUES)
+    if not action.option_strings or action.nargs == 0:
+        return
+    try:
+        parse(command, f"{max(action.option_strings, key=len)}={value}")
+    except UserError as error:
+        assert "\n" not in str(error)
+    except SystemExit as stop:
+        assert stop.code == 2  # argparse has named the option
+
+
+KNOWN = {}

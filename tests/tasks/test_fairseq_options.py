@@ -1,0 +1,32 @@
+"""Every option that fairseq's real parsers know has one verdict, and no verdict is about nothing."""
+
+from collections import Counter
+
+import pytest
+from fairseq import options
+from fairseq.tasks.translation import TranslationTask
+
+from difformer_plugin.tasks.fairseq_options import COMMANDS, rules_of
+
+PARSERS = {
+    "preprocess": options.get_preprocessing_parser,
+    "train": options.get_training_parser,
+    "validate": options.get_validation_parser,
+    "generate": options.get_generation_parser,
+    "interactive": options.get_interactive_generation_parser,
+}
+
+
+def option_names(command):
+    """The options of a command and of fairseq's own translation task."""
+    parser = PARSERS[command]()
+    if command != "preprocess":
+        TranslationTask.add_args(parser)
+    return {action.dest for action in parser._actions} - {"help"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_option_has_one_verdict(command):
+    verdicts = Counter(name for name, _ in rules_of(command))
+    assert set(verdicts) == option_names(command)
+    assert set(verdicts.values()) == {1}
