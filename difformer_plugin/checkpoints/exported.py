@@ -55,7 +55,10 @@ def write_weights(state: Mapping[str, Any], path: str | os.PathLike) -> None:
                 tensors[full] = tensor.detach().contiguous().clone()
     metadata = {"format": "pt", "version": FORMAT}
     metadata |= {"aliases": json.dumps(aliases), "groups": json.dumps(groups)}
+    Path(path).touch()  # with the usual permissions, which the library would restrict to the owner
+    mode = Path(path).stat().st_mode
     save_file(tensors, path, metadata)
+    Path(path).chmod(mode)
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def language_nearby(path: str | PathLike) -> tuple[str, Path] | None:
 
 
 def _target(file: Path) -> str | None:
-    """The target language of a pipeline; None if the file is damaged, which does not matter here."""
+    """The target language of a pipeline; None if the file is damaged."""
     try:
         described = pipeline.load(file.parent)
     except (UserError, OSError):

@@ -65,9 +65,9 @@ def render_card(card: Card) -> str:
         *("---", "language:", f"- {source}", f"- {target}", "license:  # to be filled in"),
         *("tags:", "- translation", "- diffusion", "---", ""),
         *(f"# {card.name}", ""),
-        f"A {card.title} that translates from `{source}` to `{target}`: "
+        f"This is {card.title} that translates from `{source}` to `{target}`: "
         f"{card.parameters:,} parameters, {card.updates:,} updates.",
-        *("", "## Use", "", "```bash", "pip install difformer-plugin"),
+        *("", "## Use", "", "With difformer-plugin installed:", "", "```bash"),
         *(f"difformer translate {card.name} < text.{source} > text.{target}", "```", ""),
         f"It was exported by difformer-plugin {__version__}. `from_pretrained` and "
         "`fairseq-generate --path model.safetensors` load it, too.",
