@@ -127,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
         True if args.tokenized else False if args.raw else None,
         not args.no_sentences,
         progress,
+        args.command_line,
     )
     html = f"\n\nreport      {args.html}" if args.html else ""
     print_result(args, result, lambda: render(result) + html)

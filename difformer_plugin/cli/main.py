@@ -1,6 +1,7 @@
 """The command `difformer`."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -112,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         one line, and 130 after Ctrl-C.
     """
     args = build_parser().parse_args(argv)
+    args.command_line = shlex.join(["difformer", *(sys.argv[1:] if argv is None else argv)])
     try:
         return args.run(args)
     except (UserError, OSError) as error:

@@ -31,6 +31,7 @@ class System:
         samples: all candidates of each sentence in Moses tokens, best first.
         steps: the output after each decoding step of the best candidate of each sentence, in Moses
             tokens; None if the steps were not recorded.
+        model: the checkpoint and the options of decoding, as far as the log tells; empty if not.
     """
 
     name: str
@@ -38,6 +39,7 @@ class System:
     tokens: list[str]
     samples: list[list[str]]
     steps: list[list[str]] | None = None
+    model: str = ""
 
 
 @dataclass
@@ -182,7 +184,17 @@ def _logged_system(name, outputs, num_sentences, moses, tokenised):
     steps = None
     if all(i in outputs.steps for i in numbers):
         steps = [[tokens(text) for text in outputs.steps[i]] for i in numbers]
-    return System(name, texts, [candidates[0] for candidates in samples], samples, steps)
+    tokens_of_best = [candidates[0] for candidates in samples]
+    return System(name, texts, tokens_of_best, samples, steps, _model(outputs))
+
+
+def _model(outputs):
+    """The checkpoint and the options of decoding in a log, as one line."""
+    options = [
+        f"--{name.replace('_', '-')}{'' if value == 'True' else f' {value}'}"
+        for name, value in outputs.decoding.items()
+    ]
+    return " ".join(filter(None, [outputs.model, *options]))
 
 
 def _test_set(path, log, ref, src, moses, tokenised):

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from difformer_plugin.errors import UserError
+from difformer_plugin.evaluation.bootstrap import resample
 from difformer_plugin.evaluation.inputs import System, TestSet
 
 if TYPE_CHECKING:
     from sacrebleu.metrics import BLEU
 
+SIGNIFICANCE_LEVEL = 0.05
 HYPHENATED = re.compile(r"(\S)-(\S)")
 
 
@@ -25,6 +27,7 @@ class Metric:
         scorer: the metric object of sacreBLEU.
         on_tokens: apply it to Moses tokens instead of detokenised text.
         split_compounds: split the tokens at hyphens first.
+        lower_is_better: a lower score is better.
     """
 
     key: str
@@ -32,6 +35,7 @@ class Metric:
     scorer: Any
     on_tokens: bool = False
     split_compounds: bool = False
+    lower_is_better: bool = False
 
     def view(self, texts: Sequence[str], tokens: Sequence[str]) -> Sequence[str]:
         """The sentences in the form that the metric is applied to."""
@@ -77,7 +81,7 @@ def metrics(
     found += [
         Metric("sacrebleu", "sacreBLEU", sacre_bleu(language, lowercase=lowercase)),
         Metric("chrf", "chrF2", CHRF(lowercase=lowercase)),
-        Metric("ter", "TER (less is better)", TER()),
+        Metric("ter", "TER (less is better)", TER(), lower_is_better=True),
     ]
     return [metric for metric in found if metric.key not in skip]
 
@@ -106,42 +110,37 @@ def score(
 ) -> dict:
     """Score systems, and compare two of them by paired bootstrap resampling.
 
-    The test is that of Koehn (2004), "Statistical Significance Tests for Machine Translation
-    Evaluation", as implemented in sacreBLEU. The p-value is the probability of a difference at
-    least as large in resampled test sets if both systems were equally good.
-
     Args:
         systems: one system, or the system and its baseline.
         bootstrap_samples: number of resampled test sets; 0 for no resampling.
     Returns:
         a dictionary: `key`, `label`, `signature`, `scores` (a list) and, with resampling,
-        `intervals` (a list of 95 % intervals, (low, high)) and, for two systems, `p_value`.
+        `intervals` (a list of 95 % intervals, (low, high)); for two systems also `better`, which
+        of them wins, and `p_value`.
     """
     views = [metric.view(system.texts, system.tokens) for system in systems]
-    references = [metric.view(test_set.references, test_set.reference_tokens)]
+    references = metric.view(test_set.references, test_set.reference_tokens)
     row: dict[str, Any] = {"key": metric.key, "label": metric.label}
     if bootstrap_samples:
-        from sacrebleu.significance import PairedTest
-
-        named = [(str(i), view) for i, view in enumerate(reversed(views))]  # baseline first
-        test = PairedTest(named, {"": metric.scorer}, references, "bs", bootstrap_samples)
-        signatures, results = test()
-        ((name, signature),) = signatures.items()
-        found = list(reversed(results[name]))
-        row |= {
-            "scores": [float(result.score) for result in found],
-            "intervals": [
-                (float(result.mean - result.ci), float(result.mean + result.ci)) for result in found
-            ],
-            "signature": signature.format(),
-        }
-        if len(found) > 1:
-            # sacreBLEU counts differences above the observed one; equal outputs have none
-            row["p_value"] = 1.0 if views[0] == views[1] else float(found[0].p_value)
+        row |= resample(metric.scorer, views, references, bootstrap_samples)
     else:
-        row["scores"] = [metric.scorer.corpus_score(view, references).score for view in views]
+        row["scores"] = [metric.scorer.corpus_score(view, [references]).score for view in views]
         row["signature"] = metric.scorer.get_signature().format()
+    if len(systems) > 1:
+        row["better"] = better(row["scores"], row.get("p_value"), metric.lower_is_better)
     return row
+
+
+def better(
+    scores: Sequence[float], p_value: float | None = None, lower_is_better: bool = False
+) -> str:
+    """Which of two systems a metric prefers, in words; `p_value` is None if it was not tested."""
+    if scores[0] == scores[1]:
+        return "equal"
+    if p_value is not None and p_value >= SIGNIFICANCE_LEVEL:
+        return "no significant difference"
+    winner = "system" if (scores[0] > scores[1]) != lower_is_better else "baseline"
+    return winner if p_value is not None else f"{winner} (not tested)"
 
 
 def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:

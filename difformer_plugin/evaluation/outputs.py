@@ -13,6 +13,13 @@ from difformer_plugin.errors import UserError
 
 LINE = re.compile(r"^([STHDE])-(\d+)(?:_(\d+))?\t(.*)$")  # P-lines (scores) are not needed
 LANGUAGE = re.compile(r"\[([\w-]+)\] dictionary: ")  # logged for the source, then for the target
+MODEL = re.compile(r"loading model\(s\) from (.+)$")
+# Decoding options in the configuration that fairseq-generate logs, shown where they are set.
+DECODING = re.compile(
+    r"'((?:decoding_(?:steps|early_stopping|sampler|precision|settings))|(?:length|noise)_beam_size|"
+    r"bleu_mbr|ppl_mbr|rerank|beam|nbest)': ([^,}]+)"
+)
+UNSET = ("None", "False", "''")
 END = re.compile(r"^Generate .* with beam=")  # printed last, where there are references
 BOUNDARIES = ("<s>", "</s>")
 # Tokenised text has no word with , ; ! ? attached, and few lines that end in an attached full stop
@@ -42,6 +49,8 @@ class Outputs:
         steps: E-lines of the best candidate, first step first.
         repeated: numbers of sentences whose source was printed more than once.
         languages: source and target language, if the log names them.
+        model: the checkpoint, if the log names it.
+        decoding: options of decoding that are set, if the log has them.
         sentencepiece: whether the subwords were those of SentencePiece.
         ended: whether the last line of a complete run is there.
     """
@@ -53,6 +62,8 @@ class Outputs:
     steps: dict[int, list[str]] = field(default_factory=dict)
     repeated: list[int] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
+    model: str = ""
+    decoding: dict[str, str] = field(default_factory=dict)
     sentencepiece: bool = False
     ended: bool = False
 
@@ -97,6 +108,11 @@ def parse_outputs(lines: Iterable[str]) -> Outputs:
         if match is None:
             outputs.languages += LANGUAGE.findall(line)
             outputs.ended = outputs.ended or END.match(line) is not None
+            if found := MODEL.search(line):
+                outputs.model = found[1]
+            if not outputs.decoding and "'decoding_steps':" in line:
+                set_options = ((name, value.strip("'")) for name, value in DECODING.findall(line))
+                outputs.decoding = {n: value for n, value in set_options if value not in UNSET}
             continue
         kind, number, step, text = match[1], int(match[2]), match[3], match[4]
         if kind == "E" and step is not None:

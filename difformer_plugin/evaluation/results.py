@@ -8,7 +8,7 @@ from typing import Any
 from difformer_plugin.evaluation import comparison, optional_metrics
 from difformer_plugin.evaluation.diversity import diversity
 from difformer_plugin.evaluation.inputs import System, TestSet
-from difformer_plugin.evaluation.metrics import metrics, score
+from difformer_plugin.evaluation.metrics import better, metrics, score
 
 Task = tuple[str, Callable[[], None]]  # its label, and the function that does it
 
@@ -49,6 +49,8 @@ def evaluate(
         "systems": [system.name for system in systems],
         "sentences": len(test_set.references),
         "language": test_set.language,
+        "models": [system.model for system in systems],
+        "made": {},
         "notes": list(test_set.notes),
         "metrics": [],
         "missing": [],
@@ -69,7 +71,10 @@ def evaluate(
 
     def add_optional(label, compute):
         try:
-            result["metrics"] += compute(test_set, systems)
+            rows = compute(test_set, systems)
+            for row in rows if len(systems) > 1 else ():
+                row["better"] = better(row["scores"])
+            result["metrics"] += rows
         except optional_metrics.Unavailable as reason:
             result["missing"].append({"label": label, "reason": str(reason)})
 

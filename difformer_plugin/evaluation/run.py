@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from os import PathLike
 from typing import Any
 
@@ -39,6 +40,7 @@ def evaluate_files(
     tokenised: bool | None = None,
     sentences: bool = True,
     progress: Callable[[list[Task]], Iterable[Task]] = iter,
+    command: str = "",
 ) -> dict[str, Any]:
     """Read and score the files, and write the report if one is named.
 
@@ -47,8 +49,9 @@ def evaluate_files(
         tokenised: see `inputs.load`.
         sentences: include example sentences in the report.
         progress: see `results.evaluate`.
+        command: what the user typed, for the report.
     Returns:
-        the results, see `results.evaluate`.
+        the results, see `results.evaluate`, with `made`: the date and the command.
     Raises:
         UserError: a file is unusable, or does not belong to the others.
     """
@@ -63,6 +66,9 @@ def evaluate_files(
     )
     history = read_history(files.history, systems[0]) if files.history else None
     result = evaluate(test_set, systems, settings, progress)
+    result["made"] = {"date": datetime.now().astimezone().isoformat(" ", "minutes")}
+    if command:
+        result["made"]["command"] = command
     if files.report:
         write_report(files.report, result, test_set, systems, history, sentences)
     return result

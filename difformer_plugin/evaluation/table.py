@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from difformer_plugin.evaluation.metrics import SIGNIFICANCE_LEVEL
+
 WIDTH = 30  # of the first column, in characters
-SIGNIFICANCE_LEVEL = 0.05
 
 
 def render(result: Mapping[str, Any]) -> str:
     """All results of `results.evaluate` as tables."""
     names = ("system", "baseline")
     lines = [f"{role:<12}{name}" for role, name in zip(names, result["systems"])]
+    lines += [f"{'model':<12}{model}" for model in result["models"] if model]
     lines.append(f"{'sentences':<12}{result['sentences']}")
     lines += [f"{'note':<12}{note}" for note in result["notes"]]
     lines += ["", *_metrics(result), *_diversity(result)]
@@ -37,12 +39,14 @@ def _header(title, result):
 
 def _metrics(result):
     two = len(result["systems"]) > 1
-    yield _header("metric", result) + ("{:>10}{:>8}".format("diff.", "p") if two else "")
+    title = _header("metric", result)
+    yield title + ("{:>10}{:>8}  {}".format("diff.", "p", "better") if two else "")
     for row in result["metrics"]:
         line = f"{row['label']:<{WIDTH}}{_columns(row['scores'])}"
         if two:
             line += f"{row['scores'][0] - row['scores'][1]:+10.2f}"
-            line += f"{row['p_value']:8.3f}" if "p_value" in row else ""
+            line += f"{row['p_value']:8.3f}" if "p_value" in row else " " * 8
+            line += f"  {row['better']}"
         elif "intervals" in row:
             low, high = row["intervals"][0]
             line += f"   95 %: {low:.2f} to {high:.2f}"

@@ -115,6 +115,31 @@ def test_page_and_table_show_the_numbers_of_the_result(page, example):
     assert json.loads(json.dumps(result, allow_nan=False))["sentences"] == len(REFERENCES)
 
 
+def test_page_and_table_say_which_system_wins_and_what_was_scored(example, tmp_path):
+    test_set, systems, result, _ = example
+    model = "runs/<a>.pt --decoding-steps 20"
+    shown = {
+        **result,
+        "models": [model, ""],
+        "made": {"date": "2026-01-02 03:04+00:00", "command": "difformer evaluate 'a b.out'"},
+    }
+    report.write_report(tmp_path / "a.html", shown, test_set, systems)
+    page = (tmp_path / "a.html").read_text("utf-8")
+    text = Elements(page).text
+    assert all(value in text for value in (model, *shown["made"].values()))
+    assert "model of the system" in text and "model of the baseline" not in text
+    terminal = table.render(shown)
+    assert f"model       {model}" in terminal
+    for row in result["metrics"]:
+        assert row["better"] in text
+        (line,) = [line for line in terminal.splitlines() if line.startswith(row["label"] + " ")][
+            :1
+        ]
+        assert line.endswith(f"  {row['better']}")
+    winners = [row["better"] for row in result["metrics"]]
+    assert page.count('class="better"') == sum(w in ("system", "baseline") for w in winners)
+
+
 def test_scoring_runs_inside_the_progress_bar(example):
     test_set, systems, result, _ = example
     during = []
