@@ -8,15 +8,23 @@ from functools import cache
 
 from difformer_plugin.fairseq_patches import (
     atomic_saving,
+    batch_buckets,
+    checked_options,
     cpu_distributed,
     cpu_precision,
     ema_loading,
     ema_tied_weights,
     error_lines,
+    exported_models,
+    foreign_tasks,
+    loader_thread,
+    quiet_warnings,
+    resuming,
     safe_loading,
 )
 
 PATCHES = (
+    quiet_warnings,
     safe_loading,
     atomic_saving,
     cpu_precision,
@@ -24,6 +32,12 @@ PATCHES = (
     ema_loading,
     ema_tied_weights,
     error_lines,
+    exported_models,
+    foreign_tasks,
+    resuming,
+    loader_thread,
+    batch_buckets,
+    checked_options,
 )
 
 

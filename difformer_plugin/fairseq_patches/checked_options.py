@@ -129,7 +129,7 @@ def _explain_bad_values(parser: argparse.ArgumentParser) -> None:
                 raise
             raise argparse.ArgumentError(action, f"invalid value: {text!r}") from None
 
-    parser._get_value = get_value  # type: ignore[method-assign]
+    parser._get_value = get_value  # type: ignore[method-assign, assignment]
 
 
 def _checked(original: Callable) -> Callable:

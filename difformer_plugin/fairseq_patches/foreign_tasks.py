@@ -120,8 +120,8 @@ def _report_checkpoint(original: Callable) -> Callable:
     def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> dict:
         state = original(path, *args, **kwargs)
         if state.get("cfg"):  # not one of old versions of fairseq
-            name = _name_of(state["cfg"], "task")
-            model, task = model_class(_name_of(state["cfg"], "model")), TASK_REGISTRY.get(name)
+            name = name_of(state["cfg"], "task")
+            model, task = model_class(name_of(state["cfg"], "model")), TASK_REGISTRY.get(name)
             if model and task and is_family(model) and not issubclass(task, DiffusionTask):
                 logger.warning(
                     f"{path} was trained with --task {name}, on sentences without BOS, and does "
@@ -132,7 +132,7 @@ def _report_checkpoint(original: Callable) -> Callable:
     return load_checkpoint_to_cpu
 
 
-def _name_of(cfg: Any, part: str) -> str | None:
+def name_of(cfg: Any, part: str) -> str | None:
     """The name of the task or model in a checkpoint's configuration, of whatever kind it is."""
     own = cfg.get(part)
     own = vars(own) if isinstance(own, argparse.Namespace) else own or {}

@@ -21,7 +21,7 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.families import registered  # noqa: F401  (with --user-dir, this registers)
 from difformer_plugin.families.contract import DiffusionTask, Family, is_diffusion_model
 from difformer_plugin.options import flag, option
-from difformer_plugin.tasks import eval_bleu, loading, warm_start
+from difformer_plugin.tasks import best_metric, eval_bleu, loading, warm_start
 from difformer_plugin.tasks.pipeline_copy import keep_pipeline
 from difformer_plugin.tasks.source_check import SourceCheck, log_source_gain
 
@@ -50,6 +50,10 @@ class DiffusionTranslationConfig(DecodingOptions, TranslationConfig):
     restore_file: str = II("checkpoint.restore_file")
     continue_once: Optional[str] = II("checkpoint.continue_once")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
+    maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")
+    disable_validation: bool = II("dataset.disable_validation")
+    store_ema: bool = II("ema.store_ema")
 
 
 @register_task("diffusion_translation", dataclass=DiffusionTranslationConfig)
@@ -65,6 +69,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         model_objective: the class of its criterion.
         sequence_generator: decodes for --eval-bleu; None until it is needed.
         uses_ema: whether to validate and decode with averaged weights.
+        max_tokens: of the batches that are being made; None: any number.
         source_check: warns of a model that does not read its source.
         encoder_freeze: keeps the encoder of a new model as it is for the first updates; None
             unless --freeze-encoder-updates says so.
@@ -79,6 +84,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         self.model_objective: type | None = None
         self.sequence_generator: DiffusionGenerator | None = None
         self.uses_ema: bool = cfg.use_ema  # the trainer then passes `ema_model` to the steps
+        self.max_tokens: int | None = None
         self.source_check = SourceCheck()
         self.encoder_freeze: warm_start.EncoderFreeze | None = None
 
@@ -127,8 +133,14 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         """fairseq's iterator, without rounding batch sizes to multiples of 8.
 
         The rounding can drop the last sentences.
+
+        Raises:
+            UserError: --num-batch-buckets is given without --max-tokens.
         """
         kwargs["required_batch_size_multiple"] = 1
+        self.max_tokens = kwargs.get("max_tokens")
+        if dataset.get_batch_shapes() is not None and self.max_tokens is None:
+            raise UserError("--num-batch-buckets needs --max-tokens: give it, or omit both")
         return super().get_batch_iterator(dataset, *args, **kwargs)
 
     def filter_indices_by_size(
@@ -139,7 +151,9 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         ignore_invalid_inputs: bool = False,
     ) -> Any:
         """Refuse or skip sentences that are too long; see `loading.filter_by_size`."""
-        return loading.filter_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
+        return loading.filter_by_size(
+            indices, dataset, max_positions, ignore_invalid_inputs, self.max_tokens
+        )
 
     # Model and criterion
 
@@ -164,6 +178,11 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         self.criterion, self.model_cfg = model.criterion, model.cfg
         self.model_objective = model.objective
         if not from_checkpoint:
+            best_metric.check(self.cfg, model.objective)
+            if self.uses_ema and not self.cfg.store_ema:
+                raise UserError(
+                    "--use-ema has no effect in training without --store-ema: give both"
+                )
             model.initialised = warm_start.begin(model, self)
             if updates := model.cfg.freeze_encoder_updates:
                 self.encoder_freeze = warm_start.EncoderFreeze(model, updates)
@@ -210,13 +229,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         ema_model: Any = None,
         **more: Any,
     ) -> Any:
-        """fairseq's forward and backward pass; a frozen encoder gets no gradients.
-
-        Raises:
-            UserError: averaged weights are to be validated, but not kept.
-        """
-        if self.uses_ema and ema_model is None:
-            raise UserError("--use-ema has no effect in training without --store-ema: give both")
+        """fairseq's forward and backward pass; a frozen encoder gets no gradients."""
         self.source_check.update(update_num, optimizer.get_lr())
         result = super().train_step(sample, model, criterion, optimizer, update_num, *rest, **more)
         if self.encoder_freeze is not None:
@@ -253,7 +266,12 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         return loss, size, logged
 
     def post_validate(self, model: Any, stats: Any, meters: Any) -> None:
-        """Called after each validation of a training."""
+        """Called after each validation of a training.
+
+        Raises:
+            UserError: --best-checkpoint-metric was not measured.
+        """
+        best_metric.check_measured(self.cfg, stats)
         self.source_check.end_validation(meters)
 
     def _prepare_eval_bleu(self, model: Any) -> None:

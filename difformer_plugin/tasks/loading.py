@@ -8,12 +8,17 @@ import torch
 from fairseq import utils
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.data.data_utils import load_indexed_dataset
+from fairseq.data.indexed_dataset import infer_dataset_impl
 from fairseq.tasks.translation import load_langpair_dataset
 
 from difformer_plugin.data.data_bin_files import check_dataset, numbered_splits, stem_of
 from difformer_plugin.errors import UserError
 
 logger = logging.getLogger(__name__)
+NOT_GIVEN = -1  # the default of --upsample-primary
+# One format, read in two ways. fairseq reads it as `cached` by default, and then misses sentences
+# that it has not prefetched.
+CACHED, LAZY = "cached", "lazy"
 MAX_COUNTED = 100_000  # sentences from which type frequencies are estimated
 
 
@@ -35,7 +40,8 @@ def load_split(
     paths = utils.split_paths(cfg.data)
     rotates = split == cfg.train_subset
     path = paths[(epoch - 1) % len(paths)] if rotates else paths[0]
-    if cfg.dataset_impl != "raw":
+    kind = dataset_format(path, split, cfg)
+    if kind != "raw":
         # at the start of training all folders are checked, also those of later epochs
         for folder in paths if rotates and epoch == 1 else [path]:
             _check_splits(cfg, folder, split, dictionaries, combine)
@@ -47,8 +53,8 @@ def load_split(
         cfg.target_lang,
         dictionaries[1],
         combine=combine,
-        dataset_impl=cfg.dataset_impl,
-        upsample_primary=cfg.upsample_primary,
+        dataset_impl=kind,
+        upsample_primary=upsampling(cfg),
         left_pad_source=cfg.left_pad_source,
         left_pad_target=cfg.left_pad_target,
         # Only used to truncate sources, which happens before BOS is added.
@@ -87,6 +93,45 @@ def _check_splits(
         )
 
 
+def upsampling(cfg: Any) -> int:
+    """How many times an epoch has the split `train`, beside train1, train2 and so on.
+
+    fairseq's default, -1, fails where there are several splits. Here it stands for 1.
+
+    Args:
+        cfg: the task's configuration.
+    Raises:
+        UserError: it is another number below 1.
+    """
+    if cfg.upsample_primary < 1 and cfg.upsample_primary != NOT_GIVEN:
+        raise UserError(f"--upsample-primary must be at least 1, not {cfg.upsample_primary}")
+    return max(1, cfg.upsample_primary)
+
+
+def dataset_format(path: str, split: str, cfg: Any) -> str | None:
+    """The format in which fairseq is to read a split, None if it shall look itself.
+
+    Args:
+        path: a data-bin; split: the name of a split; cfg: the task's configuration.
+    Raises:
+        UserError: its files have another format than --dataset-impl says.
+    """
+    given = cfg.dataset_impl and str(cfg.dataset_impl)
+    source, target = cfg.source_lang, cfg.target_lang
+    for pair in (f"{source}-{target}", f"{target}-{source}"):
+        prefix = f"{path}/{split}.{pair}.{source}"
+        found = infer_dataset_impl(prefix)
+        if found is None:
+            continue
+        if given and found != (CACHED if given == LAZY else given):
+            raise UserError(
+                f"--dataset-impl {given} does not read {prefix}, which is in the format {found}: "
+                "omit the option"
+            )
+        return LAZY if found == CACHED else given
+    return given
+
+
 def count_types(cfg: Any, dictionary: Dictionary) -> torch.Tensor:
     """Count how often each type occurs in the training targets of the first data folder.
 
@@ -101,9 +146,10 @@ def count_types(cfg: Any, dictionary: Dictionary) -> torch.Tensor:
         UserError: there are no training targets.
     """
     path, source, target = utils.split_paths(cfg.data)[0], cfg.source_lang, cfg.target_lang
+    kind = dataset_format(path, cfg.train_subset, cfg)
     for pair in (f"{source}-{target}", f"{target}-{source}"):
         prefix = f"{path}/{cfg.train_subset}.{pair}.{target}"
-        targets = load_indexed_dataset(prefix, dictionary, cfg.dataset_impl)
+        targets = load_indexed_dataset(prefix, dictionary, kind)
         if targets is not None:
             break
     else:
@@ -116,38 +162,56 @@ def count_types(cfg: Any, dictionary: Dictionary) -> torch.Tensor:
     return torch.bincount(tokens, minlength=len(dictionary)).double()
 
 
-def filter_by_size(indices: Any, dataset: Any, max_positions: Any, skip: bool) -> Any:
-    """Refuse sentences that are longer than the position tables, or skip them.
+def filter_by_size(
+    indices: Any, dataset: Any, max_positions: Any, skip: bool, max_tokens: int | None = None
+) -> Any:
+    """Refuse sentences that are longer than the position tables or than a batch, or skip them.
 
     Args:
         indices: the sentences, int64 (n,).
         dataset: a fairseq data set.
-        max_positions: the lengths of the position tables of source and target.
+        max_positions: the lengths of the position tables of source and target, or less.
         skip: whether the user asked to skip them.
+        max_tokens: of a batch; None: any number.
     Returns:
         the indices of the other sentences.
     Raises:
         UserError: there is such a sentence and it may not be skipped, or none is left.
     """
-    kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
-    if len(ignored) == 0:
-        return kept
-    if not skip:
-        first = ignored[0]
-        sizes = ", ".join(str(size) for size in np.atleast_1d(dataset.size(first)))
-        raise UserError(
-            f"sentence {first} (counted from 0) has {sizes} tokens (source, target), more than the "
-            f"position tables hold, {max_positions}; {len(ignored)} such sentences: shorten them, "
-            "train with greater --max-source-positions and --max-target-positions, or skip them "
-            "with --skip-invalid-size-inputs-valid-test"
-        )
-    if len(kept) == 0 and len(ignored) > 1:
-        raise UserError(
-            f"all {len(ignored)} sentences are longer than the position tables, {max_positions}: "
-            "no sentence is left"
-        )
-    logger.warning(
-        f"skipped {len(ignored):,} sentences longer than {max_positions}, the first of them: "
-        f"{list(ignored[:10])}"
+    too_large = indices[:0]
+    if max_tokens is not None:
+        large = dataset.num_tokens_vec(indices) > max_tokens
+        indices, too_large = indices[~large], indices[large]
+    kept, too_long = dataset.filter_indices_by_size(indices, max_positions)
+    limits = (
+        (
+            too_large,
+            f"a batch may have, --max-tokens {max_tokens}",
+            "raise it (for validation during training: --max-tokens-valid)",
+        ),
+        (
+            too_long,
+            f"the position tables hold, {max_positions}",
+            "shorten them, train with greater --max-source-positions and --max-target-positions",
+        ),
     )
+    for ignored, limit, remedy in limits:
+        if len(ignored) == 0:
+            continue
+        if not skip:
+            first = ignored[0]
+            sizes = ", ".join(str(size) for size in np.atleast_1d(dataset.size(first)))
+            raise UserError(
+                f"sentence {first} (counted from 0) has {sizes} tokens (source, target), more than "
+                f"{limit}; {len(ignored)} such sentences: {remedy}, or skip them with "
+                "--skip-invalid-size-inputs-valid-test"
+            )
+        if len(kept) == 0 and len(too_large) + len(too_long) > 1:
+            raise UserError(
+                f"no sentence is left: {len(ignored)} have more tokens than {limit}: {remedy}"
+            )
+        logger.warning(
+            f"skipped {len(ignored):,} sentences with more tokens than {limit}, the first of them: "
+            f"{list(ignored[:10])}"
+        )
     return kept
