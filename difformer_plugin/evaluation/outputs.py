@@ -17,7 +17,7 @@ MODEL = re.compile(r"loading model\(s\) from (.+)$")
 # Decoding options in the configuration that fairseq-generate logs, shown where they are set.
 DECODING = re.compile(
     r"'((?:decoding_(?:steps|early_stopping|sampler|precision|settings))|(?:length|noise)_beam_size|"
-    r"bleu_mbr|ppl_mbr|rerank|beam|nbest)': ([^,}]+)"
+    r"bleu_mbr|ppl_mbr|rerank)': ([^,}]+)"
 )
 UNSET = ("None", "False", "''")
 END = re.compile(r"^Generate .* with beam=")  # printed last, where there are references

@@ -241,10 +241,19 @@ all.checked = true;
 all.onchange();
 const svgs = [...document.querySelectorAll("svg")].map(svg => svg.getBoundingClientRect());
 const letters = [...document.querySelectorAll("svg text")].map(t => t.getBoundingClientRect());
+const scores = document.querySelector("#scores"), region = scores.parentElement;
+const hidden = region.scrollWidth - region.clientWidth;
+region.scrollLeft = hidden;
+const place = selector => scores.querySelector(selector).getBoundingClientRect();
+const scrolled = {
+  hidden,
+  name: place("td:first-child").left - region.getBoundingClientRect().left,
+  winner: region.getBoundingClientRect().right - place("td:last-child").right,
+};
 const out = document.createElement("pre");
 out.id = "probe";
 out.textContent = JSON.stringify({
-  before, text, after: shown(boxes[0]),
+  before, text, scrolled, after: shown(boxes[0]),
   ratios: svgs.map(r => r.width / r.height), widths: svgs.map(r => r.width),
   overflow: document.documentElement.scrollWidth - innerWidth,
   outside: letters.filter(r => r.right > innerWidth || r.left < 0).length,
@@ -288,6 +297,9 @@ def test_a_browser_shows_it(page, width, tmp_path):
     assert found["text"].endswith("z's")  # the first step, not the last
     assert all(1.2 < ratio < 2 for ratio in found["ratios"])
     assert all(0.4 * min(width, 600) < w <= width for w in found["widths"])
+    # scores that do not fit scroll as far as the winner, and the metric's name stays in sight
+    assert found["scrolled"]["hidden"] > 50 or width > 1000
+    assert abs(found["scrolled"]["name"]) < 1 and found["scrolled"]["winner"] > -1
     assert found["overflow"] <= 0 and found["outside"] == 0 and found["letters"] > 50
     assert found["alerts"] == 0
     assert found["colour"] == "rgb(29, 37, 48)"  # the ink of the page's own style
