@@ -46,6 +46,7 @@ for stage in "$@"; do
   esac
 done
 
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 user_dir=$(difformer user-dir)
 gpus=${GPUS-$(python -c "import torch; print(torch.cuda.device_count())")}
 precision=${PRECISION-$([ "$gpus" = 0 ] && echo --cpu || echo --fp16)}

@@ -56,7 +56,11 @@ def run(args: argparse.Namespace) -> int:
     if args.out.resolve() in [path.resolve() for path in averaging.checkpoint_files(args.folder)]:
         raise UserError(f"--out {args.out} is a checkpoint of the training run: give another name")
     found = averaging.list_checkpoints(args.folder)
-    choose = averaging.choose_newest if args.best is None else averaging.choose_best
+    choose, usable, kept = averaging.choose_newest, found, "--keep-last-epochs"
+    if args.best is not None:
+        choose, kept = averaging.choose_best, "--keep-best-checkpoints"
+        usable = [checkpoint for checkpoint in found if checkpoint.metric is not None]
+    wanted, number = number, max(1, min(number, len(usable)))  # none at all is an error
     chosen = choose(found, number, args.folder)
     mean = averaging.average(
         chosen, lambda each: tqdm(each, "average", leave=False, disable=None), args.use_ema
@@ -65,4 +69,9 @@ def run(args: argparse.Namespace) -> int:
     for checkpoint in chosen:
         print(checkpoint)
     print(f"{args.out}: the mean of these {number}" if number > 1 else f"{args.out}: a copy of it")
+    if number < wanted:
+        print(
+            f"note: {args.folder} has only {number} of the {wanted} checkpoints, as after a short "
+            f"training; for more, train with {kept} {wanted} or more"
+        )
     return 0

@@ -45,7 +45,8 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help=f"updates of training (default: {MAX_UPDATE})",
     )
-    add("--seed", type=int, default=1, help="default: 1")
+    add("--seed", type=int, default=1, help="of training and decoding; default: 1")
+    add("--corpus-seed", type=int, default=1, help="of the synthetic corpus; default: 1")
     add(
         "--train-size",
         type=int,
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         args.target_lang,
         args.max_update,
         args.seed,
+        args.corpus_seed,
         args.train_size,
         args.test_size,
     )

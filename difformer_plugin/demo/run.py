@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from difformer_plugin.data import pipeline
 from difformer_plugin.data import recipe as recipes
 from difformer_plugin.data.preparation import fingerprint, prepare
 from difformer_plugin.data.recipe import Recipe
@@ -36,7 +37,9 @@ def run_demo(settings: Settings) -> str:
     if not stages.is_done("fairseq-preprocess", preprocess):
         for dictionary in (out / "data-bin").glob("dict.*.txt"):
             dictionary.unlink()
-    for command in (preprocess, train, generate):
+    stages.command(preprocess)
+    pipeline.copy(out / "corpus" / "text", out / "data-bin")
+    for command in (train, generate):
         stages.command(command)
 
     outputs = parse_outputs(read_lines(stages.log("fairseq-generate")))
@@ -57,7 +60,7 @@ def load_recipe(data: Path | None) -> Recipe:
 def corpus_key(settings: Settings) -> Any:
     """What the tokenised corpus depends on: the generator's options, or the user's files."""
     if settings.data is None:
-        return ["synthetic", settings.seed, settings.train_size, settings.test_size]
+        return ["synthetic", settings.corpus_seed, settings.train_size, settings.test_size]
     return fingerprint(load_recipe(settings.data), settings.data, settings.langs)
 
 
@@ -66,6 +69,6 @@ def prepare_corpus(settings: Settings) -> None:
     raw = settings.data or settings.out / "raw"
     if settings.data is None:
         sizes = settings.train_size, settings.test_size, settings.test_size
-        write_corpus(raw, settings.seed, *sizes)
+        write_corpus(raw, settings.corpus_seed, *sizes)
     recipe = load_recipe(settings.data)
     prepare(recipe, raw, settings.out / "corpus", settings.langs, cores())

@@ -16,7 +16,8 @@ class Settings:
         data: folder of raw text; None for the synthetic corpus.
         source_lang, target_lang: languages, which are the endings of the files in `data`.
         max_update: updates of training.
-        seed: of the synthetic corpus, of training and of decoding.
+        seed: of training and of decoding.
+        corpus_seed: of the synthetic corpus.
         train_size: training pairs of the synthetic corpus.
         test_size: pairs in each of its validation and test sets.
     """
@@ -27,6 +28,7 @@ class Settings:
     target_lang: str = "en"
     max_update: int = MAX_UPDATE
     seed: int = 1
+    corpus_seed: int = 1
     train_size: int = TRAIN_SIZE
     test_size: int = TEST_SIZE
 

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from difformer_plugin.demo.progress import Progress
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.files import atomic_text
 
 RESULT = re.compile(rb"^[STHDPE]-\d")  # result lines of fairseq-generate, which are not shown
+TOTAL = 4  # stages of the demonstration
 TAIL = 15  # lines of a failed stage's log that are repeated in the error
 
 
@@ -33,12 +35,13 @@ class Stages:
     Args:
         out: folder of the demonstration. `out/stages.json` holds the key of each finished stage,
             which says what was run, and how long it took.
+        total: number of stages, for the heading of each.
     Attributes:
         done: the stages of this run, in order.
     """
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
+    def __init__(self, out: Path, total: int = TOTAL) -> None:
+        self.out, self.total = out, total
         self.done: list[StageRecord] = []
         self.file = out / "stages.json"
         self.finished = json.loads(self.file.read_text()) if self.file.exists() else {}
@@ -59,7 +62,8 @@ class Stages:
         """
         if "corpus" in self.finished and not self.is_done("corpus", key):
             raise UserError(
-                f"{self.out} holds a run on another corpus: choose another --out, or remove it"
+                f"{self.out} holds a run on another corpus: give another --out (with make: "
+                "OUT=FOLDER), or remove it"
             )
         self.run("corpus", key, function)
 
@@ -82,6 +86,7 @@ class Stages:
             for later in names[names.index(name) :] if name in names else []:
                 del self.finished[later]
             self._save()
+            print(f"\nStep {len(self.done) + 1} of {self.total}: {name}", flush=True)
             started = time.monotonic()
             function()
             seconds = round(time.monotonic() - started, 1)
@@ -97,6 +102,8 @@ class Stages:
 
 def execute(command: Sequence[str], log: Path) -> None:
     """Run a command of this Python's environment; show its output and write it to `log`.
+
+    What it prints is shown with the time that is left, as far as it can be told.
 
     Raises:
         UserError: the command does not exist, or fails; the message ends with the end of the log.
@@ -120,11 +127,15 @@ def execute(command: Sequence[str], log: Path) -> None:
             env=environment,
         ) as process,
     ):
+        progress = Progress(command)
         try:
             for line in process.stdout:
                 copy.write(line)
                 if not RESULT.match(line):
-                    print(line.decode("utf-8", "replace"), end="", flush=True)
+                    text = line.decode("utf-8", "replace")
+                    print(text, end="", flush=True)
+                    if note := progress.note(text):
+                        print(f"-- {note}", flush=True)
         except BaseException:
             process.terminate()
             raise

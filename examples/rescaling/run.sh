@@ -11,6 +11,7 @@
 set -euo pipefail
 out=$1
 shift
+. "$(dirname "$0")/../environment.sh"
 plugin="--user-dir $(difformer user-dir) --task diffusion_translation"
 
 if [ ! -f "$out/raw/test.en" ]; then

@@ -8,6 +8,7 @@ import pytest
 from difformer_plugin.cli.main import build_parser, main
 from difformer_plugin.data.synthetic.grammar import write_corpus
 from difformer_plugin.demo.commands import fairseq_commands
+from difformer_plugin.demo.run import corpus_key
 from difformer_plugin.demo.settings import Settings
 
 
@@ -45,6 +46,13 @@ def test_commands_for_data_of_the_users_own():
     assert "--max-update 7 --seed 5" in train
     assert "--remove-bpe" in generate and "demo-run/checkpoints/checkpoint_last.pt" in generate
     assert "--remove-bpe" not in fairseq_commands(Settings(out))[2]
+
+
+def test_another_seed_of_training_is_the_same_corpus(tmp_path):
+    first, other = (Settings(tmp_path, seed=seed) for seed in (1, 2))
+    assert corpus_key(first) == corpus_key(other)
+    assert corpus_key(first) != corpus_key(Settings(tmp_path, corpus_seed=2))
+    assert fairseq_commands(first)[1] != fairseq_commands(other)[1]
 
 
 @pytest.mark.parametrize(

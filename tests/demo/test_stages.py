@@ -31,6 +31,20 @@ def test_stages_are_skipped_until_something_before_them_changes(tmp_path):
     assert set(json.loads((tmp_path / "stages.json").read_text())) == {"corpus", "a", "b"}
 
 
+def test_each_stage_that_runs_has_its_number(tmp_path, capsys):
+    for expected in (["Step 1 of 3: a", "Step 2 of 3: b"], ["Step 2 of 3: b"]):
+        stages = Stages(tmp_path, 3)
+        stages.run("a", 1, lambda: None)
+        stages.run("b", len(expected), lambda: None)
+        assert [line for line in capsys.readouterr().out.splitlines() if line] == expected
+
+
+def test_another_corpus_is_refused_in_the_words_of_both_commands(tmp_path):
+    Stages(tmp_path).corpus(["synthetic", 1], lambda: None)
+    with pytest.raises(UserError, match=r"another --out \(with make: OUT=FOLDER\)"):
+        Stages(tmp_path).corpus(["synthetic", 2], lambda: None)
+
+
 def test_output_is_shown_and_logged_but_results_are_only_logged(tmp_path, capfd):
     program = (
         "import sys; print('progress ü'); print('H-3\\t-1\\tHaus'); print('x', file=sys.stderr)"

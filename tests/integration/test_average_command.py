@@ -33,6 +33,16 @@ def test_the_average_of_a_training_run(corpus, tmp_path):
     outcome = succeed(tmp_path, *generate, "--required-batch-size-multiple", 1)
     assert len(outcome.translations()) == SENTENCES
 
+    few = succeed(tmp_path, "difformer", "average", save, "--last", 5, "--out", tmp_path / "few.pt")
+    assert "has only 2 of the 5 checkpoints" in few.out and "--keep-last-epochs 5" in few.out
+    assert all(
+        torch.equal(load(tmp_path / "few.pt")["model"][n], t) for n, t in mean["model"].items()
+    )
+    best = succeed(
+        tmp_path, "difformer", "average", save, "--best", 5, "--out", tmp_path / "best.pt"
+    )
+    assert "--keep-best-checkpoints 5" in best.out
+
     command = ["average", save, "--last", 2, "--out", tmp_path / "refused.pt"]
     torch.save({"model": Evil()}, save / "checkpoint3.pt")
     line = error_line(run(tmp_path, "difformer", *command))

@@ -259,6 +259,31 @@ def test_the_script_with_spaces_in_paths_and_run_twice(tmp_path):
     assert again.returncode == 0 and "fairseq-train" not in [part[0] for part in called]
 
 
+def test_without_the_environment_on_the_path(tmp_path):
+    """The .venv of the checkout is found; without one, a line says what to do."""
+    for folder in ("multi30k", "rescaling"):
+        (tmp_path / "examples" / folder).mkdir(parents=True)
+    for name in ("environment.sh", "sizes.sh", "stages.sh", "multi30k/run.sh", "rescaling/run.sh"):
+        (tmp_path / "examples" / name).write_bytes((EXAMPLES / name).read_bytes())
+
+    def run(name="multi30k"):
+        script = ["/bin/bash", tmp_path / "examples" / name / "run.sh", tmp_path, tmp_path / "out"]
+        settings = {"PATH": "/usr/bin:/bin", "DRY_RUN": "1", "GPUS": "0"}
+        return subprocess.run([*script, "prepare"], env=settings, capture_output=True, text=True)
+
+    for name in ("multi30k", "rescaling"):
+        done = run(name)
+        assert done.returncode == 2 and "command not found" not in done.stderr
+        assert done.stderr.startswith("error: no difformer on the PATH: activate the environment")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    stub = tmp_path / ".venv" / "bin" / "difformer"
+    stub.write_text("#!/bin/sh\necho plugin\n")
+    stub.chmod(0o755)
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert "$ difformer prepare multi30k" in done.stdout
+
+
 def test_mistakes_are_reported(tmp_path):
     script = EXAMPLES / "multi30k" / "run.sh"
     outcome = shell("bash", script, tmp_path)
