@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         if args.input and args.output:
             total, digest = lines.count_lines(args.input)
             key = key_of(args, translator, digest)
+            if done := files.lines_done(args.output):
+                print(f"{done:,} lines are done already", file=sys.stderr)
             files.translate_file(
                 translator, args.input, args.output, key, args.batch_size, args.nbest, total, warn
             )

@@ -16,7 +16,13 @@ from typing import Any
 
 from difformer_plugin.data.cleaning import normalise, to_tokens
 from difformer_plugin.data.recipe import Text, build
-from difformer_plugin.data.tokenisation import detokeniser, load_codes, remove_bpe
+from difformer_plugin.data.tokenisation import (
+    check_sentencepiece,
+    detokeniser,
+    load_codes,
+    load_sentencepiece,
+    remove_bpe,
+)
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.files import atomic_path, atomic_text, digest_files
 
@@ -175,6 +181,13 @@ def copy_with_dictionaries(data: str | PathLike, folder: str | PathLike) -> bool
     return True
 
 
+def copy(source: str | PathLike, target: str | PathLike) -> None:
+    """Copy the pipeline of a folder that has one to another folder."""
+    described = load(source)
+    if described is not None:
+        save(described, target, subword_file(described, source))
+
+
 def _equal(one: Path, other: Path) -> bool:
     """Whether two files have the same content."""
     return other.is_file() and digest_files([one]) == digest_files([other])
@@ -238,20 +251,14 @@ def _subword_functions(
     if kind == BPE:
         return _read(file, load_codes), remove_bpe
     if kind == SENTENCEPIECE:
-        return _sentencepiece(file)
+        check_sentencepiece()
+        return _read(file, load_sentencepiece), _join_pieces
     return str, str
 
 
-def _sentencepiece(file: Path) -> tuple[Callable[[str], str], Callable[[str], str]]:
-    try:
-        from sentencepiece import SentencePieceProcessor
-    except ImportError:
-        raise UserError(f"{file} needs SentencePiece: pip install sentencepiece") from None
-    processor = _read(file, lambda path: SentencePieceProcessor(model_file=str(path)))
-    return (
-        lambda text: " ".join(processor.encode(text, out_type=str)),
-        lambda text: text.replace(" ", "").replace("\u2581", " ").strip(),
-    )
+def _join_pieces(text: str) -> str:
+    """Text of SentencePiece pieces, as fairseq's --bpe sentencepiece joins them."""
+    return text.replace(" ", "").replace("\u2581", " ").strip()
 
 
 def _read(file: Path, reader: Callable[[Path], Any]) -> Any:

@@ -8,6 +8,8 @@ from typing import TextIO
 
 from difformer_plugin.errors import UserError
 
+CACHED_WORDS = 200_000
+
 
 def tokeniser(lang: str, aggressive_dash_splits: bool = True) -> Callable[[str], str]:
     """Function from text to Moses tokens; by default equal to fairseq's `--tokenizer moses`.
@@ -70,7 +72,14 @@ def load_codes(path: str | PathLike) -> Callable[[str], str]:
     from subword_nmt.apply_bpe import BPE
 
     with _open(path) as handle:
-        return BPE(handle).process_line
+        bpe = BPE(handle)
+
+    def split(line: str) -> str:
+        if len(bpe.cache) > CACHED_WORDS:  # the library would remember every word of a large file
+            bpe.cache.clear()
+        return bpe.process_line(line)
+
+    return split
 
 
 def check_sentencepiece() -> None:

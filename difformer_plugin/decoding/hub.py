@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from fairseq import hub_utils
-from fairseq.data.data_utils import infer_language_pair
 from fairseq.hub_utils import GeneratorHubInterface
 from fairseq.registry import REGISTRIES
 from omegaconf import OmegaConf, open_dict
 
 from difformer_plugin.checkpoints.model_folder import DECODING, find_weights
+from difformer_plugin.data.data_bin import language_pair
 from difformer_plugin.data.pipeline import TextCodec, load_codec
 from difformer_plugin.decoding.settings import OPTIONS
 from difformer_plugin.errors import UserError
@@ -126,8 +126,8 @@ def load_hub(
     codec = next(filter(None, map(load_codec, (data_bin, folder) if wanted else ())), None)
     if codec is not None:
         pair = codec.pipeline.source_lang, codec.pipeline.target_lang
-    else:  # fairseq's tokeniser would take every language for English
-        pair = infer_language_pair(data_bin) if data_bin.is_dir() else (None, None)
+    else:
+        pair = _languages(data_bin)
     if pair[0]:
         options = {"source_lang": pair[0], "target_lang": pair[1], **options}
     if (folder / DECODING).is_file():
@@ -135,6 +135,17 @@ def load_hub(
     loaded = hub_utils.from_pretrained(model, checkpoint, data, archives, **options)
     check_loading(loaded["args"], loaded["task"], options)
     return TranslationHub(loaded["args"], loaded["task"], loaded["models"], codec)
+
+
+def _languages(data_bin: Path) -> tuple[str | None, str | None]:
+    """The languages in the names of a data-bin's files; without them the checkpoint's hold.
+
+    fairseq's tokeniser would take every language for English.
+    """
+    try:
+        return language_pair(data_bin)
+    except (UserError, OSError):
+        return None, None
 
 
 def check_call(beam: Any, options: Mapping[str, Any]) -> None:

@@ -92,7 +92,7 @@ def _data(pipeline: Pipeline) -> list[str]:
             subwords.kind, "whole words"
         ),
     ]
-    published = f" ({pipeline.published})" if pipeline.published else ""
+    published = f" ({pipeline.published})" if "://" in pipeline.published else ""
     return [
         f"- corpus: {corpus}{published}",
         f"- text: {', '.join(filter(None, steps))}; the details are in `pipeline.json`",
