@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import utils
-from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.data import ConcatDataset, Dictionary, LanguagePairDataset
 from fairseq.data.data_utils import load_indexed_dataset
 from fairseq.data.indexed_dataset import infer_dataset_impl
 from fairseq.tasks.translation import load_langpair_dataset
@@ -135,7 +135,8 @@ def dataset_format(path: str, split: str, cfg: Any) -> str | None:
 def count_types(cfg: Any, dictionary: Dictionary) -> torch.Tensor:
     """Count how often each type occurs in the training targets of the first data folder.
 
-    Of more than 100,000 sentences, 100,000 at equal distances are counted.
+    Of more than 100,000 sentences, 100,000 at equal distances are counted. Sentences of several
+    splits (train, train1, ...) count as often as training reads them.
 
     Args:
         cfg: the task's configuration.
@@ -145,21 +146,31 @@ def count_types(cfg: Any, dictionary: Dictionary) -> torch.Tensor:
     Raises:
         UserError: there are no training targets.
     """
-    path, source, target = utils.split_paths(cfg.data)[0], cfg.source_lang, cfg.target_lang
-    kind = dataset_format(path, cfg.train_subset, cfg)
-    for pair in (f"{source}-{target}", f"{target}-{source}"):
-        prefix = f"{path}/{cfg.train_subset}.{pair}.{target}"
-        targets = load_indexed_dataset(prefix, dictionary, kind)
-        if targets is not None:
-            break
-    else:
+    path, split = utils.split_paths(cfg.data)[0], cfg.train_subset
+    splits = [split, *numbered_splits(path, split, cfg.source_lang, cfg.target_lang)]
+    found = [_load_targets(path, each, cfg, dictionary) for each in splits]
+    if any(targets is None for targets in found):
         raise UserError(
-            f"{path} has no targets of the split {cfg.train_subset}, from which this model counts "
-            "type frequencies: train on a data-bin that has them"
+            f"{path} has no targets of the split {split}, from which this model counts type "
+            "frequencies: train on a data-bin that has them"
         )
+    targets = found[0]
+    if len(found) > 1:
+        targets = ConcatDataset(found, [upsampling(cfg), *[1] * (len(found) - 1)])
     counted = np.linspace(0, len(targets) - 1, min(len(targets), MAX_COUNTED)).astype(int)
     tokens = torch.cat([targets[i].long() for i in counted])
     return torch.bincount(tokens, minlength=len(dictionary)).double()
+
+
+def _load_targets(path: str, split: str, cfg: Any, dictionary: Dictionary) -> Any:
+    """The targets of a split, None if there are none."""
+    source, target = cfg.source_lang, cfg.target_lang
+    kind = dataset_format(path, split, cfg)
+    for pair in (f"{source}-{target}", f"{target}-{source}"):
+        targets = load_indexed_dataset(f"{path}/{split}.{pair}.{target}", dictionary, kind)
+        if targets is not None:
+            return targets
+    return None
 
 
 def filter_by_size(

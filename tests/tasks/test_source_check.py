@@ -189,3 +189,31 @@ def test_processes_are_added_up():
     with metrics.aggregate(new_root=True) as meters:
         log_source_gain(logs)
     assert meters.get_smoothed_values()["source_gain"] == pytest.approx(1.0)
+
+
+# stopping and resuming
+
+
+def log_rates(check, first, rates):
+    for update, rate in enumerate(rates, first):
+        check.update(update, rate)
+    return check
+
+
+@pytest.mark.parametrize("stop", range(1, 6))
+def test_a_check_that_resumes_is_as_one_that_did_not_stop(stop):
+    rates = [1e-3, 2e-3, 3e-3, 3e-3, 2e-3, 1e-3]
+    whole = log_rates(SourceCheck(), 500, rates)
+    resumed = SourceCheck()
+    resumed.resume(log_rates(SourceCheck(), 500, rates[:stop]).state())
+    log_rates(resumed, 500 + stop, rates[stop:])
+    assert resumed.state() == whole.state()
+    assert resumed.warm
+
+
+def test_a_reset_optimizer_counts_anew():
+    check = ready()
+    check.due = None  # it has measured
+    check.update(0, 1e-3)
+    assert check.state() == log_rates(SourceCheck(), 0, [1e-3]).state()
+    assert not check.warm and check.due == source_check.MIN_UPDATES

@@ -1,0 +1,87 @@
+"""What fairseq itself ends in a traceback for: it works, or it is one line."""
+
+import shutil
+
+import pytest
+from harness import DISCRETE, SENTENCES, TASK, TRAIN, error_line, logged, run, shell, succeed
+
+SHARED = "--share-all-embeddings"
+
+
+@pytest.fixture
+def train(corpus, tmp_path):
+    """fairseq-train, for two updates."""
+
+    def call(*options, data=corpus.joined, start=TRAIN):
+        save = ["--max-update", 2, "--save-dir", tmp_path / "save"]
+        return run(tmp_path, "fairseq-train", data, *start, SHARED, *save, *options)
+
+    return call
+
+
+def test_a_batch_smaller_than_a_sentence(train, tmp_path, corpus, model):
+    line = error_line(train("--max-tokens", 12))
+    assert "more than a batch may have, --max-tokens 12" in line
+    outcome = train("--max-tokens", 12, "--skip-invalid-size-inputs-valid-test")
+    assert outcome.code == 0 and "more tokens than a batch may have" in outcome.out
+    generate = ["fairseq-generate", corpus.joined, *TASK, "--path", model, "--max-tokens", 12]
+    assert "--max-tokens 12" in error_line(run(tmp_path, *generate))
+
+
+def test_several_training_splits(train, corpus, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(corpus.joined, data)
+    for path in corpus.joined.glob("valid.*"):
+        shutil.copy(path, data / path.name.replace("valid", "train1"))
+    log = succeed_of(train(data=data)).out
+    assert "train1" in log
+    for options in ([], ["--process", "uniform", "--objective", "d3pm"]):
+        succeed_of(train(*options, data=data, start=DISCRETE))
+
+
+def succeed_of(outcome):
+    assert outcome.code == 0, outcome.err[-3000:]
+    return outcome
+
+
+def test_buckets_do_not_change_what_validation_measures(train, tmp_path):
+    """Times and noise of validation are functions of the sentences."""
+    losses = []
+    for options in (["--num-batch-buckets", 3], []):
+        outcome = succeed_of(train(*options, "--lr", 0))
+        shutil.rmtree(tmp_path / "save")
+        losses.append(float(logged(outcome.out, "valid")[-1]["loss"]))
+    assert losses[0] == pytest.approx(losses[1], abs=2e-3)
+
+
+def test_a_metric_that_is_not_measured(train):
+    metric = ["--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"]
+    assert "bleu needs --eval-bleu" in error_line(train(*metric))
+
+
+def test_data_in_the_older_format(corpus, train, model, tmp_path):
+    assert "omit the option" in error_line(train("--dataset-impl", "lazy"))
+    data = tmp_path / "lazy"
+    splits = [part for s in ("train", "valid", "test") for part in (f"--{s}pref", corpus.text / s)]
+    known = ["--srcdict", corpus.joined / "dict.de.txt", "--joined-dictionary"]
+    command = ["-s", "de", "-t", "en", "--destdir", data, "--dataset-impl", "lazy", *splits, *known]
+    succeed(tmp_path, "fairseq-preprocess", *command)
+    for options in ([], ["--dataset-impl", "lazy"], ["--dataset-impl", "cached"]):
+        succeed_of(train(*options, data=data))
+    generate = ["fairseq-generate", data, *TASK, "--decoding-steps", 2, "--path", model]
+    old = succeed(tmp_path, *generate).translations()
+    generate[1] = corpus.joined
+    assert len(old) == SENTENCES and old == succeed(tmp_path, *generate).translations()
+
+
+def test_a_command_begins_with_its_own_output(train):
+    assert "Warning" not in succeed_of(train()).err
+
+
+@pytest.mark.slow
+def test_an_error_does_not_abort_the_process(corpus, model):
+    """With --num-workers 0 a thread is in torch's code when Python shuts down."""
+    command = ["fairseq-generate", corpus.joined, *TASK, "--path", model, "--batch-size", 2]
+    outcome = shell(*command, "--prefix-size", 2, "--num-workers", 0)
+    assert outcome.code == 1
+    assert "terminate called" not in outcome.err and "error: --prefix-size" in outcome.err
