@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
 
 SHOWN_WARNINGS = 10
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 STANDARD_INPUT = "standard input"
 
 
@@ -83,12 +85,19 @@ def run(args: argparse.Namespace) -> int:
             )
         else:
             translate_stream(args, translator, warn)
-    except KeyboardInterrupt:
-        print(interruption(args), file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in FULL or not args.output:
+            raise
+        raise UserError(
+            f"--output {args.output} could not be written ({error.strerror}): free some space and "
+            "run the same command again; with --input it goes on from here"
+        ) from error
+    except KeyboardInterrupt:
+        print(interruption(args), file=sys.stderr)
+        return 130
     warn.summarise()
     return 0
 

@@ -23,7 +23,10 @@ from difformer_plugin.translation.translator import Loaded, load_model
 
 # Options of a training that mean nothing to its model, and may name files of the user's machine.
 TASK_PATHS = ("save_dir", "restore_file", "continue_once", "finetune_from_model", "history_file")
-MODEL_PATHS = ("init_from_teacher", "encoder_embed_path", "decoder_embed_path")
+MODEL_PATHS = (
+    *("init_from_teacher", "encoder_embed_path", "decoder_embed_path"),
+    "neighbour_embeddings",  # what was computed of them is among the weights
+)
 
 
 def export(settings: Settings, out: Path, scores: Path | None = None) -> list[str]:
