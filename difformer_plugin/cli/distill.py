@@ -1,13 +1,15 @@
 """`difformer distill`: replace the targets of a data-bin by a teacher's translations."""
 
 import argparse
+import json
 import math
 import os
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from difformer_plugin import __version__
 from difformer_plugin.cli import (
     add_command,
     add_json,
@@ -20,6 +22,7 @@ from difformer_plugin.cli import (
 from difformer_plugin.distillation.settings import BEST_BLEU, LIKELIEST, Settings, parse_shard
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
+from difformer_plugin.storage import receipts
 
 
 def add_parser(subparsers: Any) -> None:
@@ -54,6 +57,11 @@ def add_parser(subparsers: Any) -> None:
         "--split",
         default="train",
         help="split to distil; default: train; other splits are copied",
+    )
+    add(
+        "--all-train-splits",
+        action="store_true",
+        help="distil train1, train2, ... as well, which fairseq-train adds to train",
     )
     add(
         "--choose",
@@ -119,8 +127,14 @@ def run(args: argparse.Namespace) -> int:
     json_targets(args)
     if args.merge:
         check_merge(args)
+        known = None
     else:
         settings = check_settings(args, out)
+        receipt, setting, files = receipt_of(settings)
+        known = receipts.read(receipt, setting, files)
+    if known is not None:
+        print_result(args, known["figures"], lambda: known["report"], indent=None)
+        return 0
     register_quietly()
     from difformer_plugin.distillation.report import render, summary
     from difformer_plugin.distillation.run import distill, merge
@@ -129,7 +143,20 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.monotonic() - started
     figures = manifest | summary(manifest)
     print_result(args, figures, lambda: render(out, manifest, finished, seconds), indent=None)
+    if not args.merge:
+        result = {"figures": figures, "report": render(out, manifest, True, 0.0)}
+        receipts.write(receipt, setting, files, result)
     return 0
+
+
+def receipt_of(settings: Settings) -> tuple[Path, Any, list[Any]]:
+    """The file of the receipt of a distillation, its setting, and what it reads and writes."""
+    own = settings.own
+    files = [settings.data, *settings.teacher, settings.out]
+    if own is not None:
+        files += [own.model, own.raw, *filter(None, [own.decoding_settings])]
+    setting = [__version__, json.loads(json.dumps(asdict(settings), default=str))]
+    return settings.out / "distilled.receipt.json", setting, files
 
 
 def check_merge(args: argparse.Namespace) -> None:

@@ -24,8 +24,12 @@ def failures(folder):
 
 
 def contents(folder):
-    """The bytes of every file, and the manifest without wall times."""
+    """The bytes of every file, and the manifest without wall times.
+
+    The receipt, with times of files and the speed of a run, is left out.
+    """
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    found.pop("distilled.receipt.json", None)
     manifest = json.loads(found.pop("distilled.json"))
     manifest["tally"].pop("seconds")
     return found, manifest
