@@ -37,6 +37,7 @@ RUN = [
 PARSED = {
     "docs/contributing.md": "make: this is one of the tests that it runs",
     "docs/how-to/examples.md": "test_examples.py runs every stage",
+    "docs/how-to/watch-training.md": "test_training.py trains with these, and the curve is below",
     "docs/migrating.md": "test_reference_commands.py has checkpoints and records of the authors'",
 }
 # options that make each command small enough, appended to it
