@@ -126,6 +126,7 @@ def known_options():
 # options of other programs, and those of authors' or fairseq's models that the text names
 FOREIGN = {
     *("--no-self-cond", "--no-share-all-embeddings"),  # see families.architectures.add_switches
+    "--logdir",  # of TensorBoard
     "--decoding-kept-noise",  # of the sampler in docs/extending.md
     *("--no-build-isolation", "--noise-factor", "--check", "--user-dir", "--noise"),
     *("--iter-decode-max-iter", "--eval-bleu", "--eval-bleu-args", "--nproc_per_node"),
