@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def finished_manifest(out: Path, manifest: Manifest) -> Manifest | None:
         try:
             found = json.loads((out / MANIFEST).read_text("utf-8"))
             theirs = dict(found["setting"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(f"{out / MANIFEST} is damaged: remove {out}") from None
         if differs := difference(theirs, manifest["setting"]):
             raise UserError(f"{out} was distilled with {differs}: give another --out or remove it")
@@ -103,15 +104,21 @@ def write(
         dictionaries: source and target; their sizes decide on the number of bytes per token.
     """
     setting = manifest["setting"]
-    stems = [folder / f"{manifest['name']}.{setting[side]}" for side in ("source", "target")]
-    builders = [
-        indexed_dataset.make_builder(f"{stem}.bin", "mmap", len(dictionary))
-        for stem, dictionary in zip(stems, dictionaries)
+    stems = [
+        [folder / f"{name}.{setting[side]}" for side in ("source", "target")]
+        for name in split_names(manifest)
     ]
-    for pair in pairs:
-        for builder, tokens in zip(builders, pair, strict=True):
+    builders = [
+        [
+            indexed_dataset.make_builder(f"{stem}.bin", "mmap", len(dictionary))
+            for stem, dictionary in zip(own, dictionaries)
+        ]
+        for own in stems
+    ]
+    for pair, split in zip(pairs, split_of_each(manifest, numbers).tolist(), strict=True):
+        for builder, tokens in zip(builders[split], pair, strict=True):
             builder.add_item(tokens)
-    for builder, stem in zip(builders, stems):
+    for builder, stem in zip(chain(*builders), chain(*stems)):
         builder.finalize(f"{stem}.idx")
     np.save(folder / NUMBERS, np.asarray(numbers, dtype=np.int64))
     with open(folder / FAILURES, "w", encoding="utf-8", newline="\n") as file:
@@ -121,24 +128,48 @@ def write(
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
 
 
+def split_names(manifest: Manifest) -> list[str]:
+    """Names of the distilled splits' files, such as train.de-en and train1.de-en."""
+    return [name for name, _ in manifest.get("parts", ())] or [manifest["name"]]
+
+
+def split_of_each(manifest: Manifest, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Which of the distilled splits each sentence belongs to, counted from 0, (N,).
+
+    Args:
+        numbers: the sentences; those of the second split follow those of the first.
+    """
+    ends = np.cumsum([lines for _, lines in manifest.get("parts", ())])
+    return np.searchsorted(ends[:-1], numbers, side="right")
+
+
+def file_order(manifest: Manifest, numbers: np.ndarray) -> np.ndarray:
+    """The order in which sentences, (N,) in the order of writing, stand in the files.
+
+    The files of one split follow those of the other.
+    """
+    return np.argsort(split_of_each(manifest, numbers), kind="stable")
+
+
 def digest_written(folder: Path, manifest: Manifest) -> str:
     """Digest of the files that `write` makes, to find incomplete copies."""
-    sides = [f"{manifest['name']}.{manifest['setting'][side]}" for side in ("source", "target")]
+    setting = manifest["setting"]
+    sides = [f"{n}.{setting[side]}" for n in split_names(manifest) for side in ("source", "target")]
     names = [f"{stem}.{end}" for stem in sides for end in ("idx", "bin")]
     return digest_files([folder / name for name in (*names, NUMBERS, FAILURES)])
 
 
-def copy_rest(data: str | PathLike, folder: Path, name: str, split: str) -> None:
-    """Copy everything in a data-bin but the distilled split: dictionaries, other splits and so on.
+def copy_rest(data: str | PathLike, folder: Path, names: Iterable[str]) -> None:
+    """Copy everything in a data-bin but what is distilled: dictionaries, other splits and so on.
 
     Args:
         data: the raw data-bin.
         folder: where to copy to.
-        name: of the split's files, such as train.de-en.
-        split: the distilled split.
+        names: of the distilled splits' files, such as train.de-en.
     """
     # Alignments belong to the raw targets.
-    left_out = (f"{name}.", f"{split}.align.", MANIFEST, NUMBERS, FAILURES)
+    own = [start for n in names for start in (f"{n}.", f"{n.partition('.')[0]}.align.")]
+    left_out = (*own, MANIFEST, NUMBERS, FAILURES)
     for path in sorted(Path(data).iterdir()):
         if path.is_file() and not path.name.startswith(left_out):
             shutil.copyfile(path, folder / path.name)

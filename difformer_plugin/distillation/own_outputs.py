@@ -7,7 +7,6 @@ its words in common with the raw target.
 import json
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from difformer_plugin.data.data_bin_pairs import DataBinPairs
 from difformer_plugin.decoding.settings import OPTIONS, read_settings
 from difformer_plugin.distillation.choice import Choice, Tokens, sentence_bleu, units
-from difformer_plugin.distillation.distilled_data_bin import MANIFEST, NUMBERS
+from difformer_plugin.distillation.distilled_data_bin import MANIFEST, NUMBERS, file_order
 from difformer_plugin.distillation.failures import TOO_LONG, failure
 from difformer_plugin.distillation.plan import unusable
 from difformer_plugin.distillation.settings import CUTS, FORMAT, OwnSettings, Settings
@@ -50,6 +49,7 @@ class OwnOutputs:
     Attributes:
         pairs: present pairs; a target stays where no candidate has a higher score.
         numbers: sentence number of each pair in the raw split.
+        parts: the raw split, and those that follow it.
         setting: everything that the journal depends on: options, and hashes of data and models.
         later: options that apply after decoding.
         appended: share of `pairs` to append.
@@ -70,15 +70,15 @@ class OwnOutputs:
         model.generator = model.task.build_generator(model.models, Namespace(**options))
         pairs = load_pairs(settings, settings.data, model)
         raw = load_pairs(settings, own.raw, model)
-        load_sources(model, settings.split, len(pairs))
-        self.pairs, self.numbers = pairs, raw_numbers(settings.data, settings.split, pairs, raw)
+        load_sources(model, settings, len(pairs))
+        self.pairs, self.numbers, self.parts = pairs, raw_numbers(settings, pairs, raw), raw.parts
         self.setting = {
             "format": FORMAT,
             "data": digest_pairs(pairs, settings.data, model.languages),
             "raw": digest_pairs(raw, own.raw, model.languages),
             "model": digest_files([own.model]),
             "teacher": digest_files(settings.teacher),
-            "split": settings.split,
+            **settings.named_splits(),
             **dict(zip(("source", "target"), model.languages)),
             **given_options(model.generator.options),
             "--bleu-weight": own.bleu_weight,
@@ -205,22 +205,39 @@ def given_options(options: Any) -> dict[str, Any]:
     }
 
 
-def raw_numbers(data: Path, split: str, pairs: DataBinPairs, raw: DataBinPairs) -> np.ndarray:
+def raw_numbers(settings: Settings, pairs: DataBinPairs, raw: DataBinPairs) -> np.ndarray:
     """The sentence number of each present pair in the raw split, ascending, (N,).
 
     Args:
-        data: the data-bin of `pairs`; a distilled one says which sentences it holds.
+        settings: `data` is the data-bin of `pairs`; a distilled one says which sentences it holds.
     Raises:
         UserError: it holds sentences twice, or other ones than the raw split.
     """
-    numbers = np.arange(len(pairs))
+    data, split, numbers = settings.data, settings.split, np.arange(len(pairs))
     if (data / MANIFEST).is_file():
         try:
-            setting = json.loads((data / MANIFEST).read_text("utf-8"))["setting"]
+            manifest = json.loads((data / MANIFEST).read_text("utf-8"))
+            setting = manifest["setting"]
             if setting["split"] == split:
                 numbers = np.load(data / NUMBERS)
-        except (OSError, ValueError, KeyError, TypeError):
+                numbers = numbers[file_order(manifest, numbers)]
+            all_splits = setting.get("--all-train-splits", False)
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):
             raise UserError(f"{data} is damaged: distil it again") from None
+        if setting["split"] == split and all_splits != settings.all_train_splits:
+            verb = "give" if all_splits else "omit"
+            raise UserError(
+                f"{data} was distilled {'with' if all_splits else 'without'} --all-train-splits: "
+                f"{verb} it here, too"
+            )
     if (np.diff(numbers) <= 0).any():
         raise UserError(
             f"{data} holds pairs twice: give a data-bin distilled without --add-raw and --mix"

@@ -51,11 +51,22 @@ def render(out: Path, manifest: dict[str, Any], finished: bool, seconds: float) 
         f"BLEU      {total['bleu']:.2f} of {writer} against the raw targets, tokenised "
         f"({total['signature']}); length ratio {total['length_ratio']:.3f}",
     ]
+    if manifest.get("left_out"):
+        lines.append(left_out(manifest))
     if total["bleu"] < LOW_BLEU and tally["sentences"]:
         lines.append(
             "warning: hardly a word is right; was the teacher trained with these dict.*.txt?"
         )
     return "\n".join(lines)
+
+
+def left_out(manifest: Mapping[str, Any]) -> str:
+    """A line about the splits that stay as they are, although training adds them."""
+    split, others = manifest["setting"]["split"], ", ".join(manifest["left_out"])
+    return (
+        f"left raw  {others}: not distilled, but fairseq-train adds what is there to {split}; "
+        "--all-train-splits distils all"
+    )
 
 
 def _choice(sums: Mapping[str, int] | None, sentences: int) -> list[str]:

@@ -10,8 +10,9 @@ import torch
 from fairseq.data import Dictionary
 from tqdm import tqdm
 
-from difformer_plugin.data.data_bin_pairs import DataBinPairs
+from difformer_plugin.data.data_bin_pairs import DataBinPairs, Part
 from difformer_plugin.distillation import distilled_data_bin as distilled
+from difformer_plugin.distillation import report
 from difformer_plugin.distillation import shards as sharding
 from difformer_plugin.distillation.choice import Choice
 from difformer_plugin.distillation.journaled_decoding import decode
@@ -31,6 +32,7 @@ class Outputs(Protocol):
     Attributes:
         pairs: their targets stay where there is no new one.
         numbers: sentence number of each pair in the raw split, ascending.
+        parts: the raw split, and those that follow it.
         setting: everything that the journal depends on: options, and hashes of data and models.
         later: options that apply after decoding.
         appended: share of `pairs` to append.
@@ -39,6 +41,7 @@ class Outputs(Protocol):
 
     pairs: DataBinPairs
     numbers: np.ndarray
+    parts: list[Part]
     setting: dict[str, Any]
     later: dict[str, Any]
     appended: float
@@ -66,12 +69,16 @@ def distill(settings: Settings) -> tuple[dict[str, Any], bool]:
         UserError: data and models do not fit each other, or `out` holds something else.
     """
     outputs: Outputs = OwnOutputs(settings) if settings.own else TeacherOutputs(settings)
-    manifest = {
+    manifest: dict[str, Any] = {
         "setting": outputs.setting | outputs.later,
         "teachers": settings.teacher,
-        "name": outputs.pairs.stems[0].name.removesuffix(f".{outputs.setting['source']}"),
+        "name": outputs.parts[0].name,
         "lines": len(outputs.pairs),
     }
+    if len(outputs.parts) > 1:
+        manifest["parts"] = [[part.name, part.lines] for part in outputs.parts]
+    if outputs.pairs.left_out:
+        manifest["left_out"] = outputs.pairs.left_out
     if found := distilled.finished_manifest(settings.out, manifest):
         return found, True
     cuts = settings.max_tokens, settings.batch_size
@@ -84,6 +91,8 @@ def distill(settings: Settings) -> tuple[dict[str, Any], bool]:
         if found := distilled.finished_manifest(settings.out, manifest):
             return found, True
         begin(journal, outputs.setting)
+        if outputs.pairs.left_out:
+            tqdm.write(report.left_out(manifest), file=sys.stderr)
         tally = decode_with_progress(plan, journal, outputs)
         targets = Targets(plan, journal, settings.on_failure)
         write(settings, manifest, outputs, targets, tally)
@@ -162,14 +171,14 @@ def write(
         for i in added.tolist():
             yield source[i], target[i]
 
-    report = targets.report(present.source_words, present.target_words, outputs.kept)
+    failed = targets.report(present.source_words, present.target_words, outputs.kept)
     numbers = outputs.numbers[np.concatenate([rows, added])]
     with (
         distilled.building(settings.out) as folder,
         progress_bar(len(numbers), " pairs", "write", pairs()) as progress,
     ):
-        distilled.copy_rest(settings.data, folder, manifest["name"], settings.split)
-        distilled.write(folder, manifest, progress, numbers, report, present.dictionaries)
+        distilled.copy_rest(settings.data, folder, distilled.split_names(manifest))
+        distilled.write(folder, manifest, progress, numbers, failed, present.dictionaries)
 
 
 def merge(folders: Sequence[str], out: Path) -> tuple[dict[str, Any], bool]:

@@ -48,6 +48,7 @@ class Settings:
         shard: this shard, from 0.
         shards: number of shards.
         split: the split whose targets are replaced.
+        all_train_splits: also those of split1, split2, ..., which fairseq-train adds to the split.
         choose: which hypothesis becomes the target, LIKELIEST or BEST_BLEU.
         beam, lenpen, max_len_a, max_len_b: of beam search, as in fairseq.
         max_tokens: source tokens in a batch, at most.
@@ -67,6 +68,7 @@ class Settings:
     shard: int
     shards: int
     split: str
+    all_train_splits: bool
     choose: str
     beam: int
     lenpen: float
@@ -85,6 +87,11 @@ class Settings:
     def search(self) -> dict[str, Any]:
         """Fields of fairseq's GenerationConfig."""
         return {name: vars(self)[name] for name in SEARCH}
+
+    def named_splits(self) -> dict[str, Any]:
+        """What is distilled, in the words of journal and manifest."""
+        added = {"--all-train-splits": True} if self.all_train_splits else {}
+        return {"split": self.split, **added}
 
     def named(self, *names: str) -> dict[str, Any]:
         """The values of these fields under the names of their options."""
@@ -105,7 +112,10 @@ def parse_shard(text: str) -> tuple[int, int]:
     )
 
 
-_ADDED = {"--choose": LIKELIEST}  # options that came after FORMAT, and their defaults
+_ADDED = {
+    "--choose": LIKELIEST,
+    "--all-train-splits": False,
+}  # options that came after FORMAT, and their defaults
 _DIFFERENT = {
     "data": "other data",
     "teacher": "another teacher",

@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from fairseq.data import Dictionary
+from fairseq.data import ConcatDataset, Dictionary
 from fairseq.data.data_utils import load_indexed_dataset
 
 from difformer_plugin.distillation.distilled_data_bin import (
@@ -17,6 +17,8 @@ from difformer_plugin.distillation.distilled_data_bin import (
     building,
     copy_rest,
     digest_written,
+    file_order,
+    split_names,
     work_folder,
     write,
 )
@@ -42,7 +44,7 @@ def read_shards(folders: Iterable[str | PathLike]) -> list[Manifest]:
             manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
             setting = dict(manifest["setting"])
             shard, of = map(int, setting.pop("--shard").split("/"))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             unfinished = work_folder(folder).is_dir()
             remedy = "run its command again" if unfinished else "give the --out of each shard"
             raise UserError(f"{folder} holds no finished shard: {remedy}") from None
@@ -84,6 +86,14 @@ def check_complete(shards: Iterable[Manifest]) -> None:
             raise UserError(f"{shard['folder']} is not as it was written: copy the shard again")
 
 
+def _load(folder: Path, names: Sequence[str], side: str) -> ConcatDataset | None:
+    """One side of a shard's splits, one after the other; None if all are empty."""
+    stems = [folder / f"{name}.{side}" for name in names]
+    # fairseq cannot open empty files
+    found = [load_indexed_dataset(str(s)) for s in stems if Path(f"{s}.bin").stat().st_size]
+    return ConcatDataset(found) if found else None
+
+
 def merge_shards(
     shards: Sequence[Manifest],
     out: Path,
@@ -102,20 +112,19 @@ def merge_shards(
     Raises:
         UserError: the shards do not hold each sentence exactly once.
     """
-    tally, name = Tally(), shards[0]["name"]
+    tally, names = Tally(), split_names(shards[0])
     setting = shards[0]["setting"]
-    split, sides = setting["split"], [setting["source"], setting["target"]]
+    sides = [setting["source"], setting["target"]]
     columns, data, report = [], [], []  # columns: (is raw, sentence, shard, row in the shard)
     for i, shard in enumerate(shards):
         folder = shard["folder"]
         tally.add(shard["tally"])
         numbers = np.load(folder / NUMBERS)
         is_raw = np.arange(len(numbers)) >= len(numbers) - shard["tally"]["raw"]
-        rows = np.arange(len(numbers))
+        rows = np.empty(len(numbers), dtype=np.int64)
+        rows[file_order(shard, numbers)] = np.arange(len(numbers))
         columns.append(np.stack([is_raw, numbers, np.full_like(rows, i), rows]))
-        stems = [str(folder / f"{name}.{side}") for side in sides]
-        # fairseq cannot open the files of an empty shard
-        data.append([load_indexed_dataset(stem) for stem in stems] if len(numbers) else None)
+        data.append([_load(folder, names, side) for side in sides])
         with open(folder / FAILURES, encoding="utf-8", newline="\n") as file:
             report += list(file)[1:]
     places = np.concatenate(columns, axis=1)  # (4, N)
@@ -127,7 +136,7 @@ def merge_shards(
     manifest = {**merged_manifest(shards), "tally": vars(tally)}
     pairs = (tuple(side[row] for side in data[i]) for _, _, i, row in places[:, order].T.tolist())
     with building(out) as folder:
-        copy_rest(shards[0]["folder"], folder, name, split)
+        copy_rest(shards[0]["folder"], folder, names)
         report.sort(key=lambda line: int(line.split("\t")[0]))
         numbers = places[1][order]
         write(folder, manifest, progress(pairs, len(order)), numbers, report, dictionaries)

@@ -46,9 +46,13 @@ class Teacher:
             model.prepare_for_inference_(cfg)
         self.generator = self.task.build_generator(self.models, GenerationConfig(**search))
 
-    def load_split(self, split: str) -> None:
-        """Load the sentences to translate, with the BOS and EOS that the task adds."""
-        self.task.load_dataset(split)
+    def load_split(self, split: str, numbered: bool = False) -> None:
+        """Load the sentences to translate, with the BOS and EOS that the task adds.
+
+        Args:
+            numbered: whether split1, split2, ... follow.
+        """
+        self.task.load_dataset(split, combine=numbered)
         self.dataset = self.task.dataset(split)
 
     def source_lengths(self) -> np.ndarray:
@@ -123,7 +127,8 @@ def _load(paths: Sequence[str], data: str) -> tuple[list, Any, Any]:
     """The models, the first one's configuration, and the task with the data's dictionaries."""
     models, first, task = [], None, None
     for path in paths:
-        state = checkpoint_utils.load_checkpoint_to_cpu(path, {"data": data, "eval_bleu": False})
+        overrides = {"data": data, "eval_bleu": False, "upsample_primary": 1}
+        state = checkpoint_utils.load_checkpoint_to_cpu(path, overrides)
         cfg = state["cfg"]
         try:
             task = task or _task(cfg.task, data)

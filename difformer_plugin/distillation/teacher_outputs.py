@@ -22,6 +22,7 @@ class TeacherOutputs:
     Attributes:
         pairs: raw pairs; a target stays where the teacher fails.
         numbers: sentence number of each pair in the raw split.
+        parts: the raw split, and those that follow it.
         setting: everything that the journal depends on: options, and hashes of data and teacher.
         later: options that apply after decoding.
         appended: share of `pairs` to append.
@@ -38,13 +39,13 @@ class TeacherOutputs:
         precision = PRECISIONS.get(settings.precision) if settings.precision else None
         teacher = Teacher(settings.teacher, settings.data, settings.search(), precision, device)
         pairs = load_pairs(settings, settings.data, teacher)
-        load_sources(teacher, settings.split, len(pairs))
-        self.pairs, self.numbers = pairs, np.arange(len(pairs))
+        load_sources(teacher, settings, len(pairs))
+        self.pairs, self.numbers, self.parts = pairs, np.arange(len(pairs)), pairs.parts
         self.setting = {
             "format": FORMAT,
             "data": digest_pairs(pairs, settings.data, teacher.languages),
             "teacher": digest_files(settings.teacher),
-            "split": settings.split,
+            **settings.named_splits(),
             **dict(zip(("source", "target"), teacher.languages)),
             **settings.named(*PICK, *SEARCH, *CUTS),
             "precision": settings.precision or "float32",
@@ -85,16 +86,17 @@ def device_name(settings: Settings) -> str:
 def load_pairs(settings: Settings, data: Path, teacher: Teacher) -> DataBinPairs:
     """The pairs of the split in a data-bin that has the teacher's dictionaries."""
     languages, dictionaries = teacher.languages, teacher.dictionaries
-    return DataBinPairs(data, settings.split, languages, dictionaries, settings.post_process)
+    mark, numbered = settings.post_process, settings.all_train_splits
+    return DataBinPairs(data, settings.split, languages, dictionaries, mark, numbered)
 
 
-def load_sources(model: Teacher, split: str, lines: int) -> None:
+def load_sources(model: Teacher, settings: Settings, lines: int) -> None:
     """Load the sentences to translate.
 
     Raises:
         UserError: the model's task repeats or skips sentences, as some of fairseq's do.
     """
-    model.load_split(split)
+    model.load_split(settings.split, settings.all_train_splits)
     if len(model.source_lengths()) != lines:
         raise UserError(
             f"the teacher's task reads {len(model.source_lengths())} of {lines} lines: use a "
@@ -104,5 +106,5 @@ def load_sources(model: Teacher, split: str, lines: int) -> None:
 
 def digest_pairs(pairs: DataBinPairs, data: Path, languages: tuple[str, str]) -> str:
     """Digest of a split and of its dictionaries."""
-    files = [Path(f"{stem}.{end}") for stem in pairs.stems for end in ("idx", "bin")]
+    files = [Path(name) for part in pairs.parts for name in part.files]
     return digest_files([*files, *(data / f"dict.{language}.txt" for language in languages)])

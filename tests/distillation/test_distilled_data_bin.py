@@ -60,6 +60,6 @@ def test_everything_but_the_distilled_split_is_copied(tmp_path):
     kept = {"dict.de.txt", "valid.de-en.de.bin", "train.de-fr.fr.bin", "trainer.de-en.de.bin"}
     for name in kept | {"train.de-en.de.bin", "train.align.de-en.idx", MANIFEST}:
         (data / name).write_text(name)
-    copy_rest(data, out, "train.de-en", "train")
+    copy_rest(data, out, ["train.de-en"])
     assert {path.name for path in out.iterdir()} == kept
     assert all((out / name).read_text() == name for name in kept)
