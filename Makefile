@@ -52,6 +52,7 @@ docs: install
 	$(BIN)/mkdocs build --strict
 
 # make demo DATA=folder runs on train.de, train.en, valid.*, test.* of that folder
+# make demo OUT=folder DEMO_OPTIONS="--seed 2" trains with another seed, elsewhere
 demo: install
 	$(BIN)/difformer demo --out $(OUT) $(if $(DATA),--data $(DATA)) $(DEMO_OPTIONS)
 
