@@ -68,16 +68,16 @@ def options(kind=None, **more):
     return SimpleNamespace(source_lang="de", target_lang="en", dataset_impl=kind, **more)
 
 
-def write(path, kind):
-    """A split in a format of fairseq's."""
+def write(path, kind, split="train", tokens=(4, 5, 2)):
+    """A split of one sentence pair in a format of fairseq's."""
     for language in ("de", "en"):
-        prefix = f"{path}/train.de-en.{language}"
+        prefix = f"{path}/{split}.de-en.{language}"
         if kind == "raw":
             with open(prefix, "w") as file:
                 file.write("a\n")
             continue
         builder = indexed_dataset.make_builder(f"{prefix}.bin", kind, vocab_size=9)
-        builder.add_item(torch.tensor([4, 5, 2]))
+        builder.add_item(torch.tensor(tokens))
         builder.finalize(f"{prefix}.idx")
 
 
@@ -109,10 +109,8 @@ def test_a_split_in_another_format_than_the_option_says(tmp_path, written, given
 
 @pytest.mark.parametrize("upsampled, weight", [(-1, 1), (2, 2)])
 def test_types_are_counted_as_often_as_training_reads_them(tmp_path, task, upsampled, weight):
-    for split, token in (("train", 4), ("train1", 5)):
-        builder = indexed_dataset.make_builder(f"{tmp_path}/{split}.de-en.en.bin", "mmap", None, 99)
-        builder.add_item(torch.tensor([token, 6, 2]))
-        builder.finalize(f"{tmp_path}/{split}.de-en.en.idx")
+    write(tmp_path, "mmap", "train", (4, 6, 2))
+    write(tmp_path, "mmap", "train1", (5, 6, 2))
     cfg = options(data=str(tmp_path), train_subset="train", upsample_primary=upsampled)
     counts = loading.count_types(cfg, task.target_dictionary)
     assert [counts[i].item() for i in (4, 5, 6)] == [weight, 1, weight + 1]
