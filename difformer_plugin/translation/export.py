@@ -22,7 +22,8 @@ from difformer_plugin.translation.settings import Settings
 from difformer_plugin.translation.translator import Loaded, load_model
 
 # Options of a training that mean nothing to its model, and may name files of the user's machine.
-TASK_PATHS = ("save_dir", "restore_file", "continue_once", "finetune_from_model", "history_file")
+# The first are fairseq's options for checkpoints, which the task knows too.
+TASK_PATHS = ("save_dir", "restore_file", "continue_once", "finetune_from_model")
 MODEL_PATHS = (
     *("init_from_teacher", "encoder_embed_path", "decoder_embed_path"),
     "neighbour_embeddings",  # what was computed of them is among the weights
@@ -96,17 +97,12 @@ def configuration(loaded: Loaded, own_decoding: bool) -> dict[str, Any]:
     for name in ("max_tokens", "batch_size"):
         cfg["dataset"][name] = trained["dataset"][name]
     cfg["model"], cfg["task"] = trained["model"], trained["task"]
-    _forget(cfg["task"], TASK_PATHS)
-    _forget(cfg["model"], MODEL_PATHS)
-    cfg["task"] |= {"data": ".", "decoding_settings": None, "use_ema": False}
+    cfg["task"] |= {name: cfg["checkpoint"][name] for name in TASK_PATHS}
+    cfg["task"] |= {"data": ".", "decoding_settings": None, "history_file": None, "use_ema": False}
+    cfg["model"] |= dict.fromkeys(set(MODEL_PATHS) & cfg["model"].keys())
     if "freeze_embeddings" in cfg["model"]:  # needs a file of embeddings
         cfg["model"]["freeze_embeddings"] = False
     if own_decoding:
         cfg["task"] |= {name: field.default for name, field in OPTIONS.items()}
     training = {"num_updates": loaded.num_updates, "criterion": loaded.models[0].criterion}
     return {"format": 1, "difformer_plugin": __version__, "cfg": cfg, "training": training}
-
-
-def _forget(options: dict[str, Any], names: tuple[str, ...]) -> None:
-    """Set those of some options that there are to None."""
-    options |= dict.fromkeys(set(names) & options.keys())

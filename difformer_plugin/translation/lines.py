@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
-from typing import IO
+from typing import IO, Any
 
 from difformer_plugin.data.sources import DAMAGED
 from difformer_plugin.errors import UserError
@@ -17,7 +17,8 @@ BYTE_ORDER_MARK = "\ufeff"
 
 def open_lines(path: str | PathLike) -> IO[bytes]:
     """Open a file, plain or ending in .gz, for reading bytes."""
-    return gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb")
+    opened: Any = gzip.open if str(path).endswith(".gz") else open
+    return opened(path, "rb")
 
 
 def read_lines(

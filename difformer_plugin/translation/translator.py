@@ -72,7 +72,7 @@ def load_model(settings: Settings) -> Loaded:
     overrides = {
         "data": str(folder),
         **dict(zip(("source_lang", "target_lang"), langs)),
-        **{"seed": settings.seed, "use_ema": settings.use_ema, "eval_bleu": False},
+        **{"use_ema": settings.use_ema, "eval_bleu": False},
     }
     models, cfg, task = checkpoint_utils.load_model_ensemble_and_task(paths, overrides)
     if not is_diffusion_model(models[0]):
