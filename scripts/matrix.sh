@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Test several versions of Python and torch, and print a table of the results.
 #
-#   scripts/matrix.sh [PYTHON:TORCH ...]    (default: 3.11:2.6.0 3.11:2.13.0 3.12:2.13.0 3.13:2.15.0)
+#   scripts/matrix.sh [PYTHON:TORCH ...]    (default: 3.11:2.6.0 3.11:2.13.0 3.12:2.13.0 3.13:2.14.1)
 #
 # Each pair gets an environment in .matrix/, which is built once, by `make install`. In it run
 # `make check` and the integration tests that are not slow. PYTHON is found by pyenv, or as
@@ -15,7 +15,7 @@
 # The logs are .matrix/PYTHON-TORCH.log. The exit status is 1 if a pair fails.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- 3.11:2.6.0 3.11:2.13.0 3.12:2.13.0 3.13:2.15.0
+[ $# -gt 0 ] || set -- 3.11:2.6.0 3.11:2.13.0 3.12:2.13.0 3.13:2.14.1
 [ -z "${CAPABILITY-}" ] || export ATEN_CPU_CAPABILITY=$CAPABILITY
 mkdir -p .matrix
 
