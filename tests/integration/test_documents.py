@@ -35,6 +35,7 @@ RUN = [
 ]
 # pages with commands that only tests/docs looks at, and where the same commands run
 PARSED = {
+    "docs/fairseq-users.md": "test_fairseq_option_commands.py translates in shards",
     "docs/contributing.md": "make: this is one of the tests that it runs",
     "docs/how-to/examples.md": "test_examples.py runs every stage",
     "docs/how-to/watch-training.md": "test_training.py trains with these, and the curve is below",
