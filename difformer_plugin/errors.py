@@ -9,6 +9,9 @@ from difformer_plugin.diffusion.parameters import ParameterError
 class UserError(ValueError):
     """Bad input (a file, an option, a value). Its text names it and the remedy, in one line."""
 
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())  # what a user gave may have line breaks
+
 
 @contextmanager
 def translated(**names: str) -> Iterator[None]:

@@ -41,3 +41,9 @@ def test_it_decorates_functions():
 def test_other_errors_pass():
     with pytest.raises(KeyError), translated():
         raise KeyError
+
+
+def test_the_text_is_one_line_whatever_a_user_gave():
+    assert str(UserError("no such option as a\nb\u2028c: omit it")) == (
+        "no such option as a b c: omit it"
+    )

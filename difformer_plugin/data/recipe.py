@@ -148,7 +148,7 @@ def load(name: str | Path) -> Recipe:
     path = find(name)
     try:
         table = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, too large a number
         raise UserError(f"{path} is not TOML: {error}") from None
     recipe = build(Recipe, table, str(path))
     _check(recipe, path)

@@ -36,7 +36,7 @@ def read_settings(path: str | PathLike) -> dict[str, Any]:
             values = tomllib.load(file)
     except OSError as error:
         raise UserError(f"--decoding-settings {path}: {error.strerror}; {remedy}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, too large a number
         reason = str(error).splitlines()[0]
         raise UserError(
             f"--decoding-settings {path} is not a TOML file ({reason}): {remedy}"
@@ -47,13 +47,24 @@ def read_settings(path: str | PathLike) -> dict[str, Any]:
                 f"--decoding-settings {path}: no such option as {name}; there are "
                 f"{', '.join(sorted(OPTIONS))}"
             )
-        kind = _kind(OPTIONS[name])
-        # In TOML, true is not a number, and 1 may stand for 1.0.
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise UserError(
-                f"--decoding-settings {path}: {name} must be {TYPE_NAMES[kind]}, not {_toml(value)}"
-            )
+        check_type(name, value, f"--decoding-settings {path}: ")
     return values
+
+
+def check_type(name: str, value: Any, where: str = "") -> None:
+    """Check the type of an option's value, as TOML or JSON has it.
+
+    Args:
+        name: of an option in OPTIONS.
+        where: begins the message.
+    Raises:
+        UserError: it is of another type.
+    """
+    kind = _kind(OPTIONS[name])
+    # true is not a number, and 1 may stand for 1.0
+    fits = type(value) is kind or (kind is float and type(value) is int and abs(value) < 2**53)
+    if not fits:
+        raise UserError(f"{where}{name} must be {TYPE_NAMES[kind]}, not {_toml(value)[:80]}")
 
 
 def write_settings(

@@ -33,7 +33,7 @@ def read_history(path: str | PathLike, system: System) -> History:
             bad = [p for p in probabilities if p is None or not 0 <= p <= 1]
             step = list(zip(map(str, tokens), probabilities, strict=True))
             found.setdefault(int(entry["id"]), {})[int(entry["step"])] = step
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(
                 f"{path}, line {number}: not a line of a history file ({error!r:.80}): give the "
                 "file that fairseq-generate wrote with --history-file"

@@ -11,7 +11,8 @@ from typing import Any
 from difformer_plugin.data.tokenisation import remove_bpe
 from difformer_plugin.errors import UserError
 
-LINE = re.compile(r"^([STHDE])-(\d+)(?:_(\d+))?\t(.*)$")  # P-lines (scores) are not needed
+# P-lines (scores) are not needed.
+LINE = re.compile(r"^([STHDE])-([0-9]{1,18})(?:_([0-9]{1,18}))?\t(.*)$")
 LANGUAGE = re.compile(r"\[([\w-]+)\] dictionary: ")  # logged for the source, then for the target
 MODEL = re.compile(r"loading model\(s\) from (.+)$")
 # Decoding options in the configuration that fairseq-generate logs, shown where they are set.
@@ -167,11 +168,12 @@ def check_complete(outputs: Outputs, num_sentences: int, path: str | PathLike) -
             f"{path}: sentence {min(outputs.repeated)} (counted from 0) is there twice: give the "
             "output of a single run of fairseq-generate"
         )
-    missing = [number for number in range(num_sentences) if number not in outputs.candidates]
-    if missing:
+    first = next((i for i in range(num_sentences) if i not in outputs.candidates), None)
+    if first is not None:
+        missing = num_sentences - sum(number < num_sentences for number in outputs.candidates)
         raise UserError(
-            f"{path}: {len(missing)} of {num_sentences} sentences are missing, the first of them "
-            f"{missing[0]} (counted from 0): {REMEDY}"
+            f"{path}: {missing} of {num_sentences} sentences are missing, the first of them "
+            f"{first} (counted from 0): {REMEDY}"
         )
     if len(outputs.candidates) > num_sentences:
         raise UserError(

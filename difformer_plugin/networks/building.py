@@ -114,18 +114,20 @@ def read_vectors(path: str | PathLike) -> dict[str, torch.Tensor]:
     Returns:
         symbol -> float32 (D,); D may differ between symbols.
     Raises:
-        UserError: a value is not a number, or the file has no vectors.
+        UserError: a value is not a finite number, or the file has no vectors or is not UTF-8.
     """
-    vectors = {}
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            symbol, *values = line.rstrip().split(" ")
-            if number == 1 and len(values) == 1:
-                continue
-            try:
+    vectors, number = {}, 0
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                symbol, *values = line.rstrip().split(" ")
+                if number == 1 and len(values) == 1:
+                    continue
                 vectors[symbol] = torch.tensor([float(value) for value in values])
-            except ValueError as error:
-                raise UserError(f"{path}, line {number}: {error}") from None
+                if not vectors[symbol].isfinite().all():
+                    raise ValueError("a value is not finite")
+    except ValueError as error:  # a line is not UTF-8, or has something else than numbers
+        raise UserError(f"{path}, line {max(number, 1)}: {error}") from None
     if not vectors:
         raise UserError(f"{path} has no vectors: give a file with one line per token")
     return vectors

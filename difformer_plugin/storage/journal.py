@@ -91,4 +91,7 @@ def _parse(line: bytes) -> Any:
     if len(line) < 10 or not line.endswith(b"\n"):
         return None
     checksum, text = line[:9], line[9:-1]
-    return json.loads(text) if checksum == b"%08x " % zlib.crc32(text) else None
+    try:
+        return json.loads(text) if checksum == b"%08x " % zlib.crc32(text) else None
+    except (ValueError, RecursionError):
+        return None

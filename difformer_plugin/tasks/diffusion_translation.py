@@ -135,13 +135,16 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         The rounding can drop the last sentences.
 
         Raises:
-            UserError: --num-batch-buckets is given without --max-tokens.
+            UserError: --num-batch-buckets is given without --max-tokens, or a shard of
+                fairseq-generate is empty.
         """
         kwargs["required_batch_size_multiple"] = 1
         self.max_tokens = kwargs.get("max_tokens")
         if dataset.get_batch_shapes() is not None and self.max_tokens is None:
             raise UserError("--num-batch-buckets needs --max-tokens: give it, or omit both")
-        return super().get_batch_iterator(dataset, *args, **kwargs)
+        iterator = super().get_batch_iterator(dataset, *args, **kwargs)
+        loading.check_shard(iterator, kwargs.get("num_shards", 1), kwargs.get("shard_id", 0))
+        return iterator
 
     def filter_indices_by_size(
         self,

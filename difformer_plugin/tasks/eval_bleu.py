@@ -29,6 +29,15 @@ def generator_options(cfg: Any) -> Namespace:
         UserError: the text is not a JSON object, or has an unknown option.
     """
     given = _parse("--eval-bleu-args", cfg.eval_bleu_args, '{"length_beam_size": 3}')
+    known = set(settings.OPTIONS) - set(UNAVAILABLE)
+    if unknown := sorted(set(given) - known):
+        raise UserError(
+            f"--eval-bleu-args: no such option as {', '.join(unknown)}; there are "
+            f"{', '.join(sorted(known))}"
+        )
+    for name, value in given.items():
+        if value is not None or settings.OPTIONS[name].default is not None:
+            settings.check_type(name, value, "--eval-bleu-args: ")
     unavailable = dict(UNAVAILABLE)
     rerank = given.get("rerank", cfg.rerank)
     if rerank and any(RERANKERS[name].needs_teacher for name in parse_weights(rerank)):
@@ -38,12 +47,6 @@ def generator_options(cfg: Any) -> Namespace:
                 "training does not have: leave the teacher out"
             )
         unavailable["rerank"] = None
-    known = set(settings.OPTIONS) - set(UNAVAILABLE)
-    if unknown := sorted(set(given) - known):
-        raise UserError(
-            f"--eval-bleu-args: no such option as {', '.join(unknown)}; there are "
-            f"{', '.join(sorted(known))}"
-        )
     return Namespace(**given, **unavailable)
 
 
@@ -91,8 +94,8 @@ def _parse(option: str, text: str, example: str) -> dict[str, Any]:
     """Parse the JSON object that an option takes."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not JSON, or too large a number
         raise UserError(f"{option} must be a JSON object such as '{example}': {error}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{option} must be a JSON object such as '{example}', not {text}")
+        raise UserError(f"{option} must be a JSON object such as '{example}', not {text!r:.80}")
     return value

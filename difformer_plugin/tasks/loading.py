@@ -226,3 +226,22 @@ def filter_by_size(
             f"{list(ignored[:10])}"
         )
     return kept
+
+
+def check_shard(iterator: Any, shards: int, shard: int) -> None:
+    """Check that a shard of fairseq-generate has something to translate.
+
+    Args:
+        iterator: fairseq's, over all batches of a split.
+        shards: how many shards there are; shard: which one, from 0.
+    Raises:
+        UserError: there are too few batches. (In training fairseq fills up itself.)
+    """
+    if shards == 1 or torch.distributed.is_initialized():
+        return
+    batches = len(iterator.frozen_batches)
+    if shard >= batches:
+        raise UserError(
+            f"--num-shards {shards}: there are only {batches} batches, so that shard {shard} has "
+            "none: use fewer shards, or a smaller --max-tokens or --batch-size"
+        )
