@@ -16,7 +16,6 @@ from difformer_plugin.data.data_bin import language_pair
 from difformer_plugin.data.pipeline import TextCodec
 from difformer_plugin.decoding.candidates import FRAME
 from difformer_plugin.decoding.settings import OPTIONS, mention_settings_file, read_settings
-from difformer_plugin.decoding.text import to_text
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import is_diffusion_model
 from difformer_plugin.translation.long_lines import split_line
@@ -234,7 +233,8 @@ class Translator:
     def _text(self, tokens: torch.Tensor) -> str:
         """Raw text of target tokens."""
         dictionary = self.loaded.task.target_dictionary
-        return self.loaded.codec.decode(to_text(dictionary, tokens.int().cpu(), None))
+        # as fairseq-interactive prints it: a model that predicts padding shows it
+        return self.loaded.codec.decode(dictionary.string(tokens.int().cpu()))
 
 
 def batches(lengths: Sequence[int], size: int) -> list[list[int]]:
