@@ -135,6 +135,52 @@ def test_merged_shards_equal_a_single_run(distil, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
+@pytest.fixture(scope="module")
+def two_splits(corpus, tmp_path_factory):
+    """A data-bin whose `test` is there as `train1`, too."""
+    data = tmp_path_factory.mktemp("two") / "data"
+    shutil.copytree(corpus.joined, data)
+    for path in corpus.joined.glob("test.*"):
+        shutil.copy(path, data / path.name.replace("test", "train1"))
+    return data
+
+
+def test_splits_that_stay_raw_are_named(distil, distilled, two_splits, tmp_path):
+    out, printed = distil(tmp_path, data=two_splits)
+    assert "left raw  train1" in printed and "--all-train-splits" in printed
+    assert side(out, "en") == side(distilled[0], "en")
+    assert side(out, "en", "train1") == side(two_splits, "en", "train1")
+    assert "left raw" not in distilled[1]
+
+
+def test_all_train_splits(distil, distilled, two_splits, tmp_path):
+    """Each as it is distilled alone; numbers run on; merged shards equal a single run."""
+    (tmp_path / "alone").mkdir()
+    options = ["--all-train-splits", "--on-failure", "drop", "--add-raw", 0.3]
+    whole, printed = distil(tmp_path, *options, data=two_splits)
+    assert f"{TRAINING + SENTENCES} translated" in printed and "left raw" not in printed
+    numbers = np.load(whole / "distilled.sentences.npy")
+    raw = [*side(two_splits, "de"), *side(two_splits, "de", "train1")]
+    sources = {split: side(whole, "de", split) for split in ("train", "train1")}
+    for split, own in (("train", numbers < TRAINING), ("train1", numbers >= TRAINING)):
+        assert sources[split] == [raw[i] for i in numbers[own]]
+    # without the dropped and the added pairs, the outputs are those of each split alone
+    kept, _ = distil(tmp_path / "alone", "--all-train-splits", data=two_splits)
+    assert side(kept, "en") == side(distilled[0], "en")
+    folders = []
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+        shard = ["--shard", f"{i}/2"]
+        folders.append(distil(tmp_path / str(i), *options, *shard, data=two_splits)[0])
+    merged = tmp_path / "merged"
+    succeed(tmp_path, "difformer", "distill", "--merge", *reversed(folders), "--out", merged)
+    (found, manifest), (expected, of_whole) = contents(merged), contents(whole)
+    assert manifest == of_whole
+    assert {name: data for name, data in found.items() if "receipt" not in name} == {
+        name: data for name, data in expected.items() if "receipt" not in name
+    }
+
+
 def test_dropped_pairs_and_added_raw_ones(corpus, distil, tmp_path):
     (tmp_path / "kept").mkdir()
     kept, _ = distil(tmp_path / "kept", *TEST)
