@@ -43,7 +43,7 @@ def test_round_trip_on_the_grammar_corpus(tmp_path):
         "test": 20,
     }
     text = tmp_path / "out" / "text"
-    for path in sorted(text.glob("*.*")):
+    for path in sorted((*text.glob("*.de"), *text.glob("*.en"))):
         lines = path.read_text("utf-8")
         restore = detokeniser(path.name[-2:])
         restored = [restore(remove_bpe(line)) for line in lines.splitlines()]

@@ -1,4 +1,4 @@
-"""Every option that fairseq's real parsers know has one verdict, and no verdict is about nothing."""
+"""Every option of fairseq's real parsers has one verdict, and no verdict is about nothing."""
 
 from collections import Counter
 
