@@ -31,6 +31,7 @@ row() {
   mkdir -p "$out/$name"
   fairseq-train "$out/data-bin" $plugin --arch difformer_paper_tiny \
     --criterion difformer_loss --noise-schedule "$schedule" --dropout 0 \
+    --length-loss-factor 0.01 \
     --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 1.0 \
     --lr 3e-3 --lr-scheduler cosine --warmup-updates 200 --max-tokens 2048 --max-update 1600 \
     --seed 1 --cpu --no-epoch-checkpoints --save-dir "$out/$name" \
