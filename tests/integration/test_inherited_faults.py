@@ -1,9 +1,21 @@
 """What fairseq itself ends in a traceback for: it works, or it is one line."""
 
 import shutil
+import sys
 
 import pytest
-from harness import DISCRETE, SENTENCES, TASK, TRAIN, error_line, logged, run, shell, succeed
+from harness import (
+    DISCRETE,
+    SENTENCES,
+    TASK,
+    TRAIN,
+    error_line,
+    lines,
+    logged,
+    run,
+    shell,
+    succeed,
+)
 
 SHARED = "--share-all-embeddings"
 
@@ -20,12 +32,16 @@ def train(corpus, tmp_path):
 
 
 def test_a_batch_smaller_than_a_sentence(train, tmp_path, corpus, model):
-    line = error_line(train("--max-tokens", 12))
-    assert "more than a batch may have, --max-tokens 12" in line
-    outcome = train("--max-tokens", 12, "--skip-invalid-size-inputs-valid-test")
-    assert outcome.code == 0 and "more tokens than a batch may have" in outcome.out
-    generate = ["fairseq-generate", corpus.joined, *TASK, "--path", model, "--max-tokens", 12]
-    assert "--max-tokens 12" in error_line(run(tmp_path, *generate))
+    """Some sentences are longer than a batch may be, but not all."""
+    texts = [lines(corpus.text / f"valid.{side}") for side in ("de", "en")]
+    longest = sorted(max(len(line.split()) + 2 for line in pair) for pair in zip(*texts))
+    most = longest[len(longest) // 2]
+    line = error_line(train("--max-tokens", most))
+    assert f"more than a batch may have, --max-tokens {most}" in line
+    outcome = succeed_of(train("--max-tokens", most, "--skip-invalid-size-inputs-valid-test"))
+    assert "more tokens than a batch may have" in outcome.out
+    generate = ["fairseq-generate", corpus.joined, *TASK, "--path", model, "--max-tokens", most]
+    assert f"--max-tokens {most}" in error_line(run(tmp_path, *generate))
 
 
 def test_several_training_splits(train, corpus, tmp_path):
@@ -36,6 +52,7 @@ def test_several_training_splits(train, corpus, tmp_path):
     log = succeed_of(train(data=data)).out
     assert "train1" in log
     for options in ([], ["--process", "uniform", "--objective", "d3pm"]):
+        shutil.rmtree(tmp_path / "save")
         succeed_of(train(*options, data=data, start=DISCRETE))
 
 
@@ -78,10 +95,27 @@ def test_a_command_begins_with_its_own_output(train):
     assert "Warning" not in succeed_of(train()).err
 
 
-@pytest.mark.slow
-def test_an_error_does_not_abort_the_process(corpus, model):
-    """With --num-workers 0 a thread is in torch's code when Python shuts down."""
-    command = ["fairseq-generate", corpus.joined, *TASK, "--path", model, "--batch-size", 2]
-    outcome = shell(*command, "--prefix-size", 2, "--num-workers", 0)
-    assert outcome.code == 1
-    assert "terminate called" not in outcome.err and "error: --prefix-size" in outcome.err
+READS_AHEAD = """
+import torch
+from fairseq.data.iterators import BufferedIterator
+import difformer_plugin
+
+class Batches:
+    def __len__(self):
+        return 10**6
+
+    def __iter__(self):
+        while True:
+            yield torch.randn(300, 300).sort().values[0, 0]
+
+difformer_plugin.register()
+next(BufferedIterator(10**6, Batches()))
+raise SystemExit(3)
+"""
+
+
+def test_an_error_does_not_abort_the_process(tmp_path):
+    """Its thread is in torch's code when Python shuts down, as with --num-workers 0."""
+    outcome = shell(sys.executable, "-W", "ignore", "-c", READS_AHEAD, cwd=tmp_path)
+    assert outcome.code == 3
+    assert "terminate called" not in outcome.err
