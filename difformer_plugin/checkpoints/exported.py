@@ -85,7 +85,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Any]:
         state: dict[str, Any] = dict(tensors)
         for name, keys in groups.items():
             state[name] = {key: state.pop(f"{name}.{key}") for key in keys}
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{path} was not written by `difformer export`: give a folder that was, or a checkpoint"
         ) from None

@@ -19,7 +19,13 @@ from difformer_plugin.cli import (
     print_result,
     register_quietly,
 )
-from difformer_plugin.distillation.settings import BEST_BLEU, LIKELIEST, Settings, parse_shard
+from difformer_plugin.distillation.settings import (
+    BEST_BLEU,
+    LIKELIEST,
+    RECEIPT,
+    Settings,
+    parse_shard,
+)
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
 from difformer_plugin.storage import receipts
@@ -156,7 +162,7 @@ def receipt_of(settings: Settings) -> tuple[Path, Any, list[Any]]:
     if own is not None:
         files += [own.model, own.raw, *filter(None, [own.decoding_settings])]
     setting = [__version__, json.loads(json.dumps(asdict(settings), default=str))]
-    return settings.out / "distilled.receipt.json", setting, files
+    return settings.out / RECEIPT, setting, files
 
 
 def check_merge(args: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
         "write a trained model to a folder that can be passed on",
         "Write weights (safetensors, without the optimizer's state), dictionaries, subwords, "
         "pipeline.json and a model card to a folder. `difformer translate`, `from_pretrained` and "
-        "fairseq-generate read it, and translate as with the checkpoint.",
+        "fairseq-generate read the weights, and translate as with the checkpoint.",
         "averaged.pt --out de-en --decoding-settings tuned.toml --scores scores.json",
     )
     model_arguments.add_model(parser)
@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
         "--decoding-settings",
         type=Path,
         metavar="FILE",
-        help="make the options in this file the model's defaults of decoding",
+        help="keep the options in this file as defaults of translate and from_pretrained",
     )
     add(
         "--scores",

@@ -142,10 +142,13 @@ def check(args: argparse.Namespace) -> None:
             raise UserError(f"{flag(name)} must be at least 1, not {value}")
     model_arguments.check_seed(args)
     if args.input and not args.input.is_file():
-        raise UserError(f"--input {args.input}: no such file")
+        what = "not a file: use the standard input" if args.input.exists() else "no such file"
+        raise UserError(f"--input {args.input}: {what}")
     if args.output:
         if args.output.is_dir() or not args.output.absolute().parent.is_dir():
             raise UserError(f"--output {args.output}: give a file in a folder that exists")
+        if args.output.exists() and not args.output.is_file():
+            raise UserError(f"--output {args.output} is not a file: write to the standard output")
         if args.input and args.output.exists() and args.output.samefile(args.input):
             raise UserError(f"--output {args.output} is --input: give another file")
 

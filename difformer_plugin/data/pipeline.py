@@ -6,6 +6,7 @@ Training copies both beside its checkpoints, so that raw text can be translated 
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ from difformer_plugin.data.tokenisation import (
 )
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.files import atomic_path, atomic_text, digest_files
+
+logger = logging.getLogger(__name__)
 
 FILE = "pipeline.json"
 FORMAT = 1
@@ -67,6 +70,16 @@ class Pipeline:
     corpus: str = ""
     published: str = ""
     format: int = FORMAT
+
+    def in_order(self, langs: tuple[str | None, str | None]) -> "Pipeline":
+        """The same, in the direction of a training; a data-bin serves both.
+
+        Args:
+            langs: source and target of the training; ignored unless they are these two languages.
+        """
+        if set(langs) != {self.source_lang, self.target_lang}:
+            return self
+        return dataclasses.replace(self, source_lang=langs[0], target_lang=langs[1])
 
 
 def describe_subwords(kind: str, file: str | PathLike | None = None) -> Subwords:
@@ -150,14 +163,20 @@ def subword_file(pipeline: Pipeline, folder: str | PathLike) -> Path | None:
     return Path(folder) / pipeline.subwords.file if pipeline.subwords.file else None
 
 
-def copy_with_dictionaries(data: str | PathLike, folder: str | PathLike) -> bool:
+def copy_with_dictionaries(
+    data: str | PathLike,
+    folder: str | PathLike,
+    langs: tuple[str | None, str | None] = (None, None),
+) -> bool:
     """Copy the pipeline and the two dictionaries of a data-bin, so that weights need nothing else.
 
-    Files that are equal are left alone. `pipeline.json` comes last.
+    Files that are equal are left alone, and those of an earlier pipeline are replaced, with a
+    warning. `pipeline.json` comes last.
 
     Args:
         data: the data-bin.
         folder: where to; created if necessary.
+        langs: source and target of the training, see `Pipeline.in_order`.
     Returns:
         whether the data-bin has a pipeline. If not, nothing is copied.
     Raises:
@@ -167,17 +186,23 @@ def copy_with_dictionaries(data: str | PathLike, folder: str | PathLike) -> bool
     pipeline = load(data)
     if pipeline is None:
         return False
+    pipeline = pipeline.in_order(langs)
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"dict.{lang}.txt" for lang in (pipeline.source_lang, pipeline.target_lang)]
     names += filter(None, [pipeline.subwords.file])
-    if not (folder / FILE).exists():
-        for name in names:
-            if (folder / name).exists() and not _equal(data / name, folder / name):
-                raise UserError(f"{folder / name} is not that of {data}: move it away")
-    for name in [*names, FILE]:
+    others = [n for n in names if (folder / n).exists() and not _equal(data / n, folder / n)]
+    if others and not (folder / FILE).exists():
+        raise UserError(f"{folder / others[0]} is not that of {data}: move it away")
+    if others:
+        logger.warning(
+            f"{', '.join(others)} in {folder} were those of other data, and are now those of "
+            f"{data}: older checkpoints there cannot be translated with them"
+        )
+    for name in names:
         if not _equal(data / name, folder / name):
             with atomic_path(folder / name) as temporary:
                 shutil.copyfile(data / name, temporary)
+    save(pipeline, folder)
     return True
 
 

@@ -32,7 +32,7 @@ from difformer_plugin.data.subwords import learn_subwords, notes_of, subword_kin
 from difformer_plugin.data.tokenisation import check_sentencepiece
 from difformer_plugin.data.transforms import SplitWords, Tokenise
 from difformer_plugin.errors import UserError
-from difformer_plugin.storage.files import atomic_text
+from difformer_plugin.storage.files import atomic_text, read_object
 from difformer_plugin.storage.locks import locked_folder
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -211,7 +211,7 @@ def _digest(path):
 
 
 def _finished(out, key):
-    if json.loads((out / DONE).read_text("utf-8"))["key"] != key:
+    if read_object(out / DONE, f"remove {out} and prepare it again").get("key") != key:
         raise UserError(
             f"--out {out} holds a corpus made of other files, by another recipe or version: choose "
             "another folder, or remove it"
@@ -221,7 +221,7 @@ def _finished(out, key):
 
 def _recorded(path):
     """Counts and notes in the file of a finished preparation."""
-    done = json.loads(path.read_text("utf-8"))
+    done = read_object(path, f"remove {path.parent} and prepare it again")
     return done["counts"], done.get("notes", [])
 
 

@@ -123,7 +123,7 @@ def load_hub(
         checkpoint = find_weights(folder).name
     data_bin = folder / data if data.startswith(".") else Path(data)
     wanted = pipeline and not {"tokenizer", "bpe"} & options.keys()
-    codec = next(filter(None, map(load_codec, (data_bin, folder) if wanted else ())), None)
+    codec = next(filter(None, map(load_codec, (folder, data_bin) if wanted else ())), None)
     if codec is not None:
         pair = codec.pipeline.source_lang, codec.pipeline.target_lang
     else:

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 from difformer_plugin.demo.progress import Progress
 from difformer_plugin.errors import UserError
-from difformer_plugin.storage.files import atomic_text
+from difformer_plugin.storage.files import atomic_text, read_object
 
 RESULT = re.compile(rb"^[STHDPE]-\d")  # result lines of fairseq-generate, which are not shown
 TOTAL = 4  # stages of the demonstration
+REMEDY = "remove it, and the stages run again"
 TAIL = 15  # lines of a failed stage's log that are repeated in the error
 
 
@@ -44,7 +45,7 @@ class Stages:
         self.out, self.total = out, total
         self.done: list[StageRecord] = []
         self.file = out / "stages.json"
-        self.finished = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self.finished = read_object(self.file, REMEDY) if self.file.exists() else {}
 
     def log(self, name: str) -> Path:
         """Path of a stage's log."""
@@ -141,6 +142,7 @@ def execute(command: Sequence[str], log: Path) -> None:
             raise
     if process.returncode != 0:
         tail = "".join(log.read_text("utf-8", "replace").splitlines(keepends=True)[-TAIL:])
+        print(f"\nThe end of {log}:\n{tail}", file=sys.stderr)
         raise UserError(
-            f"{command[0]} failed with exit status {process.returncode}; {log} ends:\n{tail}"
+            f"{command[0]} failed with exit status {process.returncode}; {log} says why"
         )

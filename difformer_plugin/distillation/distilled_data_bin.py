@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary, indexed_dataset
 
-from difformer_plugin.distillation.settings import difference
+from difformer_plugin.distillation.settings import RECEIPT, difference
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.files import digest_files
 
@@ -169,7 +169,7 @@ def copy_rest(data: str | PathLike, folder: Path, names: Iterable[str]) -> None:
     """
     # Alignments belong to the raw targets.
     own = [start for n in names for start in (f"{n}.", f"{n.partition('.')[0]}.align.")]
-    left_out = (*own, MANIFEST, NUMBERS, FAILURES)
+    left_out = (*own, MANIFEST, NUMBERS, FAILURES, RECEIPT)
     for path in sorted(Path(data).iterdir()):
         if path.is_file() and not path.name.startswith(left_out):
             shutil.copyfile(path, folder / path.name)

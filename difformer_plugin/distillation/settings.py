@@ -8,6 +8,7 @@ from typing import Any
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
 
+RECEIPT = "distilled.receipt.json"  # in the folder of the result; not copied with it
 LIKELIEST, BEST_BLEU = "likeliest", "best-bleu"  # values of --choose
 FORMAT = 1  # of journal and manifest; work in another format is refused
 SEARCH = ("beam", "lenpen", "max_len_a", "max_len_b")

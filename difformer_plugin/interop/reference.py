@@ -9,7 +9,6 @@ A reference folder holds
   authors' implementation computed, from the embeddings to a whole reverse process.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
@@ -29,6 +28,7 @@ from difformer_plugin.families.embeddings.model import Difformer, DiffusionOutpu
 from difformer_plugin.families.embeddings.objective import DifformerLoss
 from difformer_plugin.interop.conversion import convert_options, convert_weights, load_original
 from difformer_plugin.networks.layout import Layout
+from difformer_plugin.storage.files import read_object
 from difformer_plugin.tasks.diffusion_translation import DiffusionTranslationConfig
 
 FILES = ("checkpoint.pt", "settings.json", "expected.npz", "data-bin")
@@ -69,7 +69,7 @@ def load_reference(
         if not (folder / name).exists():
             raise UserError(f"{folder / name}: missing from this reference folder")
     args, state = load_original(folder / "checkpoint.pt")
-    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    settings = read_object(folder / "settings.json", "copy the reference folder again")
     for name, value in settings.items():
         if getattr(args, name, value) not in (value, None):
             raise UserError(

@@ -50,7 +50,7 @@ def check_measured(cfg: Any, measured: Mapping[str, Any]) -> None:
     Raises:
         UserError: it has not.
     """
-    if cfg.best_checkpoint_metric not in measured:
+    if measured and cfg.best_checkpoint_metric not in measured:
         raise _not_measured(cfg.best_checkpoint_metric, measured)
 
 

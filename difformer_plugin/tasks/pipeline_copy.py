@@ -16,7 +16,7 @@ def keep_pipeline(cfg: Any) -> None:
     """Copy `pipeline.json`, its subwords and the dictionaries of the first data-bin to --save-dir.
 
     Nothing is copied with --no-save, or if the data-bin has no pipeline. Files that are there and
-    of something else are left alone, with a warning.
+    belong to no pipeline are left alone, with a warning.
 
     Args:
         cfg: the task's configuration.
@@ -24,6 +24,7 @@ def keep_pipeline(cfg: Any) -> None:
     if cfg.no_save or get_global_rank() != 0:
         return
     try:
-        copy_with_dictionaries(utils.split_paths(cfg.data)[0], cfg.save_dir)
+        langs = cfg.source_lang, cfg.target_lang
+        copy_with_dictionaries(utils.split_paths(cfg.data)[0], cfg.save_dir, langs)
     except (UserError, OSError) as error:
         logger.warning(f"no pipeline.json beside the checkpoints: {error}")

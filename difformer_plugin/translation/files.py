@@ -71,7 +71,7 @@ def _chunks(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
 
 def work_folder(output: Path) -> Path:
     """Folder of the finished lines of a run that is not finished."""
-    return Path(f"{output}.unfinished")
+    return Path(f"{output}.translating")
 
 
 def lines_done(output: Path) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 
 from difformer_plugin.data import pipeline
 from difformer_plugin.data.pipeline import Pipeline, describe_subwords
-from difformer_plugin.data.recipe import Text
 from difformer_plugin.errors import UserError
 
 MOSES, NONE = TOKENISERS = ("moses", "none")
@@ -91,8 +90,7 @@ def apply_text_options(
     found = found or Pipeline(*langs)
     changed: dict[str, Any] = dict(zip(("source_lang", "target_lang"), langs))
     if options.tokenizer:
-        text = found.text if options.tokenizer == MOSES else Text()
-        changed["text"] = replace(text, tokenise=options.tokenizer == MOSES)
+        changed["text"] = replace(found.text, tokenise=options.tokenizer == MOSES)
     if not named:
         return replace(found, **changed), pipeline.subword_file(found, folder)
     kind = pipeline.NONE

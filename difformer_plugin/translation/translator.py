@@ -22,7 +22,7 @@ from difformer_plugin.translation.long_lines import split_line
 from difformer_plugin.translation.settings import Settings, apply_text_options
 
 MAX_TOKENS = 8192  # source tokens of a batch, padding included, whatever the number of sentences
-MAX_LETTERS = 100  # letters per subword of the limit above which a text is too long for certain
+MAX_LETTERS = 100  # a text of more letters per subword is too long, and need not be encoded
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,12 @@ def load_model(settings: Settings) -> Loaded:
     folder, _ = find_dictionaries(weights, cfg, settings.data)
     found, options = pipeline.load(folder), settings.text
     asked = options.source_lang, options.target_lang
+    trained = cfg.get("source_lang"), cfg.get("target_lang")
     if found is not None:
-        langs = asked[0] or found.source_lang, asked[1] or found.target_lang
+        own = found.in_order(trained)  # a data-bin serves both directions
+        langs = asked[0] or own.source_lang, asked[1] or own.target_lang
     else:
-        known = asked[0] or cfg.get("source_lang"), asked[1] or cfg.get("target_lang")
-        langs = language_pair(folder, *known)
+        langs = language_pair(folder, asked[0] or trained[0], asked[1] or trained[1])
     described, file = apply_text_options(found, folder, options, langs)
     codec = TextCodec(described, file)
     paths = [str(path) for path in (weights, settings.teacher) if path is not None]
@@ -184,7 +185,7 @@ class Translator:
             tokens = self.encode(text)
             if len(tokens) - 1 <= self.limit:
                 return [tokens]
-        parts = split_line(text, self._size, self.limit)
+        parts = split_line(text, self._size, self.limit) or [""]
         self.warn(
             f"line {number} has more than {self.limit:,} subwords: translated in {len(parts)} parts"
         )

@@ -137,7 +137,9 @@ def test_options_prints_those_of_the_plug_in(capsys):
     plain = " ".join(printed(capsys, "options", "model", "--arch", "difformer").split())
     assert "(default: 1.0)" in plain and "--no-self-cond" not in plain
     assert main(["options", "--arch", "transformer"]) == 2
-    assert "no such diffusion model; there are difformer" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "--arch transformer: no such diffusion model; there are " in line
+    assert " difformer_paper_tiny" in line
 
 
 @pytest.mark.parametrize("words, goes_on", [(["prepare", "plain"], True), (["user-dir"], False)])

@@ -98,6 +98,18 @@ def test_a_data_bin_is_copied_with_its_dictionaries(described, codes, tmp_path):
     assert (saved / "dict.de.txt").read_text() == "b 1\n"
 
 
+def test_a_training_in_the_other_direction_has_its_own_order(described, codes, tmp_path):
+    data, saved = tmp_path / "data", tmp_path / "checkpoints"
+    dictionaries(data)
+    pipeline.save(described, data, codes)
+    for langs in (("en", "de"), ("en", "de"), (None, None), ("de", "en"), ("fr", "en")):
+        pipeline.copy_with_dictionaries(data, saved, langs)
+        found = pipeline.load(saved)
+        expected = ("en", "de") if langs == ("en", "de") else ("de", "en")
+        assert (found.source_lang, found.target_lang) == expected
+        assert found.subwords == described.subwords and found.text == described.text
+
+
 def test_a_foreign_file_is_not_overwritten(described, codes, tmp_path):
     data, saved = tmp_path / "data", tmp_path / "checkpoints"
     dictionaries(data)

@@ -1,6 +1,7 @@
 """Stages of the demonstration: skipped where done, shown and logged where run."""
 
 import json
+import re
 
 import pytest
 
@@ -56,9 +57,10 @@ def test_output_is_shown_and_logged_but_results_are_only_logged(tmp_path, capfd)
     assert shown.startswith("\n$ python -c ")
 
 
-def test_a_failing_command_is_reported_with_the_end_of_its_log(tmp_path):
+def test_a_failing_command_is_reported_with_the_end_of_its_log(tmp_path, capfd):
     program = "print('\\n'.join(map(str, range(99)))); raise SystemExit('no such schedule')"
-    with pytest.raises(UserError, match="(?s)exit status 1; .*log ends:\n85\n.*no such schedule"):
+    with pytest.raises(UserError, match="exit status 1; .*log says why"):
         execute(["python", "-c", program], tmp_path / "log")
+    assert re.search(r"(?s)The end of .*log:\n85\n.*no such schedule", capfd.readouterr().err)
     with pytest.raises(UserError, match="fairseq-nothing is missing"):
         execute(["fairseq-nothing"], tmp_path / "log")

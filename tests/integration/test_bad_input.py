@@ -130,7 +130,8 @@ def test_models_that_cannot_be_combined(generate, model, teacher, other_teacher)
     assert "dictionary" in other and "teacher" in other
     assert "autoregressive" in generate(*mbr, path=f"{model}:{model}")
     assert "ensembles" in generate(path=f"{model}:{model}")
-    assert "first" in generate(path=teacher)
+    assert "--path names a TransformerModel" in generate(path=teacher)
+    assert "first" in generate(*mbr, path=f"{teacher}:{model}")
 
 
 def test_a_sentence_longer_than_the_position_table(corpus, model, generate, refuse, tmp_path):

@@ -130,11 +130,12 @@ def test_two_systems_and_raw_references(generated, corpus, tmp_path):
     )
     table = found.out.split("\nsignatures")[0].splitlines()
     rows = {line[:30].strip(): line[30:].split() for line in table}
-    system, baseline, difference, p = rows["sacreBLEU"]
+    system, baseline, difference, p, better = rows["sacreBLEU"]
     expected = BLEU().corpus_score(texts, [lines(ref)]).score
     assert float(baseline) == pytest.approx(expected, abs=0.01)
     assert float(difference) == pytest.approx(float(system) - expected, abs=0.02)
     assert p == f"{1 / 51:.3f}"  # the smallest p-value of 50 samples
+    assert better == ("system" if float(difference) > 0 else "baseline")
     assert "t = " in found.out and f"{SENTENCES - 2} degrees of freedom" in found.out
 
 

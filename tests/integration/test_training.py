@@ -226,7 +226,7 @@ def test_the_example_of_hydra_trains(hydra, corpus, tmp_path):
 
 
 def test_a_mistake_in_hydra_is_one_line(hydra):
-    _, outcome = hydra("model.noise_schedule=nonsense")
+    _, outcome = hydra("++model.noise_schedule=nonsense")
     assert "nonsense" in error_line(outcome)
 
 

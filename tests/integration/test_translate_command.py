@@ -81,7 +81,7 @@ def translate(folder, model, text, *options):
     source.write_bytes("".join(f"{line}\n" for line in text).encode())
     command = ("difformer", "translate", model, "--input", source, "--output", output)
     outcome = succeed(folder, *command, "--cpu", *STEPS, *options)
-    assert not (folder / "output.txt.unfinished").exists()
+    assert not (folder / "output.txt.translating").exists()
     return output.read_bytes().decode().split("\n"), outcome
 
 
@@ -149,7 +149,7 @@ def test_an_interrupted_run_goes_on(saved, corpus, tmp_path):
     output.unlink()
     full = run(tmp_path, *command, file_limit=4000)
     assert "output.txt could not be written" in error_line(full) and not output.exists()
-    work = tmp_path / "output.txt.unfinished"
+    work = tmp_path / "output.txt.translating"
     key = json.loads((work / "key.json").read_text("utf-8"))
     assert key["--batch-size"] == 30 and key["--decoding-steps"] == 3
     (work / "translate.json").write_text(

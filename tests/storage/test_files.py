@@ -1,8 +1,12 @@
 """Atomic files: the whole new content, or the old file untouched."""
 
+import os
+import threading
+
 import pytest
 
-from difformer_plugin.storage.files import atomic_path, atomic_text, digest_files
+from difformer_plugin.errors import UserError
+from difformer_plugin.storage.files import atomic_path, atomic_text, digest_files, read_object
 
 
 def test_a_file_appears_when_the_block_succeeds(tmp_path):
@@ -27,6 +31,33 @@ def test_the_temporary_name_keeps_the_suffix(tmp_path):
     with atomic_path(tmp_path / "plot.png") as temporary:
         assert temporary.endswith(".png")
         open(temporary, "w").close()
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("file")
+    with atomic_text(tmp_path / "link") as handle:
+        handle.write("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path):
+    path, found = tmp_path / "pipe", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: found.append(path.read_text()))
+    reader.start()
+    with atomic_text(path) as handle:
+        handle.write("text")
+    reader.join(10)
+    assert found == ["text"] and path.is_fifo()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
+def test_a_damaged_object_is_one_line(tmp_path, content):
+    path = tmp_path / "state.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"state\.json is damaged: remove it"):
+        read_object(path, "remove it")
 
 
 def test_the_digest_depends_on_contents_and_order_but_not_on_names(tmp_path):

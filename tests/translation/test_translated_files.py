@@ -112,7 +112,7 @@ def test_another_run_does_not_go_on_with_it(source, tmp_path):
     output = tmp_path / "out.txt"
     with pytest.raises(KeyboardInterrupt):
         files.translate_file(stop, source, output, KEY, 5)
-    with pytest.raises(UserError, match=r"out\.txt\.unfinished is of a run with another --seed:"):
+    with pytest.raises(UserError, match=r"out\.txt\.translating is of a run with another --seed:"):
         files.translate_file(backwards, source, output, {**KEY, "--seed": 2}, 5)
     files.translate_file(backwards, source, output, KEY, 5)
     assert output.read_text("utf-8") == EXPECTED

@@ -31,6 +31,7 @@ def parse(*arguments):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_architectures_build(name, task):
     cfg = parse("--arch", name)
+    cfg.share_all_embeddings = False  # the dictionaries of this task differ
     with torch.device("meta"):
         model = Difformer.build_model(cfg, task)
     sizes = (
@@ -43,8 +44,9 @@ def test_architectures_build(name, task):
     )
     layer = model.denoiser.layers[0]
     assert sizes[2:4] == (layer.fc1.out_features, layer.encoder_attn.heads)
-    if name in TABLE_21:
-        assert sizes == TABLE_21[name]
+    size = name.replace("_paper", "")  # the recipe of a preset changes no sizes
+    if size in TABLE_21:
+        assert sizes == TABLE_21[size]
     else:
         assert sizes[0] < 512
     assert len(model.process) == 2000 and cfg.noise_schedule == "sqrt"
