@@ -22,7 +22,7 @@ RUN = [
     "docs/discrete-diffusion.md",
     "docs/decoding.md",
     "docs/how-to/average-and-evaluate.md",
-    "docs/how-to/distillation.md",
+    pytest.param("docs/how-to/distillation.md", marks=SLOW),
     "docs/how-to/guidance.md",
     "docs/how-to/export.md",
     "docs/how-to/translate.md",

@@ -76,6 +76,7 @@ def test_a_metric_that_is_not_measured(train):
     assert "bleu needs --eval-bleu" in error_line(train(*metric))
 
 
+@pytest.mark.slow
 def test_data_in_the_older_format(corpus, train, model, tmp_path):
     assert "omit the option" in error_line(train("--dataset-impl", "lazy"))
     data = tmp_path / "lazy"
