@@ -9,11 +9,11 @@ FROM python:3.12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends g++ make \
     && rm -rf /var/lib/apt/lists/*
 
-WORKDIR /opt/difformer-plugin
+WORKDIR /difformer-plugin
 # torch without CUDA
 ENV PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu PIP_NO_CACHE_DIR=1
 COPY . .
 RUN make install
 
-ENV PATH=/opt/difformer-plugin/.venv/bin:$PATH
+ENV PATH=/difformer-plugin/.venv/bin:$PATH
 CMD [".ci/run"]
