@@ -2,7 +2,7 @@
 #
 #   docker build -t difformer-plugin .
 #   docker run --rm difformer-plugin                     # what .ci/run checks
-#   docker run --rm -it -v "$PWD/work:/work" difformer-plugin difformer demo --out /work/demo-run
+#   docker run --rm -it -v "$PWD/runs:/runs" difformer-plugin difformer demo --out /runs/demo-run
 FROM python:3.12-slim
 
 # fairseq is compiled while it is installed

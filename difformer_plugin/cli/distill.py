@@ -138,6 +138,8 @@ def run(args: argparse.Namespace) -> int:
         settings = check_settings(args, out)
         receipt, setting, files = receipt_of(settings)
         known = receipts.read(receipt, setting, files)
+        inputs = [file for file in files if file != settings.out]
+        before = receipts.stamps(inputs, receipt)
     if known is not None:
         print_result(args, known["figures"], lambda: known["report"], indent=None)
         return 0
@@ -149,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.monotonic() - started
     figures = manifest | summary(manifest)
     print_result(args, figures, lambda: render(out, manifest, finished, seconds), indent=None)
-    if not args.merge:
+    if not args.merge and receipts.stamps(inputs, receipt) == before:
         result = {"figures": figures, "report": render(out, manifest, True, 0.0)}
         receipts.write(receipt, setting, files, result)
     return 0

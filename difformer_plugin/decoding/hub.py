@@ -14,7 +14,7 @@ from omegaconf import OmegaConf, open_dict
 from difformer_plugin.checkpoints.model_folder import DECODING, find_weights
 from difformer_plugin.data.data_bin import language_pair
 from difformer_plugin.data.pipeline import TextCodec, load_codec
-from difformer_plugin.decoding.settings import OPTIONS
+from difformer_plugin.decoding.settings import OPTIONS, read_settings
 from difformer_plugin.errors import UserError
 
 # Names that `translate` takes beside the options of decoding. The task refuses those in the second
@@ -59,6 +59,8 @@ class TranslationHub(GeneratorHubInterface):
     ) -> Any:
         """See `translate`."""
         check_call(beam, options)
+        if options.get("nbest", 1) != 1:
+            raise UserError("nbest: translate returns the best translation; use generate for more")
         return super().sample(sentences, beam, verbose, **options)
 
     def generate(
@@ -130,8 +132,8 @@ def load_hub(
         pair = _languages(data_bin)
     if pair[0]:
         options = {"source_lang": pair[0], "target_lang": pair[1], **options}
-    if (folder / DECODING).is_file():
-        options = {"decoding_settings": str(folder / DECODING), **options}
+    if (folder / DECODING).is_file() and "decoding_settings" not in options:
+        options = {**read_settings(folder / DECODING), **options}
     loaded = hub_utils.from_pretrained(model, checkpoint, data, archives, **options)
     check_loading(loaded["args"], loaded["task"], options)
     return TranslationHub(loaded["args"], loaded["task"], loaded["models"], codec)

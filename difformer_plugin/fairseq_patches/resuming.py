@@ -1,4 +1,4 @@
-"""What cannot be resumed or fine-tuned is one line, and --store-ema may be added on resume.
+"""Errors of resuming and fine-tuning are one line, and --store-ema may be added on resume.
 
 Fault: fairseq ends in a traceback if the file of --finetune-from-model is missing, if a checkpoint
 is of another model, optimizer or criterion, or of data that have changed since. It trains from the
@@ -82,7 +82,7 @@ def _with_checked_files(original: Callable) -> Callable:
 
 
 def _check_model(trainer: Any, path: str, state: dict[str, Any]) -> None:
-    """Raise a UserError if of a checkpoint and the model one alone is of diffusion."""
+    """Raise a UserError if just one of checkpoint and model is a diffusion model."""
     theirs = model_class(name_of(state["cfg"], "model")) if state.get("cfg") else None
     ours = model_class(name_of(trainer.cfg, "model"))
     if theirs and ours and is_family(theirs) != is_family(ours):

@@ -56,6 +56,6 @@ def check_measured(cfg: Any, measured: Mapping[str, Any]) -> None:
 
 def _not_measured(name: str, known: Iterable[str]) -> UserError:
     return UserError(
-        f"--best-checkpoint-metric {name}: validation does not measure it, but "
-        f"{', '.join(known)}: choose one of these"
+        f"--best-checkpoint-metric {name}: validation does not measure it; choose one of "
+        f"{', '.join(known)}"
     )

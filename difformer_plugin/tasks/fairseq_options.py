@@ -1,7 +1,8 @@
 """Which of fairseq's own options work with our task, which are refused, and which have no effect.
 
-This table is the only place that says so: commands refuse and warn by it, docs/fairseq-users.md is
-written from it, and a test compares it with fairseq's parsers.
+This table is the only place that says so: commands refuse and warn by it (all but
+fairseq-preprocess, which knows no task), docs/fairseq-users.md is written from it, and a test
+compares it with fairseq's parsers.
 """
 
 from collections.abc import Iterable, Iterator

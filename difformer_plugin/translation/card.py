@@ -46,8 +46,9 @@ def read_scores(path: Path) -> dict[str, Any]:
     try:
         scores = json.loads(path.read_text("utf-8"))
         for metric in scores["metrics"]:
-            float(metric["scores"][0]), str(metric["label"]), metric.get("signature")
-        int(scores["sentences"])
+            str(metric["label"]), metric.get("signature")
+            metric["scores"][0] = float(metric["scores"][0])
+        int(scores["sentences"]), str(scores["systems"][0])
     except OSError as error:
         raise UserError(f"--scores {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):

@@ -36,7 +36,7 @@ class TextOptions:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is translated with.
+    """The model, and the options with which it translates.
 
     Attributes:
         model: a checkpoint or a folder.

@@ -239,6 +239,14 @@ def test_the_model_card_has_scores_and_the_settings_are_the_default(
     from difformer_plugin.families.base import DiffusionModel
 
     assert DiffusionModel.from_pretrained(str(exported)).translate(text, seed=1) == expected
+    other = DiffusionModel.from_pretrained(
+        str(exported), decoding_steps=1
+    )  # instead of the default
+    assert other.translate(text, seed=1) == interactive(
+        model, text, "--decoding-steps", 1, "--noise-beam-size", 3
+    )
+    with pytest.raises(UserError, match="nbest: translate returns the best"):
+        other.translate(text, nbest=2)
 
 
 def test_without_a_pipeline_the_options_say_how(model, corpus, interactive, tmp_path):

@@ -24,7 +24,7 @@ def test_what_validation_measures(name):
 
 @pytest.mark.parametrize("name", ["nll_loss", "bound", "_length_loss", "blue"])
 def test_what_it_does_not(name):
-    with pytest.raises(UserError, match=f"{name}: validation does not measure it, but loss"):
+    with pytest.raises(UserError, match=f"{name}: validation does not .* one of loss"):
         best_metric.check(options(name), DifformerLoss)
     best_metric.check(options("bound"), DiscreteDiffusionLoss)
 
@@ -43,5 +43,5 @@ def test_bleu_needs_its_option(caplog):
 
 def test_a_metric_that_a_validation_lacks_all_the_same():
     """A term of the loss that these options of the criterion leave out."""
-    with pytest.raises(UserError, match="length: validation does not measure it, but loss, bound"):
+    with pytest.raises(UserError, match="length: validation does not .* one of loss, bound"):
         best_metric.check_measured(options("length"), {"loss": 1.0, "bound": 2.0})
