@@ -24,7 +24,8 @@ from difformer_plugin.decoding.candidates import length_beam
 from difformer_plugin.decoding.loop import predictor, reverse_process
 from difformer_plugin.decoding.sampling import build_sampler
 from difformer_plugin.errors import UserError
-from difformer_plugin.families.embeddings.model import Difformer, DiffusionOutput
+from difformer_plugin.families.embeddings.base import DiffusionOutput
+from difformer_plugin.families.embeddings.model import Difformer
 from difformer_plugin.families.embeddings.objective import DifformerLoss
 from difformer_plugin.interop.conversion import convert_options, convert_weights, load_original
 from difformer_plugin.networks.layout import Layout

@@ -1,55 +1,24 @@
 """Difformer, registered with fairseq: Gaussian diffusion of token embeddings."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from fairseq.models import register_model
-from torch import nn
 
-from difformer_plugin.diffusion.gaussian.anisotropy import anisotropy
-from difformer_plugin.diffusion.gaussian.partly_clean import PartlyClean
-from difformer_plugin.diffusion.gaussian.process import GaussianProcess
-from difformer_plugin.diffusion.gaussian.samplers.ancestral import Ancestral
-from difformer_plugin.diffusion.gaussian.samplers.base import GaussianSampler
-from difformer_plugin.diffusion.noise import sentence_keys
-from difformer_plugin.diffusion.sampler import SAMPLERS
 from difformer_plugin.families.architectures import register_architectures
-from difformer_plugin.families.base import (
-    VALIDATION_SEED,
-    DiffusionModel,
-    rank_generator,
-)
+from difformer_plugin.families.embeddings.base import DiffusionOutput, EmbeddingDiffusionModel
 from difformer_plugin.families.embeddings.config import (
     ARCHITECTURES,
     DifformerConfig,
     check_config,
 )
-from difformer_plugin.families.embeddings.corruption import (
-    Corruption,
-    corrupt,
-    corrupt_for_validation,
-)
 from difformer_plugin.families.embeddings.objective import DifformerLoss
-from difformer_plugin.families.embeddings.rescaling import Rescaling
 from difformer_plugin.networks.building import build_networks
 from difformer_plugin.networks.config import with_defaults
-from difformer_plugin.networks.layers import Conditions
-from difformer_plugin.networks.layout import Layout
-
-
-class DiffusionOutput(NamedTuple):
-    """What the objective needs of one training step."""
-
-    z_0: torch.Tensor  # (N, D), of the N tokens that were corrupted, one target after another
-    z_0_hat: torch.Tensor  # (N, D)
-    tokens: torch.Tensor  # int64 (N,)
-    places: torch.Tensor  # int64 (N,), where they are among the B L positions of the targets
-    length_logits: torch.Tensor  # (B, 256)
-    length_classes: torch.Tensor  # (B,)
 
 
 @register_model("difformer", dataclass=DifformerConfig)
-class Difformer(DiffusionModel):
+class Difformer(EmbeddingDiffusionModel):
     """Gaussian diffusion on learned embeddings with an encoder-decoder Transformer (Sec. 3.3)."""
 
     title = "a Difformer"
@@ -60,25 +29,6 @@ class Difformer(DiffusionModel):
     architectures = ARCHITECTURES
     criterion = "difformer_loss"
     objective = DifformerLoss
-    diffuses_embeddings = True
-    scores_targets = True
-    reads = frozenset(
-        {"decoding_noise_schedule", "decoding_rescaling_factor", "decoding_vp_rf", "clamping"}
-    )
-
-    def __init__(
-        self,
-        cfg: Any,
-        encoder: nn.Module,
-        denoiser: nn.Module,
-        length_predictor: nn.Module,
-        dictionaries: tuple[Any, Any],
-    ):
-        super().__init__(cfg, encoder, denoiser, length_predictor, dictionaries)
-        self.rescaling = Rescaling(cfg, len(dictionaries[1]))
-        self.diffusion_steps, self.noise_dim = cfg.diffusion_steps, cfg.latent_dim
-        self.time_unit = float(cfg.diffusion_steps)  # it is trained on steps from 0 to T - 1
-        self._measured: tuple[torch.Tensor, dict[str, float]] | None = None
 
     @classmethod
     def build_model(cls, cfg: Any, task: Any) -> "Difformer":
@@ -88,8 +38,6 @@ class Difformer(DiffusionModel):
         dictionaries = task.source_dictionary, task.target_dictionary
         time_scale = 1000.0 / cfg.diffusion_steps if cfg.rescale_timesteps else 1.0
         return cls(cfg, *build_networks(cfg, *dictionaries, time_scale), dictionaries)
-
-    # Training
 
     def forward(
         self, src_tokens: torch.Tensor, target: torch.Tensor, **unused: Any
@@ -130,150 +78,6 @@ class Difformer(DiffusionModel):
             self.length_predictor(memory),
             self.length_predictor.classes(lengths, memory),
         )
-
-    def _corrupt(
-        self, src_tokens: torch.Tensor, z_0: torch.Tensor, mask: torch.Tensor
-    ) -> Corruption:
-        """Corrupt targets z_0 (n, L, D), at random in training."""
-        if self.training:
-            return corrupt(self.cfg, self.process, z_0, mask, rank_generator(z_0.device))
-        keys = sentence_keys(src_tokens, self.encoder.pad, VALIDATION_SEED)
-        return corrupt_for_validation(self.process, z_0, keys)
-
-    def _read(
-        self, z_t: torch.Tensor, t: torch.Tensor, layout: Layout, clean: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Corrupted targets (n, L, D) as the denoiser reads them, (N, D)."""
-        z_t = layout.take(z_t)
-        if not self.cfg.normalize_input:
-            return z_t
-        scaled = z_t / layout.spread(self._deviations(t, z_t))
-        return scaled if clean is None else torch.where(clean[:, None], z_t, scaled)
-
-    def _deviations(self, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """The deviations of z_t at times of the model's unit, (n,) -> (n, 1)."""
-        series = torch.from_numpy(self.process.deviations).to(like)
-        return series[t.long().clamp(0, len(series) - 1)][:, None]
-
-    @property
-    def process(self) -> GaussianProcess:
-        """The forward process of training, at all of its T steps."""
-        return self.rescaling.process
-
-    @torch.no_grad()
-    def prepare_training(self, task: Any) -> None:
-        """Choose F, where it is left to us."""
-        self.rescaling.choose(self.denoiser.table(), "embeddings" in self.initialised)
-
-    @torch.no_grad()
-    def begin_training(self) -> None:
-        """Log F. From now on it may follow the embeddings."""
-        self.rescaling.begin(self.denoiser.table())
-
-    @torch.no_grad()
-    def set_num_updates(self, num_updates: int) -> None:
-        """Called before each update: at some of them, F follows the embeddings."""
-        super().set_num_updates(num_updates)
-        if self.rescaling.is_due(num_updates):
-            self.rescaling.follow(self.denoiser.table(), num_updates)
-
-    @torch.no_grad()
-    def measures(self) -> dict[str, float]:
-        """ANI and DGS of the embedding table, and F; kept until the table changes."""
-        table, factor = self.denoiser.table(), self.rescaling.factor
-        if self._measured is not None:
-            measured_table, measures = self._measured
-            if measures["rescaling_factor"] == factor and torch.equal(measured_table, table):
-                return measures
-        dgs = self.rescaling.score(table)
-        measures = {"ani": anisotropy(table), "dgs": dgs, "rescaling_factor": factor}
-        self._measured = table, measures
-        return measures
-
-    # Decoding
-
-    def samplers(self) -> dict[str, type[GaussianSampler]]:
-        """All samplers of Gaussian diffusion; the ancestral one is the default."""
-        others = {
-            s.name: s
-            for s in SAMPLERS
-            if issubclass(s, GaussianSampler)
-            and (self.cfg.clean_tokens > 0 or not s.decides_tokens)
-        }
-        return {Ancestral.name: Ancestral} | others
-
-    def build_sampler(
-        self, kind: type[GaussianSampler], options: Any, settings: dict[str, Any]
-    ) -> GaussianSampler:
-        """A sampler of K steps, with a noise schedule and an F of decoding's own."""
-        process = GaussianProcess.create(
-            options.decoding_noise_schedule or self.cfg.noise_schedule,
-            self.cfg.diffusion_steps,
-            options.decoding_rescaling_factor,
-            options.decoding_vp_rf,
-        )
-        return kind(process.spaced(options.decoding_steps), self.nearest, **settings)
-
-    def blank(self, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """A state z_t and a prediction of `count` tokens, to be overwritten."""
-        z_t = torch.zeros(count, self.cfg.latent_dim, device=device)
-        state = PartlyClean.noisy(z_t) if self.cfg.clean_tokens > 0 else z_t
-        return state, torch.zeros_like(z_t)
-
-    def embed_state(self, z: Any, t: torch.Tensor, denoiser: nn.Module) -> torch.Tensor:
-        """z_t (N, D) in the denoiser's precision, divided by its deviation if so trained."""
-        clean = self.clean_tokens(z)
-        z_t = z if clean is None else z.z
-        if self.cfg.normalize_input:
-            scaled = z_t / self._deviations(t, z_t)
-            z_t = scaled if clean is None else torch.where(clean[:, None], z_t, scaled)
-        return z_t.to(denoiser.output_projection.weight.dtype)
-
-    def clean_tokens(self, z: Any) -> torch.Tensor | None:
-        """The tokens of a state that are decided, bool (N,); None if its sampler decides none."""
-        return z.clean if isinstance(z, PartlyClean) else None
-
-    def nearest(self, z_0_hat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The embeddings (N, D) of the likeliest types, and their log-probabilities (N,)."""
-        tokens, log_probs = self.denoiser.round(z_0_hat)
-        return self.denoiser.embed(tokens), log_probs
-
-    def refine(self, z_0_hat: torch.Tensor, options: Any) -> torch.Tensor:
-        """z_0-hat, or with --clamping the embeddings of its likeliest tokens (Li et al., 2022)."""
-        if not options.clamping:
-            return z_0_hat
-        return self.denoiser.embed(self.round(z_0_hat)[0]).float()
-
-    def round(self, z: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """The likeliest tokens (N,) of latents (N, D) and their log-probabilities (N,)."""
-        return self.denoiser.round(z.z if isinstance(z, PartlyClean) else z)
-
-    def guess(self, z: Any, z_0_hat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tokens of z_0-hat, or of z_0 where it is decided; see `round`."""
-        return self.denoiser.round(self._decided(z, z_0_hat))
-
-    def likeliest(self, z: Any, z_0_hat: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """The tokens of `guess` alone, (N,), in the precision of the conditions."""
-        return self.denoiser_in(conditions.dtype).likeliest(self._decided(z, z_0_hat))
-
-    def _decided(self, z: Any, z_0_hat: torch.Tensor) -> torch.Tensor:
-        return z.completed(z_0_hat) if isinstance(z, PartlyClean) else z_0_hat
-
-    def corrupt(self, tokens: torch.Tensor, time: float, noise: torch.Tensor) -> torch.Tensor:
-        """z_t (N, D) of tokens (N,), with the F of training (Eq. 3)."""
-        step = torch.tensor([int(time * len(self.process))], device=tokens.device)
-        z_0 = self.denoiser.embed(tokens).float()
-        return self.process.q_sample(z_0[None], step, noise[None])[0]
-
-    def log_probs(
-        self, tokens: torch.Tensor, z: torch.Tensor, z_0_hat: torch.Tensor
-    ) -> torch.Tensor:
-        """Log-probabilities (N,) of tokens in the rounding of z_0-hat."""
-        return self.denoiser.log_probs(tokens, z_0_hat)
-
-    def complete(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A state dict of an older version, with this F."""
-        return self.rescaling.complete(state)
 
 
 register_architectures("difformer", DifformerConfig, ARCHITECTURES)

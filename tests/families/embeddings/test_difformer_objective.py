@@ -8,7 +8,7 @@ from fairseq.distributed import ModuleProxyWrapper
 from fairseq.logging import metrics
 
 from difformer_plugin.errors import UserError
-from difformer_plugin.families.embeddings.model import DiffusionOutput
+from difformer_plugin.families.embeddings.base import DiffusionOutput
 from difformer_plugin.families.embeddings.objective import DifformerLoss, DifformerLossConfig
 
 VOCABULARY = 7
