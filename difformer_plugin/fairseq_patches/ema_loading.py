@@ -24,15 +24,24 @@ from difformer_plugin.families.contract import is_diffusion_model
 def _with_ema(original: Callable) -> Callable:
     @wraps(original)
     def load_model_ensemble_and_task(
-        filenames: list[str], arg_overrides: Any = None, *args: Any, **kwargs: Any
+        filenames: list[str],
+        arg_overrides: Any = None,
+        task: Any = None,
+        strict: bool = True,
+        suffix: str = "",
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[Any, Any, Any]:
-        models, cfg, task = original(filenames, arg_overrides, *args, **kwargs)
+        models, cfg, task = original(
+            filenames, arg_overrides, task, strict, suffix, *args, **kwargs
+        )
         # a checkpoint that is older than the option does not pass it on to its task
         asked = {"use_ema": getattr(task.cfg, "use_ema", False), **(arg_overrides or {})}
         if asked["use_ema"]:
+            file_of = checkpoint_utils.get_maybe_sharded_checkpoint_filename
             for path, model in zip(filenames, models):
                 if is_diffusion_model(model):
-                    load_ema(model, path)
+                    load_ema(model, file_of(path, suffix, 0, 1))
         return models, cfg, task
 
     return load_model_ensemble_and_task

@@ -242,7 +242,8 @@ RULES = (
     # Checkpoints
     works("train", SAVING),
     no_effect(DECODERS, SAVING, OF_TRAINING),
-    works("train generate interactive", "checkpoint_suffix"),
+    refused("train", "checkpoint_suffix", "keep trainings apart by `--save-dir`"),
+    refused(DECODERS, "checkpoint_suffix", "name the file by `--path`"),
     no_effect("train", "checkpoint_shard_count", "checkpoints are written in one piece"),
     refused(DECODERS, "checkpoint_shard_count", "checkpoints are written in one piece"),
     # Decoding
