@@ -47,6 +47,7 @@ def generate(corpus, tmp_path):
         (["--objective", "d3pm", "--continuous-time"], "cannot be in continuous time"),
         (["--objective", "flexible", "--self-cond"], "--self-cond cannot go with"),
         (["--objective", "sedd", "--label-smoothing", 0.1], "no labels to smooth"),
+        (["--score-loss", "squared"], "--score-loss squared belongs to --objective sedd"),
         (["--auxiliary-loss-factor", 0.1], "--auxiliary-loss-factor belongs to --objective d3pm"),
         (["--objective", "d3pm", "--process", "nearest"], "--neighbour-embeddings"),
         (["--neighbour-embeddings", "teacher.pt"], "does nothing with --process absorbing"),

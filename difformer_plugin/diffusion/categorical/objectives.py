@@ -14,7 +14,13 @@ from difformer_plugin.diffusion.categorical.process import (
     Interpolating,
     at,
 )
-from difformer_plugin.diffusion.categorical.scores import as_log_ratios, score_entropy
+from difformer_plugin.diffusion.categorical.scores import (
+    as_log_ratios,
+    score_entropy,
+    squared_error,
+)
+
+SCORE_LOSSES = {"entropy": score_entropy, "squared": squared_error}
 
 
 def smoothed(log_p: torch.Tensor, nll: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -100,16 +106,19 @@ class MDLM:
 
 
 class SEDD:
-    """Denoising score entropy. The bound adds KL(q(x_T | x_0) || p(x_T)).
+    """Denoising score entropy, or another loss of ratios with the same minimum.
+
+    The bound is always that of the score entropy, plus KL(q(x_T | x_0) || p(x_T)).
 
     Args:
         process: Uniform or Absorbing.
+        score_loss: one of SCORE_LOSSES.
     """
 
     steps = None
 
-    def __init__(self, process: Interpolating):
-        self.process = process
+    def __init__(self, process: Interpolating, score_loss: str = "entropy"):
+        self.process, self.loss = process, SCORE_LOSSES[score_loss]
         self.masks_only = process.has_mask
 
     def __call__(
@@ -120,7 +129,11 @@ class SEDD:
         s: torch.Tensor,
         t: torch.Tensor,
     ) -> torch.Tensor:
-        loss = score_entropy(self.process, as_log_ratios(self.process, logits), x_0, x_t, t)
+        log_ratios = as_log_ratios(self.process, logits)
+        loss = self.loss(self.process, log_ratios, x_0, x_t, t)
         with torch.no_grad():
-            bound = loss + self.process.prior_kl(x_0).to(loss.dtype)
+            entropy = loss
+            if self.loss is not score_entropy:
+                entropy = score_entropy(self.process, log_ratios, x_0, x_t, t)
+            bound = entropy + self.process.prior_kl(x_0).to(loss.dtype)
         return torch.stack([loss, bound], dim=-1)

@@ -64,12 +64,8 @@ def uniform_score_entropy(process: Uniform, log_ratios, x_0, x_t, t):
 
     r has two values: r for each y that is not x_0, and r + excess for y = x_0 unless it is x_t.
     """
-    n, alpha_bar = process.types, process.schedule.alpha_bar(t)
-    # p(x_0 | x_0) / p(y | x_0) - 1; infinite at t = 0
-    odds = n * alpha_bar / (1 - alpha_bar).clamp(min=0)
-    uncorrupted = x_t == x_0
-    r = torch.where(uncorrupted, 1 / (1 + odds), 1)
-    excess = torch.where(uncorrupted, 0, odds)
+    n = process.types
+    r, excess = _uniform_ratios(process, x_0, x_t, t)
     constant = (n - 1) * (torch.xlogy(r, r) - r) + torch.xlogy(1 + excess, 1 + excess) - excess
     sum_of_ratios = log_ratios.scatter(1, x_t[:, None], -torch.inf).exp_().sum(-1).double()
     at_x_t, at_x_0 = log_ratios.gather(1, torch.stack([x_t, x_0], dim=1)).double().unbind(1)
@@ -88,6 +84,50 @@ def absorbing_score_entropy(process: Absorbing, log_ratios, x_0, x_t, t):
     weight = torch.where(x_t == process.mask, process.schedule.unmasking_rate(t), 0)
     bracket = log_ratios.exp().sum(-1).double() - at(log_ratios, x_0).double() - 1
     return (weight * bracket).to(log_ratios.dtype)
+
+
+@singledispatch
+def squared_error(
+    process: Interpolating,
+    log_ratios: torch.Tensor,
+    x_0: torch.Tensor,
+    x_t: torch.Tensor,
+    t: torch.Tensor,
+) -> torch.Tensor:
+    """The integrand of concrete score matching (Meng et al., 2022), (M,), without a unit.
+
+    1/2 sum over y != x_t with Q(y, x_t) > 0 of (s_y - r)^2, with r as in `score_entropy`. Its mean
+    over x_0 given x_t is minimal at the true ratios, like that of the score entropy. It bounds
+    nothing, and errors at large ratios outweigh all others: as t approaches 0, r grows like 1 / t
+    where a token is corrupted.
+
+    Args:
+        process: Uniform or Absorbing.
+        log_ratios: (M, n), the network's outputs.
+        x_0, x_t: int64 (M,).
+        t: float64 (M,).
+    Raises:
+        NotImplementedError: another process.
+    """
+    raise NotImplementedError(f"no score matching of {type(process).__name__}")
+
+
+@squared_error.register
+def uniform_squared_error(process: Uniform, log_ratios, x_0, x_t, t):
+    """`squared_error` of the uniform process."""
+    r, excess = (x[:, None].to(log_ratios.dtype) for x in _uniform_ratios(process, x_0, x_t, t))
+    errors = log_ratios.scatter(1, x_t[:, None], -torch.inf).exp() - r
+    errors = errors.scatter_add(1, x_0[:, None], -excess).scatter(1, x_t[:, None], 0)
+    return errors.square().sum(-1) / 2
+
+
+@squared_error.register
+def absorbing_squared_error(process: Absorbing, log_ratios, x_0, x_t, t):
+    """`squared_error` of the absorbing process: r is alpha-bar / (1 - alpha-bar) at x_0, else 0."""
+    alpha_bar = process.schedule.alpha_bar(t)
+    scale = torch.where(x_t == process.mask, alpha_bar / (1 - alpha_bar), 0)
+    errors = log_ratios.exp() - torch.nn.functional.one_hot(x_0, process.types)
+    return (scale.square() / 2 * errors.square().sum(-1)).to(log_ratios.dtype)
 
 
 @singledispatch
@@ -181,6 +221,15 @@ def absorbing_tau_leap(process: Absorbing, log_ratios, x_t, s, t):
     rate = process.schedule.unmasking_rate(t) * log_ratios.logsumexp(-1).double().exp()
     leaves = (t - s) * rate * (x_t == process.mask)
     return _jump(x_t, pad(log_ratios.softmax(-1), (0, 1)), leaves)
+
+
+def _uniform_ratios(process, x_0, x_t, t):
+    """r of each y other than x_0, and the excess of r at y = x_0 unless it is x_t: float64 (M,)."""
+    alpha_bar = process.schedule.alpha_bar(t)
+    # p(x_0 | x_0) / p(y | x_0) - 1; infinite at t = 0
+    odds = process.types * alpha_bar / (1 - alpha_bar).clamp(min=0)
+    uncorrupted = x_t == x_0
+    return torch.where(uncorrupted, 1 / (1 + odds), 1), torch.where(uncorrupted, 0, odds)
 
 
 def _sigma(process, t):

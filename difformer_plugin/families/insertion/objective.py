@@ -10,7 +10,11 @@ from fairseq.dataclass import FairseqDataclass
 from difformer_plugin.diffusion.categorical.objectives import MDLM
 from difformer_plugin.diffusion.insertion.process import bregman, path_kl
 from difformer_plugin.errors import UserError
-from difformer_plugin.families.tokens.objective import DiscreteDiffusionLoss, TokenCriterion
+from difformer_plugin.families.tokens.objective import (
+    DiscreteDiffusionLoss,
+    TokenCriterion,
+    check_score_loss,
+)
 from difformer_plugin.options import flag, option
 
 
@@ -55,6 +59,7 @@ class LossUnderDiscreteName(InsertionDiffusionLoss):
                     f"{flag(name)}: a model whose lengths grow (--objective flexible) has no such "
                     "loss; leave it out"
                 )
+        check_score_loss(cfg.score_loss, task.model_cfg.objective)
 
 
 LossUnderDiscreteName.__name__ = DiscreteDiffusionLoss.__name__

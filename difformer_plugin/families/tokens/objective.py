@@ -8,7 +8,7 @@ import torch
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
 
-from difformer_plugin.diffusion.categorical.objectives import D3PM, MDLM, SEDD
+from difformer_plugin.diffusion.categorical.objectives import D3PM, MDLM, SCORE_LOSSES, SEDD
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.chunked_sums import by_autograd
 from difformer_plugin.families.criterion import (
@@ -36,6 +36,10 @@ class DiscreteDiffusionLossConfig(FairseqDataclass):
         "lambda, the weight of d3pm's auxiliary cross-entropy against one step's KL (Eq. 5); "
         "default: 0.01 for --process absorbing, else 0",
     )
+    score_loss: str = option(
+        "entropy",
+        "loss of sedd's ratios: entropy (score entropy) or squared (their squared error, L_CSM)",
+    )
     length_loss_factor: Optional[float] = option(
         None,
         "weight of the length predictor's loss; default: 0.1, and for d3pm, whose loss is that of "
@@ -44,6 +48,18 @@ class DiscreteDiffusionLossConfig(FairseqDataclass):
     bound_times: int = option(
         4, "times, evenly spaced, over which validation averages a sentence's bound"
     )
+
+
+def check_score_loss(name: str, objective: str) -> None:
+    """Raise a UserError unless the objective has this loss of ratios."""
+    if name not in SCORE_LOSSES:
+        raise UserError(
+            f"--score-loss {name}: no such loss; there are {' and '.join(SCORE_LOSSES)}"
+        )
+    if name != "entropy" and objective != "sedd":
+        raise UserError(
+            f"--score-loss {name} belongs to --objective sedd, not to {objective}: leave it out"
+        )
 
 
 class TokenCriterion(DiffusionCriterion):
@@ -127,6 +143,7 @@ class DiscreteDiffusionLoss(TokenCriterion):
             raise UserError(
                 "--label-smoothing: score entropy has no labels to smooth; leave it out"
             )
+        check_score_loss(cfg.score_loss, name)
         self.auxiliary = cfg.auxiliary_loss_factor
         if self.auxiliary is None:
             self.auxiliary = ABSORBING_AUXILIARY if model_cfg.process == "absorbing" else 0.0
@@ -150,6 +167,6 @@ class DiscreteDiffusionLoss(TokenCriterion):
         objectives: dict[str, Callable[[], D3PM | MDLM | SEDD]] = {
             "d3pm": lambda: D3PM(process, steps, self.auxiliary, epsilon),
             "mdlm": lambda: MDLM(process, steps, epsilon),
-            "sedd": lambda: SEDD(process),
+            "sedd": lambda: SEDD(process, self.cfg.score_loss),
         }
         return objectives[model.cfg.objective]()

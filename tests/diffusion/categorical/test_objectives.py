@@ -15,6 +15,7 @@ from difformer_plugin.diffusion.categorical.objectives import (
     smoothed,
 )
 from difformer_plugin.diffusion.categorical.process import Absorbing, Uniform
+from difformer_plugin.diffusion.categorical.scores import as_log_ratios, squared_error
 from difformer_plugin.diffusion.schedules import SCHEDULES
 
 COSINE = SCHEDULES["cosine"].normalised()
@@ -122,9 +123,24 @@ def test_sedd_by_the_rates(kind):
         assert nothing[0, 0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["uniform", "absorbing"])
+def test_the_bound_of_sedd_is_of_the_score_entropy_whatever_is_trained(kind):
+    process, random = make(kind, LOG_LINEAR), torch.Generator().manual_seed(0)
+    logits = torch.randn(30, 5, generator=random, dtype=torch.float64)
+    x_0, t = torch.randint(5, (30,), generator=random), torch.linspace(0.1, 0.9, 30).double()
+    x_t = process.corrupt(x_0, t, torch.rand(30, 2, generator=random))
+    states = x_0, x_t, t, t
+    entropy, squared = (SEDD(process, loss)(logits, *states) for loss in ("entropy", "squared"))
+    torch.testing.assert_close(squared[:, 1], entropy[:, 1])
+    ratios = as_log_ratios(process, logits)
+    torch.testing.assert_close(squared[:, 0], squared_error(process, ratios, x_0, x_t, t))
+    assert not torch.allclose(squared[:, 0], entropy[:, 0])
+
+
 def test_the_bound_has_no_gradient():
     """What is trained is the loss; the bound of d3pm and sedd is reported alone."""
-    for objective in (D3PM(Uniform(COSINE, 5), 8, 0.1), SEDD(make("uniform"))):
+    sedd = [SEDD(make("uniform"), loss) for loss in ("entropy", "squared")]
+    for objective in (D3PM(Uniform(COSINE, 5), 8, 0.1), *sedd):
         logits = torch.randn(6, 5, requires_grad=True)
         x = torch.randint(5, (6,))
         times = torch.full((6,), 0.25, dtype=torch.float64), torch.full((6,), 0.5).double()

@@ -122,6 +122,35 @@ def test_terms_by_loops(build_discrete, criterion, batch, options, part, epsilon
     assert terms["bound"].item() == pytest.approx(bound, rel=2e-4, abs=2e-3)
 
 
+@pytest.mark.parametrize("name", ["sedd uniform", "sedd absorbing"])
+def test_squared_errors_by_loops(build_discrete, criterion, batch, name):
+    """1/2 the sum over y != x_t of (s_y - p(y | x_0) / p(x_t | x_0))^2, over tokens."""
+    model = build_discrete(**KINDS[name])
+    own, output = criterion(model, score_loss="squared"), output_of(model, batch())
+    own.objective = own.build_objective(model)
+    process, n = model.process, model.vocabulary.types
+    table = model.denoiser.output_projection.weight.detach().double()[model.vocabulary.first_type :]
+    expected = 0.0
+    for prediction, x_0, x_t, _, t in zip(*output[:5]):
+        alpha, logits = process.schedule.alpha_bar(t).item(), table @ prediction.double()
+        own_row = process.row(x_0[None], torch.zeros(1).double(), t[None])[0].double()
+        if process.has_mask:
+            if x_t == process.mask:
+                ratios = alpha / (1 - alpha) * (logits - math.log(n)).exp()
+                expected += (ratios - own_row[:n] / own_row[n]).square().sum().item() / 2
+            continue
+        for y in range(n):
+            if y != x_t:
+                expected += (logits[y].exp() - own_row[y] / own_row[x_t]).item() ** 2 / 2
+    with torch.no_grad():
+        terms = own.terms(model, output)
+    assert terms["diffusion"].item() == pytest.approx(expected, rel=1e-3)
+    with torch.no_grad():
+        plain = criterion(model)
+        plain.objective = plain.build_objective(model)
+        torch.testing.assert_close(terms["bound"], plain.terms(model, output)["bound"])
+
+
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
 def test_the_bound_is_a_mean_over_times(build_discrete, criterion, batch, options):
     model = build_discrete(**options)
@@ -199,6 +228,10 @@ def test_logs_of_uneven_batches_are_those_of_one(build_discrete, criterion, batc
         ("mdlm", {"bound_times": 0}, "--bound-times"),
         ("mdlm", {"auxiliary_loss_factor": 0.1}, "--auxiliary-loss-factor belongs.*d3pm"),
         ("sedd uniform", {"label_smoothing": 0.1}, "--label-smoothing: score entropy"),
+        ("sedd uniform", {"score_loss": "l1"}, "--score-loss l1: .*entropy and squared"),
+        ("d3pm uniform", {"score_loss": "squared"}, "--score-loss squared belongs.*sedd"),
+        ("mdlm", {"score_loss": "squared"}, "--score-loss squared belongs.*not to mdlm"),
+        ("flexible", {"score_loss": "squared"}, "--score-loss squared belongs.*not to flexible"),
         ("flexible", {"length_loss_factor": 0.1}, "--length-loss-factor.*flexible"),
     ],
 )
