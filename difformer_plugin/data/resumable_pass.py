@@ -42,8 +42,8 @@ def run_pass(
 ) -> Counter:
     """Apply a function to all entries, and write its rows to files in the order of the entries.
 
-    An interrupted pass resumes after its last saved chunk, with the same result. Memory does not
-    grow with the number of entries.
+    An interrupted pass resumes after its last saved chunk, with the same result, whatever `chunk`
+    is then. Memory does not grow with the number of entries.
 
     Args:
         folder: where the outputs are written; `name.json` in it holds the state of the pass.
@@ -65,7 +65,7 @@ def run_pass(
     if state.get("done"):
         return Counter(state["counts"])
     counts, sizes = Counter(state["counts"]), state["sizes"]
-    chunks = _chunks(entries, chunk or CHUNK, skip=state["chunks"])
+    chunks = _chunks(entries, chunk or CHUNK, skip=counts["lines"])
     with contextlib.ExitStack() as stack:
         files = _Files(stack, folder, sizes)
         bar = stack.enter_context(_bar(name, counts["lines"], total, progress))
@@ -77,7 +77,6 @@ def run_pass(
                 counts["rows"] += 1
             counts.update(found)
             counts["lines"] += length
-            state["chunks"] += 1
             bar.update(length)
             if time.monotonic() - saved > SAVE_SECONDS:
                 _save(folder, name, state | {"counts": counts, "sizes": files.flush()})
@@ -118,7 +117,7 @@ def _load(path):
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             return json.load(file)
-    return {"chunks": 0, "counts": {}, "sizes": {}}
+    return {"counts": {}, "sizes": {}}
 
 
 def _save(folder, name, state):
@@ -135,11 +134,8 @@ def _bar(name, done, total, progress):
 
 
 def _chunks(entries, size, skip):
-    """Yield lists of `size` entries, without the first `skip` lists."""
-    entries = iter(entries)
-    for _ in range(skip):
-        for _ in islice(entries, size):
-            pass
+    """Yield lists of `size` entries, without the first `skip` entries."""
+    entries = islice(entries, skip, None)
     while chunk := list(islice(entries, size)):
         yield chunk
 

@@ -24,7 +24,7 @@ CALL_OPTIONS = (
     *("score_reference", "print_alignment", "constraints"),
 )
 # Names that fairseq's `from_pretrained` reads, but that are in no configuration.
-LOADING_OPTIONS = ("data", "user_dir", "generation_args", "decoding_settings", "use_ema", "seed")
+LOADING_OPTIONS = ("user_dir", "generation_args", "decoding_settings", "use_ema", "seed")
 
 
 class TranslationHub(GeneratorHubInterface):
@@ -113,13 +113,19 @@ def load_hub(
     data: str,
     archives: dict[str, Any],
     pipeline: bool,
-    **options: Any,
+    options: dict[str, Any],
 ) -> TranslationHub:
     """See `families.base.DiffusionModel.from_pretrained`.
 
     Args:
         archives: fairseq's names of published models.
+        options: the keyword arguments.
     """
+    if "data" in options:  # fairseq replaces it
+        raise UserError(
+            "from_pretrained: data has no effect; name the data-bin by data_name_or_path, the "
+            "third argument"
+        )
     folder = Path(model)
     if checkpoint == "model.pt" and folder.is_dir():
         checkpoint = find_weights(folder).name

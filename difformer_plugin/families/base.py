@@ -292,10 +292,10 @@ class DiffusionModel(BaseFairseqModel):
         Raises:
             UserError: a file is missing or damaged, or an option is unknown.
         """
+        archives = cls.hub_models()
         return load_hub(
-            model_name_or_path, checkpoint_file, data_name_or_path, cls.hub_models(), pipeline,
-            **kwargs,
-        )  # fmt: skip
+            model_name_or_path, checkpoint_file, data_name_or_path, archives, pipeline, kwargs
+        )
 
     @classmethod
     def hub_models(cls) -> dict[str, Any]:

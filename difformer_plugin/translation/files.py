@@ -95,7 +95,7 @@ def translate_file(
 ) -> int:
     """Translate a file into another, which appears when it is complete.
 
-    An interrupted run goes on after its last finished chunk.
+    An interrupted run goes on after its last finished chunk, with chunks of any size.
 
     Args:
         key: what the result depends on, by the name of the option; must survive JSON.

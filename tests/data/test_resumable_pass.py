@@ -39,10 +39,10 @@ def outputs(row, before):
     return {f"{kind}.one": row[0], f"{kind}.two": row[1]}
 
 
-def go(folder, function=None, count=100, workers=1):
+def go(folder, function=None, count=100, workers=1, chunk=None):
     function = function or Double()
     return resumable_pass.run_pass(
-        folder, "pass", iter(range(count)), function, outputs, workers, False
+        folder, "pass", iter(range(count)), function, outputs, workers, False, chunk
     )
 
 
@@ -78,6 +78,15 @@ def test_after_an_error_the_next_run_resumes(tmp_path, workers):
     with pytest.raises(UserError, match="number 50"):
         go(tmp_path, Double(fail_at=50), workers=workers)
     assert go(tmp_path, Double(fail_at=0)) == {"lines": 100, "rows": 85, "sevens": 15}
+    assert contents(tmp_path) == expected()
+
+
+@pytest.mark.parametrize("chunks", [(3, 8), (8, 3), (1, 200)])
+def test_it_resumes_with_chunks_of_another_size(tmp_path, chunks):
+    with pytest.raises(UserError, match="number 50"):
+        go(tmp_path, Double(fail_at=50), chunk=chunks[0])
+    counts = go(tmp_path, Double(fail_at=0), chunk=chunks[1])
+    assert counts == {"lines": 100, "rows": 85, "sevens": 15}
     assert contents(tmp_path) == expected()
 
 
