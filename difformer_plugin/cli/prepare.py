@@ -1,6 +1,7 @@
 """`difformer prepare`: make a data-bin from raw parallel text, by a recipe."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from difformer_plugin.data.preparation import Summary
 
 
+LANGUAGES = ("source_lang", "target_lang")
 FLAG = {"action": argparse.BooleanOptionalAction}
 KEYS: dict[str, dict[str, Any]] = {  # key of a recipe -> its option
     "bpe_merges": {
@@ -90,7 +92,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--text-only", action="store_true", help="stop before the data-bin (no fairseq needed)"
     )
-    parser.add_argument("--show", action="store_true", help="print the recipe and exit")
+    parser.add_argument("--show", action="store_true", help="print the recipe, with the options below, and exit")
     add_keys(parser)
     parser.set_defaults(run=run, resumes=True)
 
@@ -109,12 +111,16 @@ def run(args: argparse.Namespace) -> int:
     from difformer_plugin.data.download import download
     from difformer_plugin.data.fairseq_preprocess import binarise
     from difformer_plugin.data.preparation import prepare, unexpected_sizes
+    from difformer_plugin.data.recipe_text import rewritten
     from difformer_plugin.data.resumable_pass import cores
 
     given = {key: vars(args)[key] for key in KEYS if vars(args)[key] is not None}
-    recipe = recipes.changed(recipes.load(args.recipe), args.recipe, given)
+    loaded = recipes.load(args.recipe)
+    recipe = recipes.changed(loaded, args.recipe, given)
     if args.show:
-        print(recipes.find(args.recipe).read_text("utf-8"), end="")
+        text = recipes.find(args.recipe).read_text("utf-8")
+        langs = {name: vars(args)[name] or vars(recipe)[name] for name in LANGUAGES}
+        print(rewritten(text, loaded, replace(recipe, **langs)), end="")
         return 0
     check(args)
     langs = recipes.languages(recipe, args.source_lang, args.target_lang)
