@@ -92,7 +92,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--text-only", action="store_true", help="stop before the data-bin (no fairseq needed)"
     )
-    parser.add_argument("--show", action="store_true", help="print the recipe, with the options below, and exit")
+    parser.add_argument(
+        "--show", action="store_true", help="print the recipe, with the options below, and exit"
+    )
     add_keys(parser)
     parser.set_defaults(run=run, resumes=True)
 

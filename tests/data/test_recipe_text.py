@@ -47,7 +47,9 @@ def test_a_text_without_changes_stays_as_it_is():
 
 
 def test_a_recipe_in_another_layout_is_refused():
-    text = find("plain").read_text("utf-8").replace("[train]", "text = {lowercase = false}\n[train]")
+    text = (
+        find("plain").read_text("utf-8").replace("[train]", "text = {lowercase = false}\n[train]")
+    )
     loaded = build(Recipe, tomllib.loads(text), "it")
     with pytest.raises(UserError, match="--show cannot change this recipe"):
         rewritten(text, loaded, replace(loaded, text=replace(loaded.text, lowercase=True)))
