@@ -54,6 +54,20 @@ def build(task):
 
 
 @pytest.fixture
+def build_joint(joined_task):
+    """As `build`, of a joint model."""
+    from difformer_plugin.families.joint.config import JointDiffusionConfig
+    from difformer_plugin.families.joint.model import JointDiffusion
+
+    def build_joint(task=joined_task, **options):
+        sizes = {name: value for name, value in SIZES.items() if not name.startswith("encoder_")}
+        torch.manual_seed(0)
+        return JointDiffusion.build_model(JointDiffusionConfig(**(sizes | options)), task).eval()
+
+    return build_joint
+
+
+@pytest.fixture
 def build_discrete(task, tmp_path):
     """As `build`, of a discrete diffusion model; what its process knows of the data is made up."""
     from difformer_plugin.families.tokens.config import DiscreteDiffusionConfig

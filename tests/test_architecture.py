@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = "difformer_plugin"
 ROOT = Path(__file__).parents[1] / PACKAGE
-FAMILIES = ("embeddings", "tokens", "insertion")
+FAMILIES = ("embeddings", "tokens", "insertion", "joint")
 KNOW_FAMILIES = ("families", "interop", "models", "registration")
 
 # What each room must not import. A room that is not named here may import all but `cli`.

@@ -12,6 +12,7 @@ import torch
 
 from difformer_plugin.decoding.candidates import Drawn
 from difformer_plugin.decoding.combination import Combination
+from difformer_plugin.decoding.given import GivenTokens, Infilling, fill_in
 from difformer_plugin.decoding.graphs import Recordings
 from difformer_plugin.decoding.loop import predictor, reverse_process
 from difformer_plugin.decoding.options import PRECISIONS
@@ -43,6 +44,7 @@ def decode(
     history: bool = False,
     speedups: Speedups = ENGINE,
     race_scores: RaceScores | None = None,
+    given: torch.Tensor | None = None,
 ) -> list[Drawn]:
     """Draw the candidates of a batch. Arguments and result are those of `oracle.decode`.
 
@@ -52,7 +54,12 @@ def decode(
         race_scores: scores the candidates of a race; needed with --race-after.
     """
     sentences, beam = lengths.shape
-    lengths, device = lengths.tolist(), memory.mask.device
+    device = memory.mask.device
+    owners = [s for s in range(sentences) for _ in range(beam)]
+    fixed = GivenTokens.collect(model, memory, owners, given)
+    if fixed is not None:
+        lengths = lengths + torch.tensor(fixed.leading, device=device).view(lengths.shape)
+    lengths = lengths.tolist()
     sampler = build_sampler(model, options)
     noise = SentenceNoise(
         keys.repeat_interleave(beam),
@@ -73,6 +80,7 @@ def decode(
             memory.select(torch.tensor(chunk, device=device)),
             [length for s in chunk for length in lengths[s]],
             noise.select(torch.tensor(numbers, device=device)),
+            fixed and fixed.select(numbers),
             history,
             race_scores and partial(race_scores, chunk),
         )
@@ -152,8 +160,9 @@ class ActiveCandidates:
 
     Args:
         memory: of the sentences.
-        lengths: of the candidates; all sentences have equally many.
+        lengths: of the candidates, with what leads them; all sentences have equally many.
         noise: of the candidates.
+        given: tokens of the candidates, if any are given.
         race_scores: scores the candidates of each sentence.
     """
 
@@ -166,12 +175,13 @@ class ActiveCandidates:
         memory: Memory,
         lengths: list[int],
         noise: SentenceNoise,
+        given: GivenTokens | None,
         history: bool,
         race_scores: Callable[[list[list[Rounded]]], list[list[float]]] | None,
     ):
         self.model, self.sampler, self.options = model, sampler, options
         self.speedups, self.race_scores = speedups, race_scores
-        self.lengths, self.all_noise = lengths, noise
+        self.lengths, self.all_noise, self.given = lengths, noise, given
         self.device = memory.mask.device
         dtype = PRECISIONS.get(options.decoding_precision)
         self.beam = len(lengths) // len(memory.mask)
@@ -208,6 +218,7 @@ class ActiveCandidates:
             self._drop_finished if narrows else None,
             lambda: self.layout,
             self._arrange if self.sampler.grows else None,
+            self._infilling(),
         )
         if self.numbers:
             taken = len(self.sampler.times) - self.options.decoding_early_stopping
@@ -222,6 +233,13 @@ class ActiveCandidates:
     def _predict(self, z: Any, time: float, previous: torch.Tensor | None) -> torch.Tensor:
         return self.combination.combine(
             [own.predict(z, time, self.layout, previous) for own in self.sources]
+        )
+
+    def _infilling(self) -> Infilling | None:
+        if self.given is None:
+            return None
+        return Infilling(
+            self.model, self.sampler, self._draw_noise, lambda: self.fixed, lambda: self.layout
         )
 
     def _draw_noise(self, step: int) -> torch.Tensor:
@@ -246,6 +264,8 @@ class ActiveCandidates:
             real = torch.arange(width) < torch.tensor(lengths)[:, None]
             self.layout = Layout([width] * len(lengths), owners, self.device, real.to(self.device))
         self.noise = self.all_noise.select(torch.tensor(self.numbers, device=self.device))
+        if self.given is not None:
+            self.fixed = self.given.select(self.numbers).at(self.layout)
         for own in self.sources:
             own.record(self.layout)
 
@@ -258,7 +278,13 @@ class ActiveCandidates:
     def _split(self, rounded: Rounded) -> dict[int, Rounded]:
         """A pair of tensors (N,) as one pair for each active candidate, by number."""
         lengths = [self.lengths[i] for i in self.numbers]
-        return dict(zip(self.numbers, zip(*(x.split(lengths) for x in rounded))))
+        if self.given is not None:
+            rounded = fill_in(rounded, self.layout.drop_padding(self.fixed))
+        pairs = dict(zip(self.numbers, zip(*(x.split(lengths) for x in rounded))))
+        if self.given is None:
+            return pairs
+        leading = self.given.leading
+        return {i: (t[leading[i] :], p[leading[i] :]) for i, (t, p) in pairs.items()}
 
     def _guess(self, z: Any, prediction: torch.Tensor) -> dict[int, Rounded]:
         drop_padding = self.layout.drop_padding

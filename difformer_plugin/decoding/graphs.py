@@ -63,10 +63,7 @@ class RecordedPrediction:
         self.layout = Layout(
             layout.candidates.lengths.tolist(), layout.owners, device, layout.mask.clone()
         )
-        self.conditions = Conditions(
-            [(keys.clone(), values.clone()) for keys, values in conditions.layers],
-            conditions.mask.clone(),
-        )
+        self.conditions = conditions.clone()
         self.z, self.previous = model.blank(layout.candidates.total, device)
         self.time = torch.zeros(1, dtype=torch.float64, device=device)
         self.replay, self.output = record(
@@ -74,12 +71,10 @@ class RecordedPrediction:
         )
 
     def begin(self, layout: Layout, conditions: Conditions) -> None:
-        """Copy the masks, keys and values of other sentences of the same shape to the buffers."""
+        """Copy the masks and conditions of other sentences of the same shape to the buffers."""
         self.layout.mask.copy_(layout.mask)
-        self.conditions.mask.copy_(conditions.mask)
-        for buffers, values in zip(self.conditions.layers, conditions.layers):
-            for buffer, value in zip(buffers, values):
-                buffer.copy_(value)
+        for buffer, value in zip(self.conditions.tensors(), conditions.tensors()):
+            buffer.copy_(value)
 
     def predict(self, z: Any, time: float, previous: torch.Tensor | None) -> torch.Tensor:
         """Replay the model's prediction for the sentences given to `begin`.

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from difformer_plugin.decoding.given import Infilling
 from difformer_plugin.diffusion.sampler import Sampler
 
 # Predicts from a state z, a time in [0, 1] and the previous prediction or None: (N, D).
@@ -21,6 +22,7 @@ def reverse_process(
     narrow: Callable[[int, Any, torch.Tensor], Any] | None = None,
     layout: Callable[[], Any] = lambda: None,
     arrange: Callable[[Any], Any] | None = None,
+    infilling: Infilling | None = None,
 ) -> Any:
     """Draw from the prior and step back to the uncorrupted target.
 
@@ -34,6 +36,7 @@ def reverse_process(
         layout: the layout of the tokens at present.
         arrange: for a sampler that grows, a function of the state stepped to -> the state as the
             layout has it from now on. The next prediction then has no previous one.
+        infilling: overwrites what is given, in states and predictions.
     Returns:
         what `finish` made, or the empty state that `narrow` has left.
     """
@@ -41,7 +44,11 @@ def reverse_process(
     z = sampler.prior(partial(noise, steps), layout())
     prediction = None
     for k in reversed(range(early_stopping, steps)):
+        if infilling is not None:
+            z = infilling.state(z, k)
         previous, prediction = prediction, predict(z, float(sampler.times[k]), prediction)
+        if infilling is not None:
+            prediction = infilling.prediction(prediction)
         last = k == early_stopping
         if not last or observe is not None:
             before = z

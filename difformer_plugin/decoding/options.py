@@ -9,6 +9,7 @@ from fairseq.dataclass import FairseqDataclass
 from difformer_plugin.decoding.combination import GuidanceOptions
 from difformer_plugin.diffusion import all_samplers  # noqa: F401
 from difformer_plugin.diffusion.gaussian.rescaling import check_factor
+from difformer_plugin.diffusion.gaussian.samplers.base import INFILL, INFILLS
 from difformer_plugin.diffusion.sampler import SAMPLERS, settings_of
 from difformer_plugin.diffusion.schedules import GAUSSIAN, get_schedule, schedule_names
 from difformer_plugin.errors import UserError, translated
@@ -78,6 +79,11 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
         False, "apply --decoding-rescaling-factor in its variance-preserving form (Eq. 8)"
     )
     clamping: bool = option(False, "replace z_0-hat by the nearest embeddings after every step")
+    infill: str = option(
+        INFILL,
+        "what overwrites given tokens at each step: z_0 (their prediction, so that z_t follows), "
+        "z_t (z_t itself becomes z_0), or noised (z_t becomes z_0 with the noise of the step)",
+    )
     decoding_sampler: Optional[str] = option(
         None,
         f"sampler: {', '.join(sorted({kind.name for kind in SAMPLERS}))}; each model supports "
@@ -153,6 +159,10 @@ def check_options(options: Any) -> None:
         if options.decoding_noise_schedule is not None:
             get_schedule(options.decoding_noise_schedule, GAUSSIAN)
         check_factor(options.decoding_rescaling_factor)
+    if options.infill not in INFILLS:
+        raise UserError(
+            f"--infill must be {', '.join(INFILLS[:-1])} or {INFILLS[-1]}, not {options.infill}"
+        )
     for name in ("length_beam_size", "noise_beam_size"):
         if getattr(options, name) < 1:
             raise UserError(f"{flag(name)} must be at least 1, not {getattr(options, name)}")

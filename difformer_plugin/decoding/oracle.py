@@ -10,12 +10,15 @@ import torch
 
 from difformer_plugin.decoding.candidates import Drawn
 from difformer_plugin.decoding.combination import Combination
+from difformer_plugin.decoding.given import GivenTokens, Infilling, fill_in
 from difformer_plugin.decoding.loop import predictor, reverse_process
 from difformer_plugin.decoding.sampling import build_sampler
 from difformer_plugin.diffusion.noise import SentenceNoise
 from difformer_plugin.families.contract import Family
 from difformer_plugin.networks.layers import Memory
 from difformer_plugin.networks.layout import Layout
+
+Rounded = tuple[torch.Tensor, torch.Tensor]  # tokens (L,) and their log-probabilities (L,)
 
 
 def decode(
@@ -25,6 +28,7 @@ def decode(
     lengths: torch.Tensor,
     keys: torch.Tensor,
     history: bool = False,
+    given: torch.Tensor | None = None,
 ) -> list[Drawn]:
     """Draw the candidates of a batch.
 
@@ -34,6 +38,8 @@ def decode(
         lengths: int64 (B, b), the target length of each candidate.
         keys: int64 (B,), of the sentences' noise.
         history: keep the tokens of every step.
+        given: int64 (B b, W), given tokens by their positions in the target, -1 where a token is
+            drawn; None if none is given.
     Returns:
         B x b candidates, a sentence's one after another.
     """
@@ -43,7 +49,22 @@ def decode(
     sampler, combination = build_sampler(model, options), Combination(options)
     memories = combination.memories(model, memory.select(rows))
     noise = SentenceNoise(keys[rows], numbers, sampler.draw_noise)
-    layout, steps = _padded(lengths.flatten()), []
+    lengths = lengths.flatten()
+    fixed = GivenTokens.collect(model, memory, rows.tolist(), given)
+    leading = [0] * len(rows) if fixed is None else fixed.leading
+    layout, steps = _padded(lengths + torch.tensor(leading, device=lengths.device)), []
+
+    def draw_noise(step: int) -> torch.Tensor:
+        return noise(step, (layout.mask.shape[1], model.noise_dim)).flatten(0, 1)
+
+    def targets(rounded: Rounded) -> list[Rounded]:
+        if fixed is not None:
+            rounded = fill_in(rounded, layout.drop_padding(fixed.at(layout)))
+        return [(t[n:], p[n:]) for (t, p), n in zip(_split(rounded, layout), leading)]
+
+    infilling = None
+    if fixed is not None:
+        infilling = Infilling(model, sampler, draw_noise, lambda: fixed.at(layout), lambda: layout)
 
     def arrange(z: Any) -> Any:
         nonlocal layout
@@ -63,21 +84,22 @@ def decode(
             if options.retain_z_0_hat
             else model.round(z)
         )
-        steps.append(_split(shown, layout))
+        steps.append(targets(shown))
 
     end = reverse_process(
         sampler,
         predictor(model, options, predict),
-        lambda step: noise(step, (layout.mask.shape[1], model.noise_dim)).flatten(0, 1),
+        draw_noise,
         options.decoding_early_stopping,
         observe if history else None,
         layout=lambda: layout,
         arrange=arrange if sampler.grows else None,
+        infilling=infilling,
     )
     taken = len(sampler.times) - options.decoding_early_stopping
     return [
         Drawn(*rounded, taken, [step[i] for step in steps])
-        for i, rounded in enumerate(_split(model.round(layout.drop_padding(end)), layout))
+        for i, rounded in enumerate(targets(model.round(layout.drop_padding(end))))
     ]
 
 
@@ -86,9 +108,7 @@ def _padded(lengths: torch.Tensor) -> Layout:
     return Layout.dense(torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None])
 
 
-def _split(
-    rounded: tuple[torch.Tensor, torch.Tensor], layout: Layout
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _split(rounded: Rounded, layout: Layout) -> list[Rounded]:
     """The tokens and log-probabilities (N,) of each candidate, on the host."""
     lengths = layout.mask.sum(1).tolist()
     tokens, scores = (x.cpu().split(lengths) for x in rounded)

@@ -70,6 +70,16 @@ class Sampler(Protocol):
     def finish(self, z: Any, prediction: torch.Tensor, k: int, noise: Noise, layout: Layout) -> Any:
         """The state at time 0, straight from step k."""
 
+    def impose(
+        self, z: Any, clean: Any, given: torch.Tensor, k: int, noise: Noise, layout: Layout
+    ) -> Any:
+        """The state that step k begins from, with given tokens in it.
+
+        Args:
+            clean: the state of the given tokens at time 0; of no meaning elsewhere.
+            given: bool (N,), which tokens are given.
+        """
+
     @classmethod
     def check(cls, **settings: Any) -> None:
         """Raise a ParameterError for settings that it cannot have."""

@@ -53,9 +53,8 @@ class DiffusionModel(BaseFairseqModel):
         self.cfg = cfg
         self.encoder, self.denoiser = encoder, denoiser
         self.length_predictor = length_predictor
-        self.no_source = None  # what is read in place of an absent source's states
-        if cfg.source_dropout > 0:
-            self.no_source = nn.Parameter(torch.zeros(cfg.model_dim))
+        # what is read in place of an absent source's states
+        self.no_source = self.build_no_source(cfg) if cfg.source_dropout > 0 else None
         # What decoding derives from the weights: denoisers in other precisions, and CUDA graphs.
         # Cleared when the weights change.
         self.derived: dict[Any, Any] = {}
@@ -75,7 +74,11 @@ class DiffusionModel(BaseFairseqModel):
     @property
     def knows_no_source(self) -> bool:
         """Whether it was trained with absent sources."""
-        return self.no_source is not None
+        return self.cfg.source_dropout > 0
+
+    def build_no_source(self, cfg: Any) -> nn.Parameter | None:
+        """What is learned in place of an absent source's states, if it is the model's own."""
+        return nn.Parameter(torch.zeros(cfg.model_dim))
 
     def prepare_training(self, task: Any) -> None:
         """Choose what is left to be chosen before the first update; the task has the data."""
@@ -126,7 +129,8 @@ class DiffusionModel(BaseFairseqModel):
             tokens = candidates[layout.rows]
             z_s, s = earlier or (z_t, t)
             with torch.no_grad():
-                first = self.denoiser.denoise(
+                first = self.denoise(
+                    self.denoiser,
                     z_s[tokens],
                     s[candidates],
                     self.layout(layout.mask[candidates], copies),
@@ -139,20 +143,36 @@ class DiffusionModel(BaseFairseqModel):
                 previous[tokens] = first.type_as(previous)  # halves by autocast
             # Autocast would keep the weights that it cast without gradients for the next pass.
             torch.clear_autocast_cache()
-        return self.denoiser.denoise(z_t, t, layout, conditions, previous, clean)
+        return self.denoise(self.denoiser, z_t, t, layout, conditions, previous, clean)
+
+    def denoise(
+        self,
+        denoiser: nn.Module,
+        z_t: torch.Tensor,
+        t: torch.Tensor,
+        layout: Layout,
+        conditions: Conditions,
+        previous: torch.Tensor,
+        clean: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The prediction (N, D) that a denoiser of this model makes; see `Denoiser.denoise`."""
+        return denoiser.denoise(z_t, t, layout, conditions, previous, clean)
 
     def drop_sources(self, memory: Memory) -> Memory:
         """The memory of training, in which some sources are absent (--source-dropout).
 
         In evaluation mode none is.
         """
-        if self.no_source is None or not self.training:
+        if not (self.knows_no_source and self.training):
             return memory
         generator = rank_generator(memory.mask.device)
         u = torch.rand(len(memory.mask), device=memory.mask.device, generator=generator)
-        absent = (u < self.cfg.source_dropout)[:, None, None]
-        states = torch.where(absent, self.without_source(memory).states, memory.states)
-        return Memory(states, memory.mask)
+        return self.without_sources(memory, u < self.cfg.source_dropout)
+
+    def without_sources(self, memory: Memory, absent: torch.Tensor) -> Memory:
+        """The memory of the same sentences as if some sources, bool (B,), were absent."""
+        none = self.without_source(memory).states
+        return Memory(torch.where(absent[:, None, None], none, memory.states), memory.mask)
 
     def without_source(self, memory: Memory) -> Memory:
         """The memory of the same sentences with one learned state in place of each position's."""
@@ -199,8 +219,8 @@ class DiffusionModel(BaseFairseqModel):
             previous = torch.zeros_like(z_t)
         elif clean is not None:
             previous = torch.where(clean[:, None], z_t, previous.to(z_t.dtype))
-        predicted = denoiser.denoise(
-            z_t, t.float(), layout, conditions, previous.to(z_t.dtype), clean
+        predicted = self.denoise(
+            denoiser, z_t, t.float(), layout, conditions, previous.to(z_t.dtype), clean
         )
         return predicted.float()
 
@@ -215,6 +235,16 @@ class DiffusionModel(BaseFairseqModel):
     def clean_tokens(self, z: Any) -> torch.Tensor | None:
         """Which tokens of a state are decided, bool (N,), for a denoiser that cannot tell."""
         return None
+
+    def leading_tokens(self, memory: Memory) -> torch.Tensor | None:
+        """None: the source is read by way of `conditions`."""
+        return None
+
+    def certain(
+        self, prediction: torch.Tensor, tokens: torch.Tensor, given: torch.Tensor
+    ) -> torch.Tensor:
+        """A prediction that is sure of given tokens: as it is, where the state has them."""
+        return prediction
 
     def refine(self, prediction: torch.Tensor, options: Any) -> torch.Tensor:
         """A prediction (N, D) as the options of decoding want it altered: as it is."""

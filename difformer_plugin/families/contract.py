@@ -108,6 +108,25 @@ class Family(Protocol):
             previous: the prediction of the step before, for self-conditioning; None at first.
         """
 
+    def leading_tokens(self, memory: Memory) -> torch.Tensor | None:
+        """What candidates begin with that is no part of the target; None for nothing.
+
+        Returns:
+            int64 (B, S), the same for all candidates of a sentence, padded on the right by -1.
+        """
+
+    def clean_state(self, tokens: torch.Tensor) -> Any:
+        """The state of tokens (N,) at time 0."""
+
+    def certain(
+        self, prediction: torch.Tensor, tokens: torch.Tensor, given: torch.Tensor
+    ) -> torch.Tensor:
+        """A prediction (N, D) that is sure of given tokens.
+
+        Args:
+            tokens: int64 (N,); given: bool (N,), which of them are given.
+        """
+
     def refine(self, prediction: torch.Tensor, options: Any) -> torch.Tensor:
         """A prediction (N, D) as the options of decoding want it altered."""
 

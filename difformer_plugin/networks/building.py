@@ -72,13 +72,52 @@ def build_networks(
     length_predictor = LengthPredictor(cfg)
     if cfg.apply_bert_init:
         target_path = cfg.encoder_embed_path if cfg.share_all_embeddings else cfg.decoder_embed_path
-        # Pre-trained vectors, and the output projection that shares the table's weight, stay.
-        excluded = [target_table] * bool(target_path) + [rounding] * tied
-        for module in denoiser.modules():
-            if not any(module is other for other in excluded):
-                init_bert(module)
-        init_bert(length_predictor.embed_length)
+        initialise_as_bert(denoiser, length_predictor, bool(target_path))
     return encoder, denoiser, length_predictor
+
+
+def build_joint_networks(
+    cfg: Any,
+    dictionary: Dictionary,
+    time_scale: float,
+    build_denoiser: Callable[..., Denoiser],
+) -> tuple[Denoiser, LengthPredictor]:
+    """Build a denoiser that reads the source as well, and a length predictor.
+
+    One embedding table serves for source, target and rounding.
+
+    Args:
+        cfg: a DenoiserConfig; the others: see `build_networks`.
+    Raises:
+        UserError: a file of pre-trained embeddings cannot be used.
+    """
+    table = build_embedding(cfg, dictionary, cfg.decoder_embed_path)
+    project_in = build_projection(cfg, cfg.latent_dim, cfg.model_dim)
+    project_out = build_projection(cfg, cfg.model_dim, cfg.latent_dim)
+    rounding = nn.Linear(cfg.latent_dim, len(dictionary), bias=False)
+    rounding.weight = table.weight
+    denoiser = build_denoiser(cfg, time_scale, table, project_in, project_out, rounding)
+    length_predictor = LengthPredictor(cfg)
+    if cfg.apply_bert_init:
+        initialise_as_bert(denoiser, length_predictor, bool(cfg.decoder_embed_path))
+    return denoiser, length_predictor
+
+
+def initialise_as_bert(
+    denoiser: Denoiser, length_predictor: LengthPredictor, pretrained: bool
+) -> None:
+    """Draw the weights of a denoiser and a length predictor as BERT does.
+
+    Args:
+        pretrained: whether the target embeddings were read from a file; they are kept.
+    """
+    table, rounding = denoiser.embed_tokens, denoiser.output_projection
+    # Pre-trained vectors, and the output projection that shares the table's weight, stay.
+    excluded = [table] * pretrained + [rounding] * (rounding.weight is table.weight)
+    for module in denoiser.modules():
+        if not any(module is other for other in excluded):
+            init_bert(module)
+    init_bert(length_predictor.embed_length)
 
 
 def build_embedding(cfg: Any, dictionary: Dictionary, path: str | None) -> nn.Embedding:

@@ -1,4 +1,4 @@
-"""The network configuration that all families share, its checks, and the named sizes."""
+"""The network configuration that families share, its checks, and the named sizes."""
 
 from dataclasses import dataclass, fields
 from typing import Any, Optional
@@ -14,19 +14,12 @@ ACTIVATIONS = ChoiceEnum(["relu", "gelu"])
 
 
 @dataclass
-class NetworkConfig(FairseqDataclass):
-    """The configuration of encoder, denoiser and length predictor."""
+class DenoiserConfig(FairseqDataclass):
+    """The configuration of denoiser and length predictor, for a network with or without encoder."""
 
     # network
     model_dim: int = option(512, "dimension of the Transformer's hidden states")
     latent_dim: int = option(128, "dimension of the embeddings that are diffused (z_t)")
-    encoder_layers: int = option(6, "number of encoder layers")
-    encoder_attention_heads: int = option(8, "number of attention heads per encoder layer")
-    encoder_ffn_embed_dim: int = option(
-        2048, "inner dimension of the encoder's feed-forward networks"
-    )
-    encoder_normalize_before: bool = option(False, "apply layer norm before each encoder block")
-    encoder_learned_pos: bool = option(False, "use learned instead of sinusoidal source positions")
     decoder_layers: int = option(6, "number of denoiser layers")
     decoder_attention_heads: int = option(8, "number of attention heads per denoiser layer")
     decoder_ffn_embed_dim: int = option(
@@ -44,23 +37,11 @@ class NetworkConfig(FairseqDataclass):
         False, "initialise the denoiser and its embeddings as BERT does: N(0, 0.02^2)"
     )
     # embeddings
-    share_all_embeddings: bool = option(
-        False, "use one embedding table for source, target and rounding (needs a joined dictionary)"
-    )
-    share_decoder_input_output_embed: bool = option(
-        False, "share the target embeddings with the output projection that rounds to tokens"
-    )
-    share_project_in_dim: bool = option(
-        False, "share the projection from latent to model dimension between encoder and denoiser"
-    )
     no_scale_embedding: bool = option(False, "do not multiply embeddings by sqrt(latent dim)")
-    layernorm_embedding: bool = option(False, "apply layer norm to the encoder's input")
-    encoder_embed_path: Optional[str] = option(
-        None,
-        "file of pre-trained source embeddings: text, one line per token with symbol and vector",
-    )
     decoder_embed_path: Optional[str] = option(
-        None, "file of pre-trained target embeddings, in the same format (App. C.3)"
+        None,
+        "file of pre-trained target embeddings: text, one line per token with symbol and vector "
+        "(App. C.3)",
     )
     freeze_embeddings: bool = option(
         False, "do not train embedding tables that are read from a file (App. C.3)"
@@ -115,6 +96,32 @@ class NetworkConfig(FairseqDataclass):
     max_target_positions: int = II("task.max_target_positions")
 
 
+@dataclass
+class NetworkConfig(DenoiserConfig):
+    """The configuration of encoder, denoiser and length predictor."""
+
+    encoder_layers: int = option(6, "number of encoder layers")
+    encoder_attention_heads: int = option(8, "number of attention heads per encoder layer")
+    encoder_ffn_embed_dim: int = option(
+        2048, "inner dimension of the encoder's feed-forward networks"
+    )
+    encoder_normalize_before: bool = option(False, "apply layer norm before each encoder block")
+    encoder_learned_pos: bool = option(False, "use learned instead of sinusoidal source positions")
+    layernorm_embedding: bool = option(False, "apply layer norm to the encoder's input")
+    share_all_embeddings: bool = option(
+        False, "use one embedding table for source, target and rounding (needs a joined dictionary)"
+    )
+    share_decoder_input_output_embed: bool = option(
+        False, "share the target embeddings with the output projection that rounds to tokens"
+    )
+    share_project_in_dim: bool = option(
+        False, "share the projection from latent to model dimension between encoder and denoiser"
+    )
+    encoder_embed_path: Optional[str] = option(
+        None, "file of pre-trained source embeddings, in the same format"
+    )
+
+
 # Defaults of the named architectures (App. E, Table 21); options that the user gives win.
 SIZES = {
     "": {},
@@ -144,7 +151,7 @@ SIZES = {
 }
 
 
-def with_defaults(cfg: Any, configuration: type[NetworkConfig]) -> Any:
+def with_defaults(cfg: Any, configuration: type[DenoiserConfig]) -> Any:
     """Add defaults for options that are newer than a checkpoint to its configuration.
 
     fairseq adds them if the configuration names the model, but not if it names an architecture.
@@ -160,22 +167,37 @@ def with_defaults(cfg: Any, configuration: type[NetworkConfig]) -> Any:
 
 
 def check_network(cfg: Any) -> None:
-    """Raise a UserError if values are out of range or contradict each other."""
-    for name, least in (
-        ("model_dim", 1),
-        ("latent_dim", 2),
-        ("encoder_layers", 1),
-        ("decoder_layers", 1),
-    ):
+    """Raise a UserError if values are out of range or contradict each other.
+
+    Args:
+        cfg: a NetworkConfig.
+    """
+    if cfg.encoder_layers < 1:
+        raise UserError(f"--encoder-layers must be at least 1, not {cfg.encoder_layers}")
+    check_heads(cfg, "encoder")
+    check_denoiser(cfg, bool(cfg.encoder_embed_path or cfg.decoder_embed_path))
+
+
+def check_heads(cfg: Any, side: str) -> None:
+    """Raise a UserError unless the heads of a side, "encoder" or "decoder", divide the states."""
+    heads = getattr(cfg, f"{side}_attention_heads")
+    if heads < 1 or cfg.model_dim % heads:
+        raise UserError(
+            f"--{side}-attention-heads must divide --model-dim ({cfg.model_dim}), but it is {heads}"
+        )
+
+
+def check_denoiser(cfg: Any, pretrained: bool) -> None:
+    """Raise a UserError if values are out of range or contradict each other.
+
+    Args:
+        cfg: a DenoiserConfig.
+        pretrained: whether embeddings are read from a file.
+    """
+    for name, least in (("model_dim", 1), ("latent_dim", 2), ("decoder_layers", 1)):
         if getattr(cfg, name) < least:
             raise UserError(f"{flag(name)} must be at least {least}, not {getattr(cfg, name)}")
-    for side in ("encoder", "decoder"):
-        heads = getattr(cfg, f"{side}_attention_heads")
-        if heads < 1 or cfg.model_dim % heads:
-            raise UserError(
-                f"--{side}-attention-heads must divide --model-dim ({cfg.model_dim}), but it is "
-                f"{heads}"
-            )
+    check_heads(cfg, "decoder")
     for name in ("dropout", "attention_dropout", "activation_dropout", "source_dropout"):
         if not 0 <= getattr(cfg, name) < 1:
             raise UserError(f"{flag(name)} must be in [0, 1), not {getattr(cfg, name):g}")
@@ -194,7 +216,7 @@ def check_network(cfg: Any) -> None:
             "--normalize-embeddings and --embed-norm-before-proj both normalise embeddings z_0: "
             "choose one"
         )
-    if cfg.freeze_embeddings and not (cfg.encoder_embed_path or cfg.decoder_embed_path):
+    if cfg.freeze_embeddings and not pretrained:
         raise UserError(
             "--freeze-embeddings would freeze random embeddings: give pre-trained ones with "
             "--encoder-embed-path and --decoder-embed-path"

@@ -52,7 +52,7 @@ class Denoiser(nn.Module):
         self.embed_scale = 1.0 if cfg.no_scale_embedding else math.sqrt(cfg.latent_dim)
         self.time_scale = time_scale
         self.embed_positions = PositionalEmbedding(
-            cfg.max_target_positions, cfg.model_dim, self.pad, learned=cfg.decoder_learned_pos
+            self.max_positions(cfg), cfg.model_dim, self.pad, learned=cfg.decoder_learned_pos
         )
         self.embed_time = feed_forward(
             cfg.model_dim, cfg.model_dim * 4, cfg.model_dim, cfg.activation_fn
@@ -72,13 +72,20 @@ class Denoiser(nn.Module):
             dim = cfg.latent_dim if cfg.self_cond_before_proj else cfg.model_dim
             self.self_cond_proj = feed_forward(2 * dim, dim, dim, cfg.activation_fn, cfg.dropout)
         self.dropout = Dropout(cfg.dropout)
-        self.layers = nn.ModuleList(
-            TransformerLayer(cfg, "decoder", cross_attention=True)
-            for _ in range(cfg.decoder_layers)
-        )
+        self.layers = nn.ModuleList(self.build_layer(cfg) for _ in range(cfg.decoder_layers))
         self.layer_norm = (
             nn.LayerNorm(cfg.model_dim) if cfg.decoder_normalize_before else nn.Identity()
         )
+
+    @staticmethod
+    def build_layer(cfg: Any) -> TransformerLayer:
+        """A layer of the Transformer."""
+        return TransformerLayer(cfg, "decoder", cross_attention=True)
+
+    @staticmethod
+    def max_positions(cfg: Any) -> int:
+        """The number of positions that tokens may have."""
+        return cfg.max_target_positions
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """The embedding step, z_0 = e(y): tokens (...) -> (..., D)."""
@@ -141,19 +148,34 @@ class Denoiser(nn.Module):
         Returns:
             the prediction of z_0, (N, D).
         """
+        positions = self.embed_positions(layout.mask.long() + self.pad)
+        positions = layout.candidates.pack(positions)
+        hidden = self.read(z_t, t, layout, z_0_hat, positions, clean)
+        for layer, keys_values in zip(self.layers, conditions.layers):
+            hidden = layer(hidden, layout, keys_values, conditions.mask)
+        return self.project_out_dim(self.layer_norm(hidden))
+
+    def read(
+        self,
+        z_t: torch.Tensor,
+        t: torch.Tensor,
+        layout: Layout,
+        z_0_hat: torch.Tensor,
+        positions: torch.Tensor,
+        clean: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What the first layer reads of the N tokens of a Layout, (N, C); see `denoise`.
+
+        Args:
+            positions: (N, C), the embeddings of the tokens' positions.
+        """
         hidden = self._project(z_t, z_0_hat)
         time = layout.spread(self._time_states(t, hidden))
         if clean is not None:
             time = torch.where(
                 clean[:, None], self._time_states(torch.zeros_like(t[:1]), hidden), time
             )
-        hidden = hidden + time
-        positions = self.embed_positions(layout.mask.long() + self.pad)
-        hidden = hidden + layout.candidates.pack(positions)
-        hidden = self.dropout(self.norm_hidden(hidden))
-        for layer, keys_values in zip(self.layers, conditions.layers):
-            hidden = layer(hidden, layout, keys_values, conditions.mask)
-        return self.project_out_dim(self.layer_norm(hidden))
+        return self.dropout(self.norm_hidden(hidden + time + positions))
 
     def _time_states(self, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Times (n,) as they are added to hidden states, (n, C)."""

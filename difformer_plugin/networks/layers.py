@@ -58,6 +58,14 @@ class Conditions(NamedTuple):
         """Select sentences by their indices, which may repeat, or by a boolean mask (B,)."""
         return Conditions([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows])
 
+    def tensors(self) -> list[torch.Tensor]:
+        """All that depends on the sentences."""
+        return [self.mask, *(x for pair in self.layers for x in pair)]
+
+    def clone(self) -> "Conditions":
+        """A copy with tensors of its own."""
+        return Conditions([(k.clone(), v.clone()) for k, v in self.layers], self.mask.clone())
+
 
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al., 2017) over rows of tokens.
@@ -89,6 +97,7 @@ class Attention(nn.Module):
         rows: Rows,
         mask: torch.Tensor | None,
         keys_values: KeysValues | None = None,
+        prefix: KeysValues | None = None,
     ) -> torch.Tensor:
         """Attend from each token to the tokens of its row, or to the source of its row.
 
@@ -97,11 +106,14 @@ class Attention(nn.Module):
             rows: groups of tokens that attend to the same keys.
             mask: bool (rows, S), True where to attend; None means everywhere.
             keys_values: keys and values of the sources, one per row; None for self-attention.
+            prefix: more keys and values, before those of self-attention; `mask` counts them.
         Returns:
             (N, C).
         """
         q = self._heads(rows.pad(self.q_proj(x)))
         k, v = keys_values or (self._heads(rows.pad(p(x))) for p in (self.k_proj, self.v_proj))
+        if prefix is not None:
+            k, v = (torch.cat(pair, dim=2) for pair in zip(prefix, (k, v)))
         out = self.attend(q, k, v, None if mask is None else mask[:, None, None])
         return self.out_proj(rows.pack(out.transpose(1, 2).flatten(2)))
 

@@ -118,6 +118,18 @@ class Layout:
         flat = padded.flatten(0, 1)
         return flat if self._places is None else flat.index_select(0, self._places)
 
+    def places_of(self, mask: torch.Tensor) -> torch.Tensor:
+        """The index of each slot of a padded tensor among the layout's tokens, int64 (n, L).
+
+        Args:
+            mask: bool (n, L), from which the layout was made; slots that it leaves out are 0.
+        """
+        if self._places is None:
+            return torch.arange(mask.numel(), device=mask.device).view(mask.shape)
+        places = torch.zeros(mask.numel(), dtype=torch.long, device=mask.device)
+        places[self._places] = torch.arange(len(self._places), device=mask.device)
+        return places.view(mask.shape)
+
     def drop_padding(self, x: torch.Tensor) -> torch.Tensor:
         """Select the real tokens of (N, ...)."""
         return x if self.real is None else x[self.real]
@@ -155,6 +167,11 @@ class Layout:
         """The candidate of each token, int64 (N,)."""
         lengths = self.candidates.lengths
         return torch.arange(len(lengths)).repeat_interleave(lengths).to(self.device)
+
+    @cached_property
+    def owner_index(self) -> torch.Tensor:
+        """The sentence of each candidate, int64 (n,)."""
+        return torch.tensor(self.owners, device=self.device)
 
     @cached_property
     def positions(self) -> torch.Tensor:

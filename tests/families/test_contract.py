@@ -9,9 +9,12 @@ from difformer_plugin.families import registered  # noqa: F401
 from difformer_plugin.families.contract import FAMILIES, Family, is_diffusion_model
 
 
-@pytest.fixture(params=["embeddings", *KINDS])
-def model(request, build, build_discrete):
-    return build() if request.param == "embeddings" else build_discrete(**KINDS[request.param])
+@pytest.fixture(params=["embeddings", "joint", *KINDS])
+def model(request, build, build_joint, build_discrete):
+    others = {"embeddings": build, "joint": build_joint}
+    if request.param in others:
+        return others[request.param]()
+    return build_discrete(**KINDS[request.param])
 
 
 def test_a_model_has_all_that_the_contract_names(model):

@@ -1,6 +1,6 @@
 """What models that diffuse embeddings share: noise, its rescaling, samplers and rounding."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import nn
@@ -19,8 +19,15 @@ from difformer_plugin.families.embeddings.corruption import (
     corrupt_for_validation,
 )
 from difformer_plugin.families.embeddings.rescaling import Rescaling
-from difformer_plugin.networks.layers import Conditions
+from difformer_plugin.networks.layers import Conditions, Memory
 from difformer_plugin.networks.layout import Layout
+
+
+class Sequences(NamedTuple):
+    """What training diffuses, padded on the right."""
+
+    tokens: torch.Tensor  # int64 (B, L)
+    places: torch.Tensor  # int64 (B, L), where they are among the positions of all targets
 
 
 class DiffusionOutput(NamedTuple):
@@ -32,6 +39,7 @@ class DiffusionOutput(NamedTuple):
     places: torch.Tensor  # int64 (N,), where they are among the B L positions of the targets
     length_logits: torch.Tensor  # (B, 256)
     length_classes: torch.Tensor  # (B,)
+    t: Optional[torch.Tensor] = None  # int64 (N,), the steps they were corrupted to, for weights
 
 
 class EmbeddingDiffusionModel(DiffusionModel):
@@ -40,7 +48,13 @@ class EmbeddingDiffusionModel(DiffusionModel):
     diffuses_embeddings = True
     scores_targets = True
     reads = frozenset(
-        {"decoding_noise_schedule", "decoding_rescaling_factor", "decoding_vp_rf", "clamping"}
+        {
+            "decoding_noise_schedule",
+            "decoding_rescaling_factor",
+            "decoding_vp_rf",
+            "clamping",
+            "infill",
+        }
     )
 
     def __init__(
@@ -58,6 +72,49 @@ class EmbeddingDiffusionModel(DiffusionModel):
         self._measured: tuple[torch.Tensor, dict[str, float]] | None = None
 
     # Training
+
+    def forward(
+        self, src_tokens: torch.Tensor, target: torch.Tensor, **unused: Any
+    ) -> DiffusionOutput:
+        """One step of training: corrupt the target at a random time and predict it back.
+
+        In evaluation mode, time and noise are functions of the source sentence, so that validation
+        losses are comparable between epochs and do not depend on the batches.
+
+        Args:
+            src_tokens: (B, S); target: (B, L), padded on the right.
+        """
+        copies = self.cfg.noises_per_sentence if self.training else 1
+        memory, lengths = self.encoder(src_tokens), target.ne(self.denoiser.pad).sum(1)
+        tokens, places = (x.repeat_interleave(copies, 0) for x in self.sequences(memory, target))
+        mask = tokens.ne(self.denoiser.pad)
+        layout, z_0 = self.layout(mask, copies), self.denoiser.embed(tokens)
+        corrupted = self._corrupt(src_tokens, z_0, mask)
+        clean = None if corrupted.clean is None else layout.take(corrupted.clean)
+        z_0_hat = self.denoise_conditioned(
+            self._read(corrupted.z_t, corrupted.t, layout, clean),
+            corrupted.t,
+            layout,
+            memory,
+            corrupted.conditioned,
+            clean,
+            corrupted.earlier
+            and (self._read(*corrupted.earlier, layout, clean), corrupted.earlier[1]),
+        )
+        predicted = layout.take(mask if corrupted.clean is None else mask & ~corrupted.clean)
+        return DiffusionOutput(
+            layout.take(z_0)[predicted],
+            z_0_hat[predicted],
+            layout.take(tokens)[predicted],
+            layout.take(places)[predicted],
+            self.length_predictor(memory),
+            self.length_predictor.classes(lengths, memory),
+            corrupted.t[layout.rows][predicted],
+        )
+
+    def sequences(self, memory: Memory, target: torch.Tensor) -> Sequences:
+        """What is diffused in training: the targets (B, L)."""
+        return Sequences(target, torch.arange(target.numel(), device=target.device).view_as(target))
 
     def _corrupt(
         self, src_tokens: torch.Tensor, z_0: torch.Tensor, mask: torch.Tensor
@@ -140,7 +197,20 @@ class EmbeddingDiffusionModel(DiffusionModel):
             options.decoding_rescaling_factor,
             options.decoding_vp_rf,
         )
-        return kind(process.spaced(options.decoding_steps), self.nearest, **settings)
+        return kind(
+            process.spaced(options.decoding_steps), self.nearest, options.infill, **settings
+        )
+
+    def clean_state(self, tokens: torch.Tensor) -> torch.Tensor:
+        """z_0 (N, D) of tokens (N,)."""
+        return self.denoiser.embed(tokens).float()
+
+    def certain(
+        self, prediction: torch.Tensor, tokens: torch.Tensor, given: torch.Tensor
+    ) -> torch.Tensor:
+        """z_0-hat (N, D), which is z_0 where tokens are given."""
+        z_0 = self.clean_state(tokens).to(prediction.dtype)
+        return torch.where(given[:, None], z_0, prediction)
 
     def blank(self, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """A state z_t and a prediction of `count` tokens, to be overwritten."""

@@ -12,10 +12,9 @@ from difformer_plugin.options import option
 
 
 @dataclass
-class DifformerConfig(CorruptionConfig, NetworkConfig):
-    """The options of --arch difformer."""
+class GaussianConfig(CorruptionConfig):
+    """The options of the Gaussian process on embeddings."""
 
-    # diffusion
     diffusion_steps: int = option(2000, "T, the number of diffusion steps in training")
     noise_schedule: str = option(
         "sqrt", f"noise schedule in training: {', '.join(schedule_names(GAUSSIAN))}"
@@ -45,6 +44,11 @@ class DifformerConfig(CorruptionConfig, NetworkConfig):
         "divide z_t, before the denoiser reads it, by its standard deviation at that time (for "
         "embeddings of deviation 1)",
     )
+
+
+@dataclass
+class DifformerConfig(GaussianConfig, NetworkConfig):
+    """The options of --arch difformer."""
 
 
 # The recipe of the paper (Table 21), which the defaults are not: they are those of the authors'
@@ -131,11 +135,16 @@ def check_rescaling(cfg: Any) -> None:
 
 
 @translated()
-def check_config(cfg: Any) -> None:
-    """Raise a UserError if values are out of range or contradict each other."""
+def check_gaussian(cfg: Any) -> None:
+    """Raise a UserError if options of the process are out of range or contradict each other."""
     get_schedule(cfg.noise_schedule, GAUSSIAN)
     check_rescaling(cfg)
     if cfg.diffusion_steps < 2:
         raise UserError(f"--diffusion-steps must be at least 2, not {cfg.diffusion_steps}")
+
+
+def check_config(cfg: Any) -> None:
+    """Raise a UserError if values are out of range or contradict each other."""
+    check_gaussian(cfg)
     check_network(cfg)
     check_corruption(cfg)

@@ -75,7 +75,8 @@ class DifformerLoss(DiffusionCriterion):
         """The loss of a batch, summed over its target tokens, their number, and what to log."""
         output = model(target=sample["target"], **sample["net_input"])
         states = self.teacher_states(sample) if model.training and self.cfg.soft_labels else None
-        losses = self.terms(model.denoiser.output_projection, output, states)
+        weights = self.squared_error_weights(model, output)
+        losses = self.terms(model.denoiser.output_projection, output, states, weights)
         loss = sum(losses[name] for name in self.loss_terms)
         tokens, sentences = len(output.tokens), len(output.length_classes)
         logged = {name: losses[name].detach() * tokens for name in self.token_terms}
@@ -89,6 +90,10 @@ class DifformerLoss(DiffusionCriterion):
             logged |= {**model.measures(), "measured": 1}
         return loss * tokens, tokens, logged
 
+    def squared_error_weights(self, model: Any, output: Any) -> torch.Tensor | None:
+        """What the squared errors of tokens are multiplied by, (N, 1); None for 1."""
+        return None
+
     def teacher_states(self, sample: dict[str, Any]) -> torch.Tensor:
         """The hidden states of the teacher of --soft-labels, (B L, C)."""
         if self.labels is None:  # validation and decoding do without it
@@ -101,6 +106,7 @@ class DifformerLoss(DiffusionCriterion):
         output_projection: torch.nn.Linear,
         output: Any,
         teacher_states: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """The terms of Eq. 2 and the length's loss, as float32 scalars.
 
@@ -108,10 +114,12 @@ class DifformerLoss(DiffusionCriterion):
             output_projection: latents (N, D) -> logits (N, V), a linear map without bias.
             output: a DiffusionOutput.
             teacher_states: (B L, C), for soft labels.
+            weights: (N, 1), of the squared errors.
         """
         z_0, z_0_hat = output.z_0, output.z_0_hat
         wanted = z_0.detach() if self.cfg.detach_z_0 else z_0
-        mse = (z_0_hat.float() - wanted.float()).square().mean()
+        errors = (z_0_hat.float() - wanted.float()).square()
+        mse = (errors if weights is None else weights * errors).mean()
         if self.cfg.mse_loss_only:
             # Zero, but a gradient for each parameter, which distributed training counts on.
             anchor = nll = 0 * output_projection(z_0_hat[:1]).float().sum()

@@ -131,6 +131,10 @@ class TokenDiffusionModel(DiffusionModel):
         """The embeddings of a draft's tokens, (N, D)."""
         return denoiser.embed(z.tokens)
 
+    def clean_state(self, tokens: torch.Tensor) -> Draft:
+        """The draft of tokens (N,)."""
+        return Draft(tokens, torch.zeros(len(tokens), device=tokens.device))
+
     def blank(self, count: int, device: torch.device) -> tuple[Draft, torch.Tensor]:
         """A state x_t and a prediction of `count` tokens, to be overwritten."""
         tokens = torch.zeros(count, dtype=torch.long, device=device)

@@ -165,6 +165,20 @@ class TokenSampler:
         """From time grid[k + 1] to 0."""
         return self.leap(z, prediction, self.grid[k + 1], 0.0, noise(), layout)
 
+    def impose(
+        self,
+        z: Draft,
+        clean: Draft,
+        given: torch.Tensor,
+        k: int,
+        noise: Noise,
+        layout: Layout,
+    ) -> Draft:
+        """The draft with its given tokens, which are never corrupted; see `Sampler.impose`."""
+        return Draft(
+            torch.where(given, clean.tokens, z.tokens), z.log_probs.masked_fill(given, 0.0)
+        )
+
     def leap(
         self,
         z: Draft,

@@ -11,6 +11,8 @@ from difformer_plugin.diffusion.gaussian.process import GaussianProcess
 from difformer_plugin.diffusion.noise import normal
 from difformer_plugin.diffusion.sampler import Layout, Noise
 
+INFILLS = ("z_0", "z_t", "noised")
+INFILL = INFILLS[0]  # the default
 Nearest = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -22,11 +24,14 @@ class GaussianSampler:
         process: the forward process, seen at the K steps of decoding.
         nearest: latents (N, D) -> the embeddings (N, D) of their likeliest types, and their
             log-probabilities (N,).
+        infill: one of INFILLS, how given tokens are overwritten: in the prediction z_0-hat alone,
+            which z_t follows by the posterior; or in z_t itself, by z_0 or by a z_t of z_0.
         decides_tokens: whether the state is a `PartlyClean`, which the model must be trained on.
     """
 
     process: GaussianProcess
     nearest: Nearest | None = None
+    infill: str = INFILL
 
     name: ClassVar[str]
     grows: ClassVar[bool] = False
@@ -61,3 +66,21 @@ class GaussianSampler:
     ) -> torch.Tensor:
         """z_0: the last prediction itself, without noise."""
         return z_0_hat
+
+    def impose(
+        self,
+        z_t: torch.Tensor,
+        z_0: torch.Tensor,
+        given: torch.Tensor,
+        k: int,
+        noise: Noise,
+        layout: Layout,
+    ) -> torch.Tensor:
+        """z_t with given tokens in it, as `infill` says; see `Sampler.impose`."""
+        if self.infill == "z_0":
+            return z_t
+        z_0 = z_0.to(z_t.dtype)
+        if self.infill == "noised":
+            step = torch.tensor([k], device=z_0.device)
+            z_0 = self.process.q_sample(z_0[None], step, noise()[None])[0]
+        return torch.where(given[:, None], z_0, z_t)

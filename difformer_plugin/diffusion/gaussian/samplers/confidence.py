@@ -68,3 +68,19 @@ class Confidence(Ancestral):
     ) -> torch.Tensor:
         """z_0 of decided tokens, and the last prediction of the others."""
         return z.completed(z_0_hat)
+
+    def impose(
+        self,
+        z: Any,
+        z_0: torch.Tensor,
+        given: torch.Tensor,
+        k: int,
+        noise: Noise,
+        layout: Layout,
+    ) -> PartlyClean:
+        """The state in which given tokens are decided, whatever `infill` is."""
+        return PartlyClean(
+            torch.where(given[:, None], z_0.to(z.z.dtype), z.z),
+            z.clean | given,
+            z.log_probs.masked_fill(given, 0.0),
+        )

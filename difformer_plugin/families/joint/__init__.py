@@ -1,0 +1,1 @@
+"""Source and target in one sequence, read by one Transformer: DiffuSeq and Diffusion-LM."""

@@ -1,0 +1,66 @@
+"""The configuration of joint diffusion, its checks, and the named sizes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fairseq.dataclass import ChoiceEnum
+
+from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS
+from difformer_plugin.errors import UserError
+from difformer_plugin.families.embeddings.config import GaussianConfig, check_gaussian
+from difformer_plugin.families.embeddings.corruption import check_corruption
+from difformer_plugin.networks.config import SIZES, DenoiserConfig, check_denoiser
+from difformer_plugin.options import option
+
+PARTIAL, FULL = "partial", "full"
+Z_0, EXPECTED_EMBEDDING = "z_0", "expected_embedding"
+CONDITIONING = ChoiceEnum([PARTIAL, FULL])
+PREDICTION = ChoiceEnum([*PREDICTIONS, EXPECTED_EMBEDDING])
+
+
+@dataclass
+class JointDiffusionConfig(GaussianConfig, DenoiserConfig):
+    """The options of --arch joint_diffusion."""
+
+    decoder_layers: int = option(12, "number of layers of the joint Transformer")
+    conditioning: CONDITIONING = option(  # type: ignore[valid-type]
+        PARTIAL,
+        "partial: only the target is noised (DiffuSeq); full: source and target are, and a "
+        "translation fills in what is missing (Diffusion-LM)",
+    )
+    blind_source: bool = option(
+        False,
+        "with --conditioning partial, source positions do not attend to the target, so that "
+        "decoding computes them once and not at every step",
+    )
+    prediction: PREDICTION = option(  # type: ignore[valid-type]
+        Z_0,
+        "what the network predicts: z_0, epsilon (the noise), mean (of the posterior), or "
+        "expected_embedding (logits of the types, whose mean embedding is z_0-hat)",
+    )
+
+
+# Half of Difformer's layers are its encoder's: a joint Transformer has as many in all.
+ARCHITECTURES = {
+    f"joint_diffusion{suffix}": {
+        name: value for name, value in sizes.items() if not name.startswith("encoder_")
+    }
+    | ({"decoder_layers": 2 * sizes["decoder_layers"]} if "decoder_layers" in sizes else {})
+    for suffix, sizes in SIZES.items()
+}
+
+
+def check_config(cfg: Any) -> None:
+    """Raise a UserError if values are out of range or contradict each other."""
+    check_gaussian(cfg)
+    check_denoiser(cfg, bool(cfg.decoder_embed_path))
+    check_corruption(cfg)
+    if cfg.blind_source and cfg.conditioning != PARTIAL:
+        raise UserError(
+            f"--blind-source needs sources without noise: omit it, or give --conditioning {PARTIAL}"
+        )
+    if cfg.normalize_input and cfg.prediction not in (Z_0, EXPECTED_EMBEDDING):
+        raise UserError(
+            f"--prediction {cfg.prediction} is relative to z_t itself: omit --normalize-input, or "
+            "predict z_0"
+        )

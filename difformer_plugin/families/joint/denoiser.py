@@ -1,0 +1,196 @@
+"""The Transformer over joint sequences: its positions attend to source and target alike."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from difformer_plugin.families.joint.source import JointConditions, JointMemory
+from difformer_plugin.networks.denoiser import Denoiser
+from difformer_plugin.networks.layers import KeysValues, TransformerLayer
+from difformer_plugin.networks.layout import Layout
+
+
+class JointLayer(TransformerLayer):
+    """A layer without cross-attention, which may attend to a prefix that others computed."""
+
+    def __init__(self, cfg: Any):
+        super().__init__(cfg, "decoder", cross_attention=False)
+
+    def prefix(self, x: torch.Tensor) -> KeysValues:
+        """The keys and values that states (B, S, C) before this layer offer to others."""
+        norm = self.self_attn_layer_norm
+        return self.self_attn.keys_values(norm(x) if self.normalize_before else x)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        layout: Layout,
+        prefix: KeysValues | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Transform the tokens (N, C) of a Layout.
+
+        Args:
+            prefix: keys and values (n, heads, S, C / heads) that candidates attend to as well.
+            mask: bool (n, S + L), True where to attend; needed with a prefix.
+        """
+        mask = layout.attention_mask if prefix is None else mask
+        x = self._block(
+            x,
+            self.self_attn_layer_norm,
+            lambda h: self.self_attn(h, layout.candidates, mask, prefix=prefix),
+        )
+        return self._block(x, self.final_layer_norm, self._feed_forward)
+
+
+class JointDenoiser(Denoiser):
+    """Predicts the embeddings of joint sequences s t, whose positions count through both halves.
+
+    The time is added at every position, the source's included, as DiffuSeq does. With blind
+    sources, the source's positions have time 0 and do not attend to the target's, so that they are
+    the same at every step.
+
+    Args:
+        cfg: a JointDiffusionConfig; the others: see `Denoiser`.
+    """
+
+    def __init__(self, cfg: Any, *args: Any):
+        super().__init__(cfg, *args)
+        self.blind, self.noises_source = cfg.blind_source, cfg.conditioning == "full"
+        self.no_source = None  # what is read in place of an absent source's embeddings
+        if cfg.source_dropout > 0:
+            self.no_source = nn.Parameter(torch.zeros(cfg.latent_dim))
+
+    @staticmethod
+    def build_layer(cfg: Any) -> JointLayer:
+        """A layer of the Transformer."""
+        return JointLayer(cfg)
+
+    @staticmethod
+    def max_positions(cfg: Any) -> int:
+        """The number of positions that tokens may have."""
+        return cfg.max_source_positions + cfg.max_target_positions
+
+    def source_latents(self, tokens: torch.Tensor, absent: torch.Tensor) -> torch.Tensor:
+        """What is read in place of sources (B, S), of which some, bool (B,), are absent."""
+        latents = self.embed(tokens)
+        if self.no_source is None:
+            return latents
+        return torch.where(absent[:, None, None], self.no_source.to(latents.dtype), latents)
+
+    def encode(self, tokens: torch.Tensor, mask: torch.Tensor, absent: torch.Tensor) -> JointMemory:
+        """Read sources on their own, without noise, at time 0.
+
+        Args:
+            tokens: int64 (B, S), padded on the right; mask: bool (B, S), True at real tokens.
+            absent: bool (B,).
+        """
+        layout, latents = Layout.dense(mask), self.source_latents(tokens, absent).flatten(0, 1)
+        time = torch.zeros(1, device=mask.device)
+        positions = self.embed_positions(mask.long() + self.pad).flatten(0, 1)
+        x, inputs = self.read(latents, time, layout, latents, positions), []
+        for layer in self.layers:
+            inputs.append(x.view(*mask.shape, -1))
+            x = layer(x, layout)
+        states = self.layer_norm(x).view(*mask.shape, -1)
+        return JointMemory(states, mask, tokens, absent, tuple(inputs) if self.blind else ())
+
+    def conditions(self, memory: Any) -> Any:
+        """What predictions read of the sources, from their JointMemory."""
+        latents = self.source_latents(memory.tokens, memory.absent)
+        layers = [layer.prefix(x) for layer, x in zip(self.layers, memory.layers)]
+        return JointConditions(memory.mask, latents, memory.absent, layers)
+
+    def denoise(
+        self,
+        z_t: torch.Tensor,
+        t: torch.Tensor,
+        layout: Layout,
+        conditions: Any,
+        z_0_hat: torch.Tensor,
+        clean: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What the network says of the N tokens of a Layout, (N, D); see `Denoiser.denoise`.
+
+        Args:
+            layout: of the targets, or of the joint sequences where sources are noised as well.
+            conditions: JointConditions.
+        """
+        if self.noises_source:
+            z_t, z_0_hat = self._hide_absent(z_t, layout, conditions, z_0_hat)
+            return self._transform(z_t, t, layout, z_0_hat, clean)
+        if self.blind:
+            return self._after_source(z_t, t, layout, conditions, z_0_hat, clean)
+        joined = conditions.join(layout)
+        if clean is not None:
+            clean = joined.with_sources(clean[:, None].float())[:, 0].bool()
+        output = self._transform(
+            joined.with_latents(z_t), t, joined.layout, joined.with_latents(z_0_hat), clean
+        )
+        return joined.targets_of(output)
+
+    def _transform(
+        self,
+        z_t: torch.Tensor,
+        t: torch.Tensor,
+        layout: Layout,
+        z_0_hat: torch.Tensor,
+        clean: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The network's output for whole joint sequences."""
+        positions = self.embed_positions(layout.mask.long() + self.pad)
+        x = self.read(z_t, t, layout, z_0_hat, layout.candidates.pack(positions), clean)
+        for layer in self.layers:
+            x = layer(x, layout)
+        return self.project_out_dim(self.layer_norm(x))
+
+    def _after_source(
+        self,
+        z_t: torch.Tensor,
+        t: torch.Tensor,
+        layout: Layout,
+        conditions: JointConditions,
+        z_0_hat: torch.Tensor,
+        clean: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The network's output for targets, whose blind sources are computed already."""
+        joined = conditions.join(layout)
+        positions = self.embed_positions(joined.mask.long() + self.pad)[:, joined.source_width :]
+        x = self.read(z_t, t, layout, z_0_hat, layout.candidates.pack(positions), clean)
+        for layer, (keys, values) in zip(self.layers, conditions.layers):
+            x = layer(x, layout, (keys[joined.owners], values[joined.owners]), joined.mask)
+        return self.project_out_dim(self.layer_norm(x))
+
+    def _hide_absent(
+        self,
+        z_t: torch.Tensor,
+        layout: Layout,
+        conditions: JointConditions,
+        z_0_hat: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """z_t and the previous prediction of joint sequences, without the absent sources."""
+        if self.no_source is None:
+            return z_t, z_0_hat
+        owners = layout.owner_index[layout.rows]
+        in_source = layout.positions < conditions.mask.sum(1)[owners]
+        hidden = (in_source & conditions.absent[owners])[:, None]
+        nothing = self.no_source.to(z_t.dtype)
+        return torch.where(hidden, nothing, z_t), torch.where(hidden, nothing, z_0_hat)
+
+
+class SourceReader:
+    """The encoder of joint models: the denoiser itself, which reads the source alone.
+
+    It is no module of its own, so that checkpoints hold the shared weights once.
+    """
+
+    def __init__(self, denoiser: JointDenoiser):
+        self.denoiser, self.pad = denoiser, denoiser.pad
+
+    def __call__(self, src_tokens: torch.Tensor) -> JointMemory:
+        """Read sources (B, S), padded on the left or on the right."""
+        mask = src_tokens.ne(self.pad)
+        order = (~mask).byte().argsort(dim=1, stable=True)  # padding last
+        none = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)
+        return self.denoiser.encode(src_tokens.gather(1, order), mask.gather(1, order), none)

@@ -1,0 +1,152 @@
+"""Joint diffusion, registered with fairseq: one sequence of source and target, one Transformer."""
+
+from typing import Any
+
+import torch
+from fairseq.models import register_model
+from torch import nn
+
+from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS, kl_weights
+from difformer_plugin.errors import UserError
+from difformer_plugin.families.architectures import register_architectures
+from difformer_plugin.families.embeddings.base import EmbeddingDiffusionModel, Sequences
+from difformer_plugin.families.joint.config import (
+    ARCHITECTURES,
+    EXPECTED_EMBEDDING,
+    FULL,
+    Z_0,
+    JointDiffusionConfig,
+    check_config,
+)
+from difformer_plugin.families.joint.denoiser import JointDenoiser, SourceReader
+from difformer_plugin.families.joint.objective import JointDiffusionLoss
+from difformer_plugin.networks.building import build_joint_networks
+from difformer_plugin.networks.config import with_defaults
+from difformer_plugin.networks.denoiser import ROUNDING_CHUNK
+from difformer_plugin.networks.layout import Layout
+
+
+@register_model("joint_diffusion", dataclass=JointDiffusionConfig)
+class JointDiffusion(EmbeddingDiffusionModel):
+    """Gaussian diffusion of source and target in one sequence, s EOS BOS t.
+
+    With partial conditioning only the target is noised (DiffuSeq; Gong et al., 2023). With full
+    conditioning all is, and translation is infilling (Diffusion-LM; Li et al., 2022).
+    """
+
+    title = "a joint diffusion model"
+    published_options = """
+        --noise-schedule sqrt --rescaling-factor 4 --self-cond --rescale-timesteps --embed-norm
+        --embed-norm-affine
+    """
+    architectures = ARCHITECTURES
+    criterion = "joint_diffusion_loss"
+    objective = JointDiffusionLoss
+
+    def __init__(self, cfg: Any, *networks_and_dictionaries: Any):
+        super().__init__(cfg, *networks_and_dictionaries)
+        self.noises_source = cfg.conditioning == FULL
+        self.scores_targets = not self.noises_source  # it would need the source's noise
+
+    @classmethod
+    def build_model(cls, cfg: Any, task: Any) -> "JointDiffusion":
+        """Build a model for the task's dictionary.
+
+        Raises:
+            UserError: source and target have different dictionaries.
+        """
+        cfg = with_defaults(cfg, JointDiffusionConfig)
+        check_config(cfg)
+        source, target = task.source_dictionary, task.target_dictionary
+        if source != target:
+            raise UserError(
+                "a joint diffusion model needs one dictionary for both languages, but those of "
+                f"source ({len(source)} types) and target ({len(target)} types) differ: run "
+                "fairseq-preprocess with --joined-dictionary"
+            )
+        time_scale = 1000.0 / cfg.diffusion_steps if cfg.rescale_timesteps else 1.0
+        denoiser, length_predictor = build_joint_networks(cfg, target, time_scale, JointDenoiser)
+        return cls(cfg, SourceReader(denoiser), denoiser, length_predictor, (source, target))
+
+    # Training
+
+    def build_no_source(self, cfg: Any) -> None:
+        """None: the denoiser has an embedding for absent sources."""
+
+    def without_sources(self, memory: Any, absent: torch.Tensor) -> Any:
+        """The memory of the same sentences as if some sources, bool (B,), were absent."""
+        return self.denoiser.encode(memory.tokens, memory.mask, absent)
+
+    def without_source(self, memory: Any) -> Any:
+        """The memory of the same sentences as if all sources were absent."""
+        return self.without_sources(memory, torch.ones_like(memory.absent))
+
+    def sequences(self, memory: Any, target: torch.Tensor) -> Sequences:
+        """Targets, or with full conditioning sources and targets, (B, L), padded on the right."""
+        targets = super().sequences(memory, target)
+        if not self.noises_source:
+            return targets
+        pad = self.denoiser.pad
+        source = memory.tokens.masked_fill(~memory.mask, pad)
+        tokens = torch.cat([source, targets.tokens], dim=1)
+        # Nothing but the targets has a place: the source's tokens take that of BOS.
+        begin = targets.places[:, :1].expand(-1, source.shape[1])
+        places = torch.cat([begin, targets.places], dim=1)
+        order = tokens.eq(pad).byte().argsort(dim=1, stable=True)  # padding last
+        return Sequences(tokens.gather(1, order), places.gather(1, order))
+
+    def leading_tokens(self, memory: Any) -> torch.Tensor | None:
+        """With full conditioning the source, which decoding fills the target in after."""
+        return memory.tokens.masked_fill(~memory.mask, -1) if self.noises_source else None
+
+    def denoise(
+        self,
+        denoiser: Any,
+        z_t: torch.Tensor,
+        t: torch.Tensor,
+        layout: Layout,
+        conditions: Any,
+        previous: torch.Tensor,
+        clean: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """z_0-hat (N, D), from what the network predicts."""
+        output = super().denoise(denoiser, z_t, t, layout, conditions, previous, clean)
+        if self.cfg.prediction == EXPECTED_EMBEDDING:
+            return expected_embeddings(denoiser, output)
+        if self.predicts_z_0:
+            return output
+        a, b = (layout.spread(x).to(output.dtype) for x in self.coefficients(t))
+        return (output - b * z_t) / a
+
+    def coefficients(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """a and b at times of the model's unit (n,), where a z_0 + b z_t is predicted: (n, 1)."""
+        series = PREDICTIONS[self.cfg.prediction](self.process)
+        steps = t.round().long().clamp(0, len(self.process) - 1)
+        a, b = (torch.from_numpy(x).to(t.device)[steps][:, None] for x in series)
+        return a, b
+
+    @property
+    def predicts_z_0(self) -> bool:
+        """Whether the network's output is z_0-hat, or turned into one without z_t."""
+        return self.cfg.prediction in (Z_0, EXPECTED_EMBEDDING)
+
+    def kl_weights(self, t: torch.Tensor) -> torch.Tensor:
+        """The weights of the bound at steps (n,), float64 (n, 1); see `predictions.kl_weights`."""
+        return torch.from_numpy(kl_weights(self.process)).to(t.device)[t][:, None]
+
+
+def expected_embeddings(denoiser: nn.Module, latents: torch.Tensor) -> torch.Tensor:
+    """The mean embedding (N, D) under the softmax of the logits of latents (N, D).
+
+    The alternate kernel of the thesis (Sec. 3.2.4).
+    """
+    types = torch.arange(len(denoiser.embed_tokens.weight), device=latents.device)
+    table = denoiser.embed(types)
+    parts = [
+        denoiser.output_projection(part).float().softmax(-1).to(table.dtype) @ table
+        for part in latents.split(ROUNDING_CHUNK)
+    ]
+    return torch.cat(parts)
+
+
+register_architectures("joint_diffusion", JointDiffusionConfig, ARCHITECTURES)
