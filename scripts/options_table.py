@@ -22,6 +22,8 @@ def configurations():
     from difformer_plugin.families.embeddings.objective import DifformerLossConfig
     from difformer_plugin.families.insertion.config import InsertionDiffusionConfig
     from difformer_plugin.families.insertion.objective import InsertionDiffusionLossConfig
+    from difformer_plugin.families.joint.config import JointDiffusionConfig
+    from difformer_plugin.families.joint.objective import JointDiffusionLossConfig
     from difformer_plugin.families.tokens.config import DiscreteDiffusionConfig
     from difformer_plugin.families.tokens.objective import DiscreteDiffusionLossConfig
     from difformer_plugin.networks.config import NetworkConfig
@@ -34,6 +36,8 @@ def configurations():
         "discrete_diffusion_loss": (DiscreteDiffusionLossConfig, None),
         "insertion_diffusion": (InsertionDiffusionConfig, NetworkConfig),
         "insertion_diffusion_loss": (InsertionDiffusionLossConfig, None),
+        "joint_diffusion": (JointDiffusionConfig, DifformerConfig),
+        "joint_diffusion_loss": (JointDiffusionLossConfig, DifformerLossConfig),
         "decoding": (DecodingOptions, None),
     }
 

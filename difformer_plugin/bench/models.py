@@ -94,11 +94,12 @@ def size_options(model: Family) -> str:
     cfg: Any = model.cfg
     sizes = [f"--activation-fn {cfg.activation_fn}"]
     for side in ("encoder", "decoder"):
+        own = model.side_sizes(side)
         sizes += [
             f"--{side}-embed-dim {cfg.model_dim}",
-            f"--{side}-layers {cfg[f'{side}_layers']}",
-            f"--{side}-ffn-embed-dim {cfg[f'{side}_ffn_embed_dim']}",
-            f"--{side}-attention-heads {cfg[f'{side}_attention_heads']}",
+            f"--{side}-layers {own['layers']}",
+            f"--{side}-ffn-embed-dim {own['ffn_embed_dim']}",
+            f"--{side}-attention-heads {own['attention_heads']}",
         ]
-        sizes += [f"--{side}-normalize-before"] * cfg[f"{side}_normalize_before"]
+        sizes += [f"--{side}-normalize-before"] * own["normalize_before"]
     return " ".join(sizes)

@@ -145,7 +145,7 @@ def _check_settings(cfg: Any, teacher: Teacher, part: str) -> None:
         for name, default in SETTINGS[part].items()
     }
     if part == "embeddings":
-        if cfg.encoder_embed_path or cfg.decoder_embed_path:
+        if reads_embeddings(cfg):
             raise UserError(
                 "the embeddings cannot come from the teacher and from --encoder-embed-path or "
                 "--decoder-embed-path as well: omit one of them, or leave embeddings out of "
@@ -170,6 +170,11 @@ def _check_settings(cfg: Any, teacher: Teacher, part: str) -> None:
             f"{', '.join(differences)}: give the teacher's values, or leave {part} out of "
             "--init-parts"
         )
+
+
+def reads_embeddings(cfg: Any) -> bool:
+    """Whether a configuration names a file of embeddings, on either side that it has."""
+    return any(getattr(cfg, f"{side}_embed_path", None) for side in SIDES)
 
 
 def _own(cfg: Any, name: str) -> Any:
@@ -243,6 +248,8 @@ def _tables(own: Mapping[str, nn.Parameter], teacher: Teacher) -> dict[str, torc
     adaptive = any(name.startswith("decoder.adaptive_softmax.") for name in weights)
     found: dict[str, torch.Tensor] = {}
     for name, theirs in TABLES.items():
+        if name not in own:  # a model of joint sequences has one table
+            continue
         tensor = weights.get(theirs)
         if tensor is None and "output_projection" in name and not adaptive:
             # Checkpoints of fairseq before 0.10 store a shared table once.

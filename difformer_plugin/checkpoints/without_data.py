@@ -23,8 +23,9 @@ def load_without_data(path: str | os.PathLike) -> BaseFairseqModel:
     state, cfg = checkpoint["model"], (checkpoint.get("cfg") or {}).get("model")
     models = {**MODEL_REGISTRY, **ARCH_MODEL_REGISTRY}
     model_class = models.get(cfg.get("_name")) if cfg else None
-    has_tables = all(torch.is_tensor(state.get(table)) for table in TABLES)
-    if not (cfg and has_tables and _diffuses_embeddings(model_class)):
+    # a model of joint sequences has one table
+    tables = [state[table] for table in TABLES if torch.is_tensor(state.get(table))]
+    if not (cfg and tables and _diffuses_embeddings(model_class)):
         names = ", ".join(
             name for name in sorted(MODEL_REGISTRY) if _diffuses_embeddings(models[name])
         )
@@ -32,8 +33,10 @@ def load_without_data(path: str | os.PathLike) -> BaseFairseqModel:
             f"{path} is not a checkpoint of a model that diffuses embeddings: give one that was "
             f"trained with --arch {names}, of any size"
         )
-    cfg.encoder_embed_path = cfg.decoder_embed_path = None  # the tables are in the checkpoint
-    source, target = (_placeholder(len(state[table])) for table in TABLES)
+    for option in cfg:
+        if option.endswith("_embed_path"):
+            cfg[option] = None  # the tables are in the checkpoint
+    source, target = (_placeholder(len(table)) for table in (tables[0], tables[-1]))
     task = SimpleNamespace(source_dictionary=source, target_dictionary=target)
     model = build_model(cfg, task, from_checkpoint=True)
     state[KEY] = model.get_buffer(KEY)

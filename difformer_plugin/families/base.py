@@ -8,6 +8,7 @@ from fairseq.models import BaseFairseqModel
 from torch import nn
 
 from difformer_plugin.checkpoints.fingerprint import KEY, check_dictionaries, fingerprint
+from difformer_plugin.checkpoints.warm_start import parse_parts
 from difformer_plugin.decoding.hub import TranslationHub, load_hub
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.architectures import add_switches
@@ -75,6 +76,24 @@ class DiffusionModel(BaseFairseqModel):
     def knows_no_source(self) -> bool:
         """Whether it was trained with absent sources."""
         return self.cfg.source_dropout > 0
+
+    @property
+    def teacher_parts(self) -> tuple[str, ...]:
+        """The parts of the weights that --init-from-teacher takes from a teacher."""
+        return parse_parts(self.cfg.init_parts)
+
+    @property
+    def frozen_updates(self) -> int:
+        """For how many first updates the encoder that a teacher gave does not change."""
+        return self.cfg.freeze_encoder_updates
+
+    def side_sizes(self, side: str) -> dict[str, Any]:
+        """Sizes of the "encoder" or the "decoder", as options of fairseq's Transformers name them.
+
+        The bench gives them to the Transformers that it compares this model with.
+        """
+        names = ("layers", "ffn_embed_dim", "attention_heads", "normalize_before")
+        return {name: self.cfg[f"{side}_{name}"] for name in names}
 
     def build_no_source(self, cfg: Any) -> nn.Parameter | None:
         """What is learned in place of an absent source's states, if it is the model's own."""

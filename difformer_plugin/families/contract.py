@@ -44,6 +44,8 @@ class Family(Protocol):
             by `corrupt` and `log_probs`.
         noise_dim: random numbers that a token needs in a step.
         diffusion_steps: T, or None where training has continuous time.
+        teacher_parts: parts of the weights that --init-from-teacher takes.
+        frozen_updates: for how many first updates the encoder that a teacher gave does not change.
         initialised: parts of the weights that --init-from-teacher took from a teacher.
         encoder: source tokens (B, S) -> Memory.
         cfg: its configuration, a NetworkConfig or more.
@@ -61,6 +63,8 @@ class Family(Protocol):
     knows_no_source: bool
     noise_dim: int
     diffusion_steps: int | None
+    teacher_parts: tuple[str, ...]
+    frozen_updates: int
     initialised: tuple[str, ...]
     cfg: Any
     derived: dict[Any, Any]
@@ -75,6 +79,9 @@ class Family(Protocol):
 
     def measures(self) -> dict[str, float]:
         """What validation logs of the model itself."""
+
+    def side_sizes(self, side: str) -> dict[str, Any]:
+        """Sizes of a Transformer that is as large as the model; side: "encoder" or "decoder"."""
 
     def samplers(self) -> dict[str, type[Sampler]]:
         """The samplers that it can be decoded with, by name; its default comes first."""

@@ -60,15 +60,6 @@ class DenoiserConfig(FairseqDataclass):
         "start training from the weights of this checkpoint: a Transformer of fairseq's, or a "
         "diffusion model, with the same dictionaries",
     )
-    init_parts: str = option(
-        ",".join(PARTS),
-        "the parts that --init-from-teacher takes, separated by commas: the encoder's layers, the "
-        "embedding tables (the output projection included), the decoder's layers",
-    )
-    freeze_encoder_updates: int = option(
-        0,
-        "do not change the layers that come from the teacher's encoder in this many first updates",
-    )
     normalize_embeddings: bool = option(
         False,
         "scale each embedding z_0 to the norm sqrt(latent dim); the table that rounds stays as it "
@@ -119,6 +110,15 @@ class NetworkConfig(DenoiserConfig):
     )
     encoder_embed_path: Optional[str] = option(
         None, "file of pre-trained source embeddings, in the same format"
+    )
+    init_parts: str = option(
+        ",".join(PARTS),
+        "the parts that --init-from-teacher takes, separated by commas: the encoder's layers, the "
+        "embedding tables (the output projection included), the decoder's layers",
+    )
+    freeze_encoder_updates: int = option(
+        0,
+        "do not change the layers that come from the teacher's encoder in this many first updates",
     )
 
 
@@ -175,6 +175,7 @@ def check_network(cfg: Any) -> None:
     if cfg.encoder_layers < 1:
         raise UserError(f"--encoder-layers must be at least 1, not {cfg.encoder_layers}")
     check_heads(cfg, "encoder")
+    check_warm_start(cfg)
     check_denoiser(cfg, bool(cfg.encoder_embed_path or cfg.decoder_embed_path))
 
 
@@ -210,7 +211,6 @@ def check_denoiser(cfg: Any, pretrained: bool) -> None:
             raise UserError(
                 f"{flag(name)} has no effect without {flag(needed)}: give both or neither"
             )
-    check_warm_start(cfg)
     if cfg.normalize_embeddings and cfg.embed_norm_before_proj:
         raise UserError(
             "--normalize-embeddings and --embed-norm-before-proj both normalise embeddings z_0: "

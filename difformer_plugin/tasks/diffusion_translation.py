@@ -187,7 +187,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
                     "--use-ema has no effect in training without --store-ema: give both"
                 )
             model.initialised = warm_start.begin(model, self)
-            if updates := model.cfg.freeze_encoder_updates:
+            if updates := model.frozen_updates:
                 self.encoder_freeze = warm_start.EncoderFreeze(model, updates)
             model.prepare_training(self)
             if self.cfg.eval_bleu:

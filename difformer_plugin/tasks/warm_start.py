@@ -47,7 +47,7 @@ def begin(model: Any, task: Any) -> tuple[str, ...]:
         if STATE in earlier:
             task.state.merge_state_dict({STATE: earlier[STATE]})
         return ()
-    parts = warm_start.parse_parts(model.cfg.init_parts)
+    parts = model.teacher_parts
     teacher = load_teacher(path)
     dictionaries = task.source_dictionary, task.target_dictionary
     initialised = warm_start.initialise(model, teacher, parts, dictionaries)

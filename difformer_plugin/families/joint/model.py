@@ -68,6 +68,21 @@ class JointDiffusion(EmbeddingDiffusionModel):
         denoiser, length_predictor = build_joint_networks(cfg, target, time_scale, JointDenoiser)
         return cls(cfg, SourceReader(denoiser), denoiser, length_predictor, (source, target))
 
+    @property
+    def teacher_parts(self) -> tuple[str, ...]:
+        """The embeddings alone: no layer of a teacher reads source and target together."""
+        return ("embeddings",)
+
+    @property
+    def frozen_updates(self) -> int:
+        """None: there is no encoder."""
+        return 0
+
+    def side_sizes(self, side: str) -> dict[str, Any]:
+        """The sizes of either half of the layers."""
+        sizes = super().side_sizes("decoder")
+        return sizes | {"layers": max(1, sizes["layers"] // 2)}
+
     # Training
 
     def build_no_source(self, cfg: Any) -> None:
