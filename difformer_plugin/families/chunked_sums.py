@@ -45,6 +45,44 @@ class by_autograd:  # noqa: N801  (reads as a function)
         return sums.detach(), gradient
 
 
+class Weighted:
+    """Costs of tokens, each multiplied by a weight, which is their first column.
+
+    Args:
+        costs: see `Costs`.
+
+    Attributes:
+        unweighted: the first cost of each token without its weight, (m,) for each chunk.
+    """
+
+    def __init__(self, costs: Costs):
+        self.costs = costs
+        self.unweighted: list[torch.Tensor] = []
+
+    def function(
+        self, logits: torch.Tensor, weights: torch.Tensor, *columns: torch.Tensor
+    ) -> torch.Tensor:
+        """The weighted costs of tokens (m, k), which are also noted without their weights."""
+        costs = self.costs.function(logits, *columns)
+        self.unweighted.append(costs[:, 0].detach())
+        return weights[:, None] * costs
+
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        weights: torch.Tensor,
+        *columns: torch.Tensor,
+        with_gradient: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """See `Costs`."""
+        with torch.no_grad():
+            sums = self.function(logits, weights, *columns).sum(0)
+        if not with_gradient:
+            return sums, None
+        _, gradient = self.costs(logits, *columns, with_gradient=True)
+        return sums, weights[:, None] * gradient
+
+
 def chunked_sums(
     costs: Costs, latents: torch.Tensor, table: torch.Tensor, *columns: torch.Tensor
 ) -> torch.Tensor:

@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from difformer_plugin.families import chunked_sums as chunked
-from difformer_plugin.families.chunked_sums import by_autograd, chunked_sums
+from difformer_plugin.families.chunked_sums import Weighted, by_autograd, chunked_sums
+from difformer_plugin.families.embeddings.anchor import SmoothedNLL
 
 TYPES, COUNT = 30, 17
 
@@ -45,6 +46,25 @@ def test_chunks_agree_with_autograd(case, rows, monkeypatch):
     ours, theirs = (gradients(-2.5 * sums[0], latents, table) for sums in (found, expected))
     for own, other in zip(ours, theirs):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_tokens(case, monkeypatch):
+    """In chunks and by autograd alike; what each token costs without its weight is noted."""
+    monkeypatch.setitem(chunked.CHUNK_LOGITS, "cpu", 5 * TYPES)
+    latents, table, targets, weights = case
+    logits = latents @ table.T
+    plain = F.cross_entropy(logits, targets, reduction="none", label_smoothing=0.1)
+    expected = (weights.float() * plain).sum()
+    wanted = gradients(expected, latents, table)
+    costs_of = Weighted(SmoothedNLL(0.1))
+    found = chunked_sums(costs_of, latents, table, weights.float(), targets)
+    torch.testing.assert_close(found[0], expected)
+    assert len(costs_of.unweighted) == 4
+    torch.testing.assert_close(torch.cat(costs_of.unweighted), plain)
+    for own, other in zip(gradients(found[0], latents, table), wanted):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert chunked_sums(costs_of, latents, table, weights.float(), targets).equal(found)
 
 
 def test_part_of_a_table(case):

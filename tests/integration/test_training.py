@@ -26,6 +26,7 @@ from harness import (
 )
 
 from difformer_plugin.checkpoints.fingerprint import KEY
+from difformer_plugin.families.embeddings.importance import KEY as LOSSES
 
 TERMS = ["mse", "anchor", "anchor_nll", "length"]
 HERE = Path(__file__).parent
@@ -119,6 +120,7 @@ def test_two_processes_train_one_model_and_resume(corpus, halves, tmp_path):
         *("torchrun", "--nproc_per_node", 2, HERE / "keep_weights.py", tmp_path, corpus.joined),
         *(*TRAIN, "--share-all-embeddings", "--max-update", 40, "--log-interval", 1),
         *("--save-dir", tmp_path, "--reset-dataloader", "--batch-size-valid", 8),
+        *("--time-sampling", "importance"),  # whose losses each rank has of both
     )
     assert outcome.code == 0, outcome.err[-3000:]
     assert "training on 2 devices" in outcome.out
@@ -127,10 +129,11 @@ def test_two_processes_train_one_model_and_resume(corpus, halves, tmp_path):
         weights(tmp_path / "checkpoint_last.pt"),
         weights(halves[0] / "checkpoint_last.pt"),
     )
+    assert saved[LOSSES].isfinite().any()
     for name, tensor in saved.items():
         assert torch.equal(ranks[0][name], ranks[1][name]), name
         assert torch.equal(ranks[0][name], tensor), name
-    assert any(not torch.equal(start[name], saved[name]) for name in saved)
+    assert any(not torch.equal(start[name], saved[name]) for name in start)
     rows = logged(outcome.out, "train_inner")
     assert int(rows[0]["num_updates"]) == 11 and int(rows[-1]["num_updates"]) == 40
     losses = [float(row["loss"]) for row in rows]

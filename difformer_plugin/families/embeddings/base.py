@@ -18,6 +18,7 @@ from difformer_plugin.families.embeddings.corruption import (
     corrupt,
     corrupt_for_validation,
 )
+from difformer_plugin.families.embeddings.importance import Draw, ImportanceTimes, completed
 from difformer_plugin.families.embeddings.rescaling import Rescaling
 from difformer_plugin.networks.layers import Conditions, Memory
 from difformer_plugin.networks.layout import Layout
@@ -40,6 +41,8 @@ class DiffusionOutput(NamedTuple):
     length_logits: torch.Tensor  # (B, 256)
     length_classes: torch.Tensor  # (B,)
     t: Optional[torch.Tensor] = None  # int64 (N,), the steps they were corrupted to, for weights
+    rows: Optional[torch.Tensor] = None  # int64 (N,), which of the n corrupted targets they are of
+    drawn: Optional[Draw] = None  # how the times of the n targets were drawn, if by importance
 
 
 class EmbeddingDiffusionModel(DiffusionModel):
@@ -67,6 +70,7 @@ class EmbeddingDiffusionModel(DiffusionModel):
     ):
         super().__init__(cfg, encoder, denoiser, length_predictor, dictionaries)
         self.rescaling = Rescaling(cfg, len(dictionaries[1]))
+        self.importance = ImportanceTimes() if cfg.time_sampling == "importance" else None
         self.diffusion_steps, self.noise_dim = cfg.diffusion_steps, cfg.latent_dim
         self.time_unit = float(cfg.diffusion_steps)  # it is trained on steps from 0 to T - 1
         self._measured: tuple[torch.Tensor, dict[str, float]] | None = None
@@ -110,6 +114,8 @@ class EmbeddingDiffusionModel(DiffusionModel):
             self.length_predictor(memory),
             self.length_predictor.classes(lengths, memory),
             corrupted.t[layout.rows][predicted],
+            layout.rows[predicted],
+            corrupted.drawn,
         )
 
     def sequences(self, memory: Memory, target: torch.Tensor) -> Sequences:
@@ -121,7 +127,8 @@ class EmbeddingDiffusionModel(DiffusionModel):
     ) -> Corruption:
         """Corrupt targets z_0 (n, L, D), at random in training."""
         if self.training:
-            return corrupt(self.cfg, self.process, z_0, mask, rank_generator(z_0.device))
+            generator = rank_generator(z_0.device)
+            return corrupt(self.cfg, self.process, z_0, mask, generator, self.importance)
         keys = sentence_keys(src_tokens, self.encoder.pad, VALIDATION_SEED)
         return corrupt_for_validation(self.process, z_0, keys)
 
@@ -270,5 +277,5 @@ class EmbeddingDiffusionModel(DiffusionModel):
         return self.denoiser.log_probs(tokens, z_0_hat)
 
     def complete(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A state dict of an older version, with this F."""
-        return self.rescaling.complete(state)
+        """A state dict of an older version or of other options, with this F."""
+        return completed(self.importance, self.rescaling.complete(state))

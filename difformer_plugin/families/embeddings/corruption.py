@@ -12,9 +12,10 @@ from difformer_plugin.diffusion.noise import SentenceNoise, uniform
 from difformer_plugin.diffusion.times import low_discrepancy
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.base import SELF_COND_PROBABILITY
+from difformer_plugin.families.embeddings.importance import Draw, ImportanceTimes
 from difformer_plugin.options import flag, option
 
-TIME_SAMPLING = ChoiceEnum(["uniform", "stratified"])
+TIME_SAMPLING = ChoiceEnum(["uniform", "stratified", "importance"])
 
 
 @dataclass
@@ -23,8 +24,9 @@ class CorruptionConfig(FairseqDataclass):
 
     time_sampling: TIME_SAMPLING = option(  # type: ignore[valid-type]
         "uniform",
-        "how the times of a training batch are drawn: uniform (each on its own), or stratified "
-        "(one in each of equally long intervals)",
+        "how the times of a training batch are drawn: uniform (each on its own), stratified (one "
+        "in each of equally long intervals), or importance (more often where losses are large, "
+        "with a smaller weight)",
     )
     noises_per_sentence: int = option(
         1, "corrupt each target this many times for one pass of the encoder"
@@ -60,6 +62,7 @@ class Corruption(NamedTuple):
     conditioned: torch.Tensor  # bool (B,), the sentences that are self-conditioned
     clean: Optional[torch.Tensor] = None  # bool (n, L), tokens that are shown uncorrupted
     earlier: Optional[tuple[torch.Tensor, torch.Tensor]] = None  # z_s (n, L, D) and s (n,)
+    drawn: Optional[Draw] = None  # how t was drawn, if by importance
 
 
 def corrupt_for_validation(
@@ -82,6 +85,7 @@ def corrupt(
     z_0: torch.Tensor,
     mask: torch.Tensor,
     generator: torch.Generator,
+    importance: ImportanceTimes | None = None,
 ) -> Corruption:
     """Corrupt targets at random.
 
@@ -89,6 +93,7 @@ def corrupt(
         cfg: a CorruptionConfig.
         z_0: (n, L, D), the copies of each target one after another; mask: bool (n, L), True at
             real tokens.
+        importance: the law of times, if it is not uniform.
     """
     device, count = z_0.device, len(z_0)
 
@@ -102,7 +107,8 @@ def corrupt(
     if cfg.time_sampling == "stratified":
         order = torch.randperm(count, device=device, generator=generator)
         u[0] = low_discrepancy(u[0, :1].clone(), order)
-    t = (u[0] * len(process)).long()
+    times, drawn = (u[0], None) if importance is None else importance.draw(u[0])
+    t = (times * len(process)).long()
     z_t = process.q_sample(z_0, t, noise)
     conditioned = u[1, :: cfg.noises_per_sentence] < SELF_COND_PROBABILITY
     earlier = clean = None
@@ -115,7 +121,7 @@ def corrupt(
         z_t = torch.where(clean[..., None], z_0, z_t)
         if earlier is not None:
             earlier = torch.where(clean[..., None], z_0, earlier[0]), earlier[1]
-    return Corruption(z_t, t, conditioned, clean, earlier)
+    return Corruption(z_t, t, conditioned, clean, earlier, drawn)
 
 
 def draw_clean(share: float, mask: torch.Tensor, rand: Callable[..., torch.Tensor]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
 
 from difformer_plugin.errors import UserError
+from difformer_plugin.families.chunked_sums import Weighted
 from difformer_plugin.families.criterion import (
     LENGTH_FACTOR,
     DiffusionCriterion,
@@ -77,6 +78,8 @@ class DifformerLoss(DiffusionCriterion):
         states = self.teacher_states(sample) if model.training and self.cfg.soft_labels else None
         weights = self.squared_error_weights(model, output)
         losses = self.terms(model.denoiser.output_projection, output, states, weights)
+        if output.drawn is not None:
+            model.importance.record(output.drawn.buckets, losses["by_target"])
         loss = sum(losses[name] for name in self.loss_terms)
         tokens, sentences = len(output.tokens), len(output.length_classes)
         logged = {name: losses[name].detach() * tokens for name in self.token_terms}
@@ -110,16 +113,24 @@ class DifformerLoss(DiffusionCriterion):
     ) -> dict[str, torch.Tensor]:
         """The terms of Eq. 2 and the length's loss, as float32 scalars.
 
+        What depends on times is weighted if they were drawn by importance.
+
         Args:
             output_projection: latents (N, D) -> logits (N, V), a linear map without bias.
             output: a DiffusionOutput.
             teacher_states: (B L, C), for soft labels.
             weights: (N, 1), of the squared errors.
+        Returns:
+            the terms by name; if times were drawn by importance also `by_target` (n,): what each
+            target costs without its weight, a mean over its tokens.
         """
         z_0, z_0_hat = output.z_0, output.z_0_hat
         wanted = z_0.detach() if self.cfg.detach_z_0 else z_0
         errors = (z_0_hat.float() - wanted.float()).square()
-        mse = (errors if weights is None else weights * errors).mean()
+        if weights is not None:
+            errors = weights * errors
+        drawn = None if output.drawn is None else output.drawn.weights[output.rows]
+        mse = (errors if drawn is None else drawn[:, None] * errors).mean()
         if self.cfg.mse_loss_only:
             # Zero, but a gradient for each parameter, which distributed training counts on.
             anchor = nll = 0 * output_projection(z_0_hat[:1]).float().sum()
@@ -131,11 +142,29 @@ class DifformerLoss(DiffusionCriterion):
                 weight = self.cfg.soft_label_weight
                 costs = SoftenedNLL(self.cfg.label_smoothing, weight, self.labels)
                 columns.append(teacher_states[output.places])
+            if drawn is not None:
+                costs, columns = Weighted(costs), [drawn, *columns]
             sums = self.token_sums(costs, rounded, output_projection.weight, *columns)
             anchor, nll = sums / len(rounded)
-        return {
+        terms = {
             "mse": mse * self.cfg.mse_factor,
             "anchor": anchor,
             "anchor_nll": nll.detach(),
             "length": self.length_loss(output, "mean") * self.cfg.length_loss_factor,
         }
+        if output.drawn is not None:
+            by_token = self.cfg.mse_factor * errors.detach().mean(-1)
+            if not self.cfg.mse_loss_only:
+                by_token = by_token + torch.cat(costs.unweighted)
+            terms["by_target"] = means_by_row(by_token, output.rows, len(output.drawn.buckets))
+        return terms
+
+
+def means_by_row(costs: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Means of costs (N,) over the tokens of each of `count` rows; 0 where there is none.
+
+    Args:
+        rows: int64 (N,), the row of each token.
+    """
+    sums = costs.new_zeros(count).index_add_(0, rows, costs)
+    return sums / rows.bincount(minlength=count).clamp(min=1)
