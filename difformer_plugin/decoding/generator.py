@@ -129,6 +129,8 @@ class DiffusionGenerator:
             race_scores = partial(self._race_scores, models, src_tokens, memory)
             decode = partial(engine.decode, speedups=self.speedups, race_scores=race_scores)
         drawn = decode(model, options, memory, lengths, keys, self.retain_history)
+        if model.ends_at_eos:
+            drawn = [until_eos(candidate, self.eos) for candidate in drawn]
         beam = lengths.shape[1]
         sentences = [drawn[i : i + beam] for i in range(0, len(drawn), beam)]
         for s in empty.nonzero()[:, 0].tolist():
@@ -145,8 +147,14 @@ class DiffusionGenerator:
             return torch.full_like(memory.lengths(), FRAME)[:, None]
         if self.options.forces_length:
             return forced_lengths(memory.lengths(), self.options, longest)
+        logits = model.length_predictor(memory)
+        if self.options.length_beam_size > logits.shape[1]:
+            raise UserError(
+                f"--length-beam-size {self.options.length_beam_size}: this model, {model.title}, "
+                "finds the length of a target by generating padding: leave it out"
+            )
         return length_beam(
-            model.length_predictor(memory),
+            logits,
             model.length_predictor.lengths(memory),
             self.options.length_beam_size,
             longest,
@@ -187,6 +195,20 @@ class DiffusionGenerator:
             ranked = sorted(zip(candidates, scores), key=lambda pair: -pair[1])
             chosen.append([hypothesis(candidate, score) for candidate, score in ranked])
         return chosen
+
+
+def until_eos(candidate: Drawn, eos: int) -> Drawn:
+    """A candidate up to its first EOS, in each step of its history as well."""
+
+    def cut(tokens: torch.Tensor, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ends = (tokens == eos).nonzero()[:, 0].tolist()
+        length = ends[0] + 1 if ends else len(tokens)
+        return tokens[:length], log_probs[:length]
+
+    tokens, log_probs = cut(candidate.tokens, candidate.log_probs)
+    return candidate._replace(
+        tokens=tokens, log_probs=log_probs, history=[cut(*step) for step in candidate.history]
+    )
 
 
 def hypothesis(candidate: Drawn, score: float) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class DiffusionModel(BaseFairseqModel):
     reads: ClassVar[frozenset[str]] = frozenset()
     diffuses_embeddings: ClassVar[bool] = False
     scores_targets: bool = False
+    ends_at_eos: bool = False
     initialised: tuple[str, ...] = ()  # parts that --init-from-teacher took from a teacher
     time_unit: float = 1.0  # what times in [0, 1] are multiplied by before the denoiser reads them
 

@@ -42,6 +42,7 @@ class Family(Protocol):
         knows_no_source: whether it was trained with absent sources, for `without_source`.
         scores_targets: whether it can corrupt a given target and tell how likely its tokens are,
             by `corrupt` and `log_probs`.
+        ends_at_eos: whether a target ends at its first EOS, and what follows is padding.
         noise_dim: random numbers that a token needs in a step.
         diffusion_steps: T, or None where training has continuous time.
         teacher_parts: parts of the weights that --init-from-teacher takes.
@@ -60,6 +61,7 @@ class Family(Protocol):
     diffuses_embeddings: ClassVar[bool]
     predicts_length: bool
     scores_targets: bool
+    ends_at_eos: bool
     knows_no_source: bool
     noise_dim: int
     diffusion_steps: int | None

@@ -72,17 +72,18 @@ def build_networks(
     length_predictor = LengthPredictor(cfg)
     if cfg.apply_bert_init:
         target_path = cfg.encoder_embed_path if cfg.share_all_embeddings else cfg.decoder_embed_path
-        initialise_as_bert(denoiser, length_predictor, bool(target_path))
+        initialise_as_bert(denoiser, bool(target_path))
+        init_bert(length_predictor.embed_length)
     return encoder, denoiser, length_predictor
 
 
-def build_joint_networks(
+def build_joint_denoiser(
     cfg: Any,
     dictionary: Dictionary,
     time_scale: float,
     build_denoiser: Callable[..., Denoiser],
-) -> tuple[Denoiser, LengthPredictor]:
-    """Build a denoiser that reads the source as well, and a length predictor.
+) -> Denoiser:
+    """Build a denoiser that reads the source as well.
 
     One embedding table serves for source, target and rounding.
 
@@ -97,16 +98,13 @@ def build_joint_networks(
     rounding = nn.Linear(cfg.latent_dim, len(dictionary), bias=False)
     rounding.weight = table.weight
     denoiser = build_denoiser(cfg, time_scale, table, project_in, project_out, rounding)
-    length_predictor = LengthPredictor(cfg)
     if cfg.apply_bert_init:
-        initialise_as_bert(denoiser, length_predictor, bool(cfg.decoder_embed_path))
-    return denoiser, length_predictor
+        initialise_as_bert(denoiser, bool(cfg.decoder_embed_path))
+    return denoiser
 
 
-def initialise_as_bert(
-    denoiser: Denoiser, length_predictor: LengthPredictor, pretrained: bool
-) -> None:
-    """Draw the weights of a denoiser and a length predictor as BERT does.
+def initialise_as_bert(denoiser: Denoiser, pretrained: bool) -> None:
+    """Draw the weights of a denoiser as BERT does.
 
     Args:
         pretrained: whether the target embeddings were read from a file; they are kept.
@@ -117,7 +115,6 @@ def initialise_as_bert(
     for module in denoiser.modules():
         if not any(module is other for other in excluded):
             init_bert(module)
-    init_bert(length_predictor.embed_length)
 
 
 def build_embedding(cfg: Any, dictionary: Dictionary, path: str | None) -> nn.Embedding:

@@ -29,6 +29,7 @@ class Sequences(NamedTuple):
 
     tokens: torch.Tensor  # int64 (B, L)
     places: torch.Tensor  # int64 (B, L), where they are among the positions of all targets
+    padding: Optional[torch.Tensor] = None  # bool (B, L), padding that the model is to generate
 
 
 class DiffusionOutput(NamedTuple):
@@ -43,6 +44,7 @@ class DiffusionOutput(NamedTuple):
     t: Optional[torch.Tensor] = None  # int64 (N,), the steps they were corrupted to, for weights
     rows: Optional[torch.Tensor] = None  # int64 (N,), which of the n corrupted targets they are of
     drawn: Optional[Draw] = None  # how the times of the n targets were drawn, if by importance
+    padding: Optional[torch.Tensor] = None  # bool (N,), padding that is to be generated
 
 
 class EmbeddingDiffusionModel(DiffusionModel):
@@ -90,7 +92,10 @@ class EmbeddingDiffusionModel(DiffusionModel):
         """
         copies = self.cfg.noises_per_sentence if self.training else 1
         memory, lengths = self.encoder(src_tokens), target.ne(self.denoiser.pad).sum(1)
-        tokens, places = (x.repeat_interleave(copies, 0) for x in self.sequences(memory, target))
+        tokens, places, padding = (
+            x if x is None else x.repeat_interleave(copies, 0)
+            for x in self.sequences(memory, target)
+        )
         mask = tokens.ne(self.denoiser.pad)
         layout, z_0 = self.layout(mask, copies), self.denoiser.embed(tokens)
         corrupted = self._corrupt(src_tokens, z_0, mask)
@@ -116,6 +121,7 @@ class EmbeddingDiffusionModel(DiffusionModel):
             corrupted.t[layout.rows][predicted],
             layout.rows[predicted],
             corrupted.drawn,
+            None if padding is None else layout.take(padding)[predicted],
         )
 
     def sequences(self, memory: Memory, target: torch.Tensor) -> Sequences:

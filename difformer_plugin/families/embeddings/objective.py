@@ -97,6 +97,10 @@ class DifformerLoss(DiffusionCriterion):
         """What the squared errors of tokens are multiplied by, (N, 1); None for 1."""
         return None
 
+    def token_weights(self, output: Any) -> torch.Tensor | None:
+        """What all costs of tokens are multiplied by, (N,); None for 1."""
+        return None if output.drawn is None else output.drawn.weights[output.rows]
+
     def teacher_states(self, sample: dict[str, Any]) -> torch.Tensor:
         """The hidden states of the teacher of --soft-labels, (B L, C)."""
         if self.labels is None:  # validation and decoding do without it
@@ -129,8 +133,8 @@ class DifformerLoss(DiffusionCriterion):
         errors = (z_0_hat.float() - wanted.float()).square()
         if weights is not None:
             errors = weights * errors
-        drawn = None if output.drawn is None else output.drawn.weights[output.rows]
-        mse = (errors if drawn is None else drawn[:, None] * errors).mean()
+        of_tokens = self.token_weights(output)
+        mse = (errors if of_tokens is None else of_tokens[:, None] * errors).mean()
         if self.cfg.mse_loss_only:
             # Zero, but a gradient for each parameter, which distributed training counts on.
             anchor = nll = 0 * output_projection(z_0_hat[:1]).float().sum()
@@ -142,8 +146,8 @@ class DifformerLoss(DiffusionCriterion):
                 weight = self.cfg.soft_label_weight
                 costs = SoftenedNLL(self.cfg.label_smoothing, weight, self.labels)
                 columns.append(teacher_states[output.places])
-            if drawn is not None:
-                costs, columns = Weighted(costs), [drawn, *columns]
+            if of_tokens is not None:
+                costs, columns = Weighted(costs), [of_tokens, *columns]
             sums = self.token_sums(costs, rounded, output_projection.weight, *columns)
             anchor, nll = sums / len(rounded)
         terms = {

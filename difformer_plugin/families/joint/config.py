@@ -10,7 +10,7 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.families.embeddings.config import GaussianConfig, check_gaussian
 from difformer_plugin.families.embeddings.corruption import check_corruption
 from difformer_plugin.networks.config import SIZES, DenoiserConfig, check_denoiser
-from difformer_plugin.options import option
+from difformer_plugin.options import flag, option
 
 PARTIAL, FULL = "partial", "full"
 Z_0, EXPECTED_EMBEDDING = "z_0", "expected_embedding"
@@ -38,6 +38,14 @@ class JointDiffusionConfig(GaussianConfig, DenoiserConfig):
         "what the network predicts: z_0, epsilon (the noise), mean (of the posterior), or "
         "expected_embedding (logits of the types, whose mean embedding is z_0-hat)",
     )
+    length_by_padding: bool = option(
+        False,
+        "do not predict lengths: pad each target with EOS to the length of its source plus "
+        "--padding-margin, and end what is generated at its first EOS",
+    )
+    padding_margin: int = option(
+        10, "with --length-by-padding, positions that a target has beyond its source's length"
+    )
 
 
 # Half of Difformer's layers are its encoder's: a joint Transformer has as many in all.
@@ -64,3 +72,8 @@ def check_config(cfg: Any) -> None:
             f"--prediction {cfg.prediction} is relative to z_t itself: omit --normalize-input, or "
             "predict z_0"
         )
+    if cfg.padding_margin < 0:
+        raise UserError(f"--padding-margin must be at least 0, not {cfg.padding_margin}")
+    for name in ("sg_length_pred", "pred_length_offset"):
+        if getattr(cfg, name) and cfg.length_by_padding:
+            raise UserError(f"{flag(name)} does nothing with --length-by-padding: leave it out")

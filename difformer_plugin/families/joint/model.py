@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from fairseq.models import register_model
 from torch import nn
+from torch.nn import functional as F
 
 from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS, kl_weights
 from difformer_plugin.errors import UserError
@@ -19,8 +20,9 @@ from difformer_plugin.families.joint.config import (
     check_config,
 )
 from difformer_plugin.families.joint.denoiser import JointDenoiser, SourceReader
+from difformer_plugin.families.joint.lengths import build_lengths
 from difformer_plugin.families.joint.objective import JointDiffusionLoss
-from difformer_plugin.networks.building import build_joint_networks
+from difformer_plugin.networks.building import build_joint_denoiser
 from difformer_plugin.networks.config import with_defaults
 from difformer_plugin.networks.denoiser import ROUNDING_CHUNK
 from difformer_plugin.networks.layout import Layout
@@ -47,6 +49,8 @@ class JointDiffusion(EmbeddingDiffusionModel):
         super().__init__(cfg, *networks_and_dictionaries)
         self.noises_source = cfg.conditioning == FULL
         self.scores_targets = not self.noises_source  # it would need the source's noise
+        self.ends_at_eos = cfg.length_by_padding
+        self.eos = networks_and_dictionaries[-1][1].eos()
 
     @classmethod
     def build_model(cls, cfg: Any, task: Any) -> "JointDiffusion":
@@ -65,8 +69,8 @@ class JointDiffusion(EmbeddingDiffusionModel):
                 "fairseq-preprocess with --joined-dictionary"
             )
         time_scale = 1000.0 / cfg.diffusion_steps if cfg.rescale_timesteps else 1.0
-        denoiser, length_predictor = build_joint_networks(cfg, target, time_scale, JointDenoiser)
-        return cls(cfg, SourceReader(denoiser), denoiser, length_predictor, (source, target))
+        denoiser = build_joint_denoiser(cfg, target, time_scale, JointDenoiser)
+        return cls(cfg, SourceReader(denoiser), denoiser, build_lengths(cfg), (source, target))
 
     @property
     def teacher_parts(self) -> tuple[str, ...]:
@@ -98,17 +102,30 @@ class JointDiffusion(EmbeddingDiffusionModel):
 
     def sequences(self, memory: Any, target: torch.Tensor) -> Sequences:
         """Targets, or with full conditioning sources and targets, (B, L), padded on the right."""
-        targets = super().sequences(memory, target)
+        targets, pad = super().sequences(memory, target), self.denoiser.pad
+        if self.ends_at_eos:
+            targets = self._padded(targets, memory)
         if not self.noises_source:
             return targets
-        pad = self.denoiser.pad
         source = memory.tokens.masked_fill(~memory.mask, pad)
         tokens = torch.cat([source, targets.tokens], dim=1)
         # Nothing but the targets has a place: the source's tokens take that of BOS.
         begin = targets.places[:, :1].expand(-1, source.shape[1])
         places = torch.cat([begin, targets.places], dim=1)
         order = tokens.eq(pad).byte().argsort(dim=1, stable=True)  # padding last
-        return Sequences(tokens.gather(1, order), places.gather(1, order))
+        padding = targets.padding
+        if padding is not None:
+            padding = F.pad(padding, (source.shape[1], 0)).gather(1, order)
+        return Sequences(tokens.gather(1, order), places.gather(1, order), padding)
+
+    def _padded(self, targets: Sequences, memory: Any) -> Sequences:
+        """Targets with the padding that is to be generated, whose places are those of BOS."""
+        pad, (own, places, _) = self.denoiser.pad, targets
+        tokens = self.length_predictor.pad(own, memory, pad, self.eos)
+        more = tokens.shape[1] - own.shape[1]
+        padding = tokens.ne(pad) & F.pad(own, (0, more), value=pad).eq(pad)
+        places = torch.cat([places, places[:, :1].expand(-1, more)], dim=1)
+        return Sequences(tokens, torch.where(padding, places[:, :1], places), padding)
 
     def leading_tokens(self, memory: Any) -> torch.Tensor | None:
         """With full conditioning the source, which decoding fills the target in after."""

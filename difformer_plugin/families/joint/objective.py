@@ -1,11 +1,12 @@
 """The objective of joint diffusion: Difformer's, weighted for what the network predicts."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from fairseq.criterions import register_criterion
 
+from difformer_plugin.errors import UserError
 from difformer_plugin.families.embeddings.objective import DifformerLoss, DifformerLossConfig
 from difformer_plugin.options import option
 
@@ -17,6 +18,11 @@ class JointDiffusionLossConfig(DifformerLossConfig):
         "weight squared errors as the variational bound does (Ho et al., 2020, Eq. 8 and 12); "
         "otherwise they are those of what --prediction names, all times alike",
     )
+    padding_weight: Optional[float] = option(
+        None,
+        "with --length-by-padding, what a position of padding costs relative to one of a word (1 "
+        "in the papers); default: such that all padding of a batch weighs as much as all its words",
+    )
 
 
 @register_criterion("joint_diffusion_loss", dataclass=JointDiffusionLossConfig)
@@ -26,6 +32,11 @@ class JointDiffusionLoss(DifformerLoss):
     L_vlb is the squared error of what the network predicts, or the bound's term.
     """
 
+    def __init__(self, cfg: Any, task: Any):
+        super().__init__(cfg, task)
+        if cfg.padding_weight is not None and not cfg.padding_weight >= 0:
+            raise UserError(f"--padding-weight must be at least 0, not {cfg.padding_weight:g}")
+
     def squared_error_weights(self, model: Any, output: Any) -> torch.Tensor | None:
         """What turns squared errors of z_0-hat into those that count, (N, 1); None for 1."""
         if self.cfg.weighted_loss:
@@ -33,3 +44,16 @@ class JointDiffusionLoss(DifformerLoss):
         if model.predicts_z_0:
             return None
         return model.coefficients(output.t)[0].square().float()
+
+    def token_weights(self, output: Any) -> torch.Tensor | None:
+        """What all costs of tokens are multiplied by, (N,), 1 on average; None for 1."""
+        weights = super().token_weights(output)
+        if output.padding is None or not output.padding.any():
+            return weights
+        padding = output.padding.float()
+        factor = self.cfg.padding_weight
+        if factor is None:
+            factor = (len(padding) - padding.sum()) / padding.sum()
+        own = 1 + (factor - 1) * padding
+        own = own / own.mean()
+        return own if weights is None else own * weights
