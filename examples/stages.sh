@@ -7,9 +7,10 @@
 # a finished one is skipped.
 #
 # Environment variables (defaults in parentheses):
-#   PREPARE, TRAIN_TEACHER, DISTILL, TRAIN, TRAIN_CMLM, TRAIN_DISCRETE, GENERATE, EVALUATE
+#   PREPARE, TRAIN_TEACHER, DISTILL, TRAIN, TRAIN_CMLM, TRAIN_LEVENSHTEIN, TRAIN_DISCRETE, GENERATE,
+#   EVALUATE
 #              more options for the commands of a stage, such as TRAIN="--max-update 1000"
-#   TEACHER_AVERAGE, AVERAGE_BEST, CMLM_AVERAGE
+#   TEACHER_AVERAGE, AVERAGE_BEST, CMLM_AVERAGE, LEVENSHTEIN_AVERAGE
 #              number of checkpoints to average (5)
 #   RESCALING  options of noise rescaling (--rescaling-factor auto and the data set's --max-dgs)
 #   INIT       what Difformer and discrete diffusion start from (--init-from-teacher OUT/teacher.pt
@@ -19,8 +20,9 @@
 #   PRECISION  option for the precision, such as --bf16 (--fp16 on GPUs, --cpu without)
 #   DRY_RUN    1 prints the commands without running them
 #
-# Two more stages, train_discrete and evaluate_discrete, run only if they are named. They train and
-# evaluate discrete diffusion:
+# Three more stages run only if they are named. train_levenshtein trains one more baseline, fairseq's
+# Levenshtein Transformer, which `evaluate` then scores too. train_discrete and evaluate_discrete
+# train and evaluate discrete diffusion:
 #   FAMILIES   models to train (mdlm): mdlm, d3pm, d3pm-uniform, d3pm-nearest (with the teacher's
 #              embeddings), sedd, sedd-uniform, flexible. The name is the objective, followed by the
 #              process if that is not absorbing.
@@ -38,7 +40,7 @@ raw=$1 out=$2
 shift 2
 [ $# -gt 0 ] || set -- $stages
 known=" prepare train_teacher distill train average train_cmlm evaluate "
-known+="train_discrete evaluate_discrete "
+known+="train_levenshtein train_discrete evaluate_discrete "
 for stage in "$@"; do
   case "$known" in
     *" $stage "*) ;;
@@ -162,6 +164,20 @@ train_cmlm() {
   do_it difformer average "$out/cmlm" --last "${CMLM_AVERAGE-5}" --out "$out/cmlm.pt"
 }
 
+# The size and hyper-parameters of CMLM.
+train_levenshtein() {
+  unless_finished levenshtein fairseq-train "$(training_data)" \
+    --user-dir "$user_dir" --task translation_lev \
+    --arch levenshtein_transformer --criterion nat_loss --noise random_delete \
+    $cmlm --share-all-embeddings \
+    --label-smoothing 0.1 --optimizer adam --adam-betas '(0.9, 0.98)' \
+    --weight-decay 0.01 --clip-norm 1.0 \
+    $(batch "$difformer_batch") --required-batch-size-multiple 1 $precision --seed 1 \
+    --save-dir "$out/levenshtein" --keep-last-epochs 5 --log-format simple --log-interval 100 \
+    ${TRAIN_LEVENSHTEIN-}
+  do_it difformer average "$out/levenshtein" --last "${LEVENSHTEIN_AVERAGE-5}" --out "$out/levenshtein.pt"
+}
+
 # generate NAME OPTIONS: translate the test set to OUT/NAME.out.
 generate() {
   local name=$1
@@ -239,11 +255,15 @@ evaluate() {
     generate_cmlm
     baseline=cmlm
   fi
+  if [ -f "$out/levenshtein.pt" ]; then
+    generate levenshtein --task translation_lev --path "$out/levenshtein.pt" \
+      --iter-decode-max-iter 9
+  fi
   if [ -f "$out/teacher.pt" ]; then
     generate teacher --task translation --path "$out/teacher.pt" --beam 5
     baseline=teacher
   fi
-  for name in difformer-b1 cmlm teacher; do
+  for name in difformer-b1 cmlm levenshtein teacher; do
     [ ! -f "$out/$name.out" ] || score "$name"
   done
   score "$first" --baseline "$out/$baseline.out" --history "$out/history.jsonl" \

@@ -14,7 +14,8 @@ from harness import EXAMPLES, lines, logged, shell, succeed
 from difformer_plugin.data import recipe
 from difformer_plugin.data.synthetic.grammar import write_corpus
 
-STAGES = ["prepare", "train_teacher", "distill", "train", "average", "train_cmlm", "evaluate"]
+BASELINES = ["train_cmlm", "train_levenshtein"]
+STAGES = ["prepare", "train_teacher", "distill", "train", "average", *BASELINES, "evaluate"]
 DISCRETE = ["train_discrete", "evaluate_discrete"]
 FAMILIES = ["mdlm", "d3pm", "d3pm-uniform", "d3pm-nearest", "sedd", "sedd-uniform", "flexible"]
 FOLDERS = sorted(path.parent.name for path in EXAMPLES.glob("*/run.sh"))
@@ -41,12 +42,14 @@ MINIATURE = {
     "TRAIN_TEACHER": f"{SMALL} --max-update 6 --save-interval-updates 3",
     "TRAIN": f"{SMALL} --max-update 4 --max-epoch 1",
     "TRAIN_CMLM": f"{SMALL} --max-update 4",
+    "TRAIN_LEVENSHTEIN": f"{SMALL} --max-update 4",
     "TRAIN_DISCRETE": f"{SMALL} --max-update 4 --max-epoch 1",
     "FAMILIES": "flexible",
     "K": "2",
     "EVALUATE": "--bootstrap-samples 50",
     "TEACHER_AVERAGE": "1",
     "CMLM_AVERAGE": "1",
+    "LEVENSHTEIN_AVERAGE": "1",
     "AVERAGE_BEST": "1",
 }
 
@@ -74,10 +77,11 @@ def test_all_stages_of_multi30k_in_miniature(tmp_path):
     assert "train         160 pairs of 160 lines" in outputs["prepare"]
     assert "160" in outputs["distill"]
     discrete = ("flexible-k2-b1", "flexible-k2-b10")
-    for system in ("difformer-b1", "difformer-b10", "cmlm", "teacher", *discrete):
+    baselines = ("cmlm", "levenshtein", "teacher")
+    for system in ("difformer-b1", "difformer-b10", *baselines, *discrete):
         translated = [line for line in lines(out / f"{system}.out") if line.startswith("H-")]
         assert len(translated) == 11
-    assert outputs["evaluate"].count("nrefs:1|") >= 4
+    assert outputs["evaluate"].count("nrefs:1|") >= 5
     assert outputs["evaluate_discrete"].count("nrefs:1|") >= 3
     (row,) = logged((out / "flexible.bound").read_text("utf-8"), "test")
     assert float(row["bound"]) > 0
@@ -101,8 +105,8 @@ def test_the_commands_of_every_example_exist(name, size, tmp_path):
         "fairseq-generate": options.get_generation_parser,
         "fairseq-validate": options.get_validation_parser,
     }
-    (tmp_path / "teacher.pt").touch()
-    (tmp_path / "cmlm.pt").touch()
+    for model in ("teacher", "cmlm", "levenshtein"):
+        (tmp_path / f"{model}.pt").touch()
     settings = {"FAMILIES": " ".join(FAMILIES), "SIZE": size}
     for program, *arguments in commands(name, tmp_path, tmp_path, *STAGES, *DISCRETE, **settings):
         if program == "rm":
@@ -149,18 +153,18 @@ def test_batches_have_as_many_tokens_as_in_the_paper(tmp_path, name, tokens, gpu
 
 
 @pytest.mark.parametrize("name", ["multi30k", "iwslt14-de-en", "wmt14-en-de", "qqp"])
-def test_cmlm_has_the_positions_and_the_initialisation_of_difformer(name, tmp_path):
-    """Otherwise these would explain a part of the difference to the baseline."""
+def test_baselines_have_the_positions_and_the_initialisation_of_difformer(name, tmp_path):
+    """Otherwise these would explain a part of the difference to them."""
     from difformer_plugin import register
 
     register()
     learned = ("encoder_learned_pos", "decoder_learned_pos", "apply_bert_init")
     found = []
-    for stage in ("train", "train_discrete", "train_cmlm"):
+    for stage in ("train", "train_discrete", *BASELINES):
         words = commands(name, tmp_path, tmp_path, stage)[0]
         parsed = options.parse_args_and_arch(options.get_training_parser(), words[1:])
         found.append([getattr(parsed, option, False) for option in learned])
-    assert found == [[name != "multi30k"] * 3] * 3
+    assert found == [[name != "multi30k"] * 3] * 4
 
 
 @pytest.mark.parametrize("size", ["small", "medium"])
