@@ -7,7 +7,16 @@ import torch
 FRAME = 2  # a target's BOS and EOS, which lengths count
 # Options that are read where the length is predicted before anything is drawn.
 LENGTH_OPTIONS = frozenset(
-    {"length_beam_size", "length_beam_window", "force_length", "force_length_ratio"}
+    {
+        "block_size",
+        "decoding_autoregressive",
+        "force_length",
+        "force_length_ratio",
+        "length_beam_size",
+        "length_beam_window",
+        "race_after",
+        "race_keep",
+    }
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from fairseq.data import Dictionary
 
-from difformer_plugin.decoding import engine, oracle
+from difformer_plugin.decoding import blocks, engine, oracle
 from difformer_plugin.decoding.candidates import FRAME, Drawn, forced_lengths, length_beam
 from difformer_plugin.decoding.history import HistoryFile
 from difformer_plugin.decoding.options import check_options
@@ -128,6 +128,8 @@ class DiffusionGenerator:
         else:
             race_scores = partial(self._race_scores, models, src_tokens, memory)
             decode = partial(engine.decode, speedups=self.speedups, race_scores=race_scores)
+        if options.decoding_autoregressive:
+            decode = partial(blocks.decode, decode, self.eos)
         drawn = decode(model, options, memory, lengths, keys, self.retain_history)
         if model.ends_at_eos:
             drawn = [until_eos(candidate, self.eos) for candidate in drawn]

@@ -24,8 +24,6 @@ FIXED_LENGTH_OPTIONS = frozenset(
         "decoding_early_stopping",
         "decoding_fixed_t",
         "halt_after",
-        "race_after",
-        "race_keep",
         "retain_z_0_hat",  # otherwise a prediction has other tokens than the state after the step
     }
 )
@@ -102,6 +100,14 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
         None,
         "translate to this many subwords per source subword; needs --length-beam-size 1",
     )
+    decoding_autoregressive: bool = option(
+        False,
+        "sample from left to right: keep the first --block-size subwords of a reverse process, and "
+        "begin another one for what follows",
+    )
+    block_size: int = option(
+        1, "number of subwords that --decoding-autoregressive keeps of each reverse process"
+    )
     halt_after: int = option(
         0, "finish a candidate when its tokens have not changed for this many steps; 0: never"
     )
@@ -170,6 +176,12 @@ def check_options(options: Any) -> None:
         raise UserError(
             f"--length-beam-size must be at most {LENGTH_CLASSES}, the number of length classes, "
             f"not {options.length_beam_size}"
+        )
+    if options.block_size < 1:
+        raise UserError(f"--block-size must be at least 1, not {options.block_size}")
+    if options.block_size > 1 and not options.decoding_autoregressive:
+        raise UserError(
+            "--block-size has no effect without --decoding-autoregressive: give both or neither"
         )
     check_shortcuts(options)
     check_reranking(options)

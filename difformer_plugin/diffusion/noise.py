@@ -70,6 +70,27 @@ def sentence_keys(src_tokens: torch.Tensor, pad: int, seed: int) -> torch.Tensor
     return torch.tensor(keys, dtype=torch.int64, device=src_tokens.device)
 
 
+def candidate_keys(keys: torch.Tensor, candidates: torch.Tensor, part: int) -> torch.Tensor:
+    """Keys with which candidates that are drawn alone, part by part, keep noise of their own.
+
+    With such a key, candidate 0 of `SentenceNoise` has in part 0 the noise of this candidate of its
+    sentence, and in each further part another one.
+
+    Args:
+        keys: int64 (N,), of the candidates' sentences.
+        candidates: int64 (N,), the candidate's index within its sentence.
+        part: number of the part, from 0.
+    Returns:
+        int64 (N,).
+    """
+    part_offset = _mix(torch.tensor(_signed(part * _MIX_1), device=keys.device))  # 0 in part 0
+    return keys + _candidate_offset(candidates) - _candidate_offset(candidates * 0) + part_offset
+
+
+def _candidate_offset(candidates):
+    return _mix((candidates + 1) * _signed(_INCREMENT))
+
+
 @cache
 def _quantiles(device):
     """Midpoint quantiles of N(0, 1), scaled so that a sum of two of them has unit variance."""
@@ -124,7 +145,7 @@ class SentenceNoise:
         draw: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] = normal,
     ):
         self.draw = draw
-        self.streams = _mix(keys + _mix((candidates + 1) * _signed(_INCREMENT)))
+        self.streams = _mix(keys + _candidate_offset(candidates))
 
     def __call__(self, step: int, shape: tuple[int, int]) -> torch.Tensor:
         """The noise of a step, float32 (N, L, D) for `shape` = (L, D).

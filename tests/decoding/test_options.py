@@ -27,6 +27,8 @@ from difformer_plugin.errors import UserError
         ({"force_length_ratio": float("nan")}, "--force-length-ratio"),
         ({"force_length": 4, "length_beam_size": 2}, "--length-beam-size 1"),
         ({"force_length_ratio": 1.0, "length_beam_size": 2}, "--length-beam-size 1"),
+        ({"block_size": 0, "decoding_autoregressive": True}, "--block-size.*at least 1, not 0"),
+        ({"block_size": 4}, "--block-size.*--decoding-autoregressive"),
         ({"halt_after": -1}, "--halt-after"),
         ({"race_after": 20, "noise_beam_size": 2}, "--race-after.*between 1 and 19"),
         (

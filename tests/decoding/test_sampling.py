@@ -101,6 +101,7 @@ def models(build, build_discrete):
         ("mdlm", {"decoding_remasking": True}, "--decoding-remasking .*confidence"),
         ("flexible", {"halt_after": 2}, "--halt-after .*fix the length"),
         ("flexible", {"force_length": 2}, "--force-length .*fix the length"),
+        ("flexible", {"decoding_autoregressive": True}, "--decoding-auto.*fix the length"),
         ("difformer", {"decoding_sampler": "confidence"}, "Difformer: use ancestral"),
         ("difformer", {"decoding_steps": 51}, "--decoding-steps .*50 diffusion steps, not 51"),
         ("mdlm", {"decoding_sampler": "nobody's"}, "nobody's .*use ancestral or confidence"),

@@ -9,6 +9,7 @@ import torch
 from difformer_plugin.diffusion.noise import (
     SentenceNoise,
     _quantiles,
+    candidate_keys,
     sentence_keys,
     splitmix64,
     uniform,
@@ -222,3 +223,21 @@ def test_noise_at_some_tokens_is_that_of_the_whole():
         assert torch.equal(noise.at(step, rows, positions, 5), whole[rows, positions])
     chosen = noise.select(torch.tensor([2, 0]))
     assert torch.equal(chosen(1, (7, 5)), noise(1, (7, 5))[[2, 0]])
+
+
+def test_keys_of_candidates_keep_their_noise():
+    """In part 0 a candidate drawn alone has the noise that it has in its sentence."""
+    keys = torch.randint(-(2**62), 2**62, (6,))
+    candidates = torch.tensor([0, 1, 2, 0, 5, 70])
+    whole, none = SentenceNoise(keys, candidates), torch.zeros(6, dtype=torch.long)
+    alone = SentenceNoise(candidate_keys(keys, candidates, 0), none)
+    assert alone(3, (5, 2)).equal(whole(3, (5, 2)))
+
+
+def test_keys_of_candidates_differ_by_part_and_candidate():
+    keys = torch.arange(3).repeat_interleave(50)
+    candidates = torch.arange(50).repeat(3)
+    parts = [candidate_keys(keys, candidates, part) for part in range(40)]
+    assert len(torch.cat(parts).unique()) == 40 * 150
+    first, second = (SentenceNoise(p, 0 * keys)(0, (40, 1)).flatten() for p in parts[:2])
+    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.05
