@@ -17,6 +17,7 @@ from difformer_plugin.fairseq_patches import (
     error_lines,
     exported_models,
     foreign_tasks,
+    hydra_options,
     loader_thread,
     quiet_warnings,
     resuming,
@@ -38,6 +39,7 @@ PATCHES = (
     loader_thread,
     batch_buckets,
     checked_options,
+    hydra_options,
 )
 
 

@@ -60,9 +60,11 @@ def given_options(
     }
 
 
-def check_options(command: str, given: dict[str, Any]) -> set[str]:
+def check_options(command: str, given: dict[str, Any], warns: bool = True) -> set[str]:
     """Refuse and warn by the table.
 
+    Args:
+        given: the options that are not at their defaults; warns: whether to log warnings.
     Returns:
         the names of the options that have no effect.
     Raises:
@@ -77,7 +79,7 @@ def check_options(command: str, given: dict[str, Any]) -> set[str]:
             raise UserError(f"{flag(name)} is not available for diffusion models: {reason}")
         if rule.verdict is Verdict.NO_EFFECT:
             unread.setdefault(rule.reason.replace("`", ""), []).append(name)
-    for reason, names in unread.items():
+    for reason, names in unread.items() if warns else ():
         flags = ", ".join(map(flag, names))
         _warn(f"no effect in fairseq-{command} with diffusion models: {flags} ({reason})")
     return {name for names in unread.values() for name in names}

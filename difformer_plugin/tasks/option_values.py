@@ -171,8 +171,9 @@ def _check_together(command: str, options: Mapping[str, Any], given: Mapping[str
     """
     if "path" in options and not options["path"]:
         raise UserError(f"fairseq-{command} needs --path: give a checkpoint")
-    if command == "validate" and not options["max_tokens"] and not options["batch_size"]:
-        raise UserError("fairseq-validate needs --max-tokens or --batch-size: give one")
+    by_size = command in ("train", "validate")
+    if by_size and not options["max_tokens"] and not options["batch_size"]:
+        raise UserError(f"fairseq-{command} needs --max-tokens or --batch-size: give one")
     if command == "interactive":
         buffer, batch = max(1, options["buffer_size"]), options["batch_size"]
         if batch and batch > buffer:

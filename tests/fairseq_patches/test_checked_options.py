@@ -20,7 +20,7 @@ PARSERS = {
     "generate": options.get_generation_parser,
     "interactive": options.get_interactive_generation_parser,
 }
-MODEL = ["--arch", "difformer_tiny", "--criterion", "difformer_loss"]
+MODEL = ["--arch", "difformer_tiny", "--criterion", "difformer_loss", "--max-tokens", "512"]
 NEEDED = {"train": MODEL, "validate": ["--path", "a.pt", "--batch-size", "8"]}
 
 
