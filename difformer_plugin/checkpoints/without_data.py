@@ -23,9 +23,10 @@ def load_without_data(path: str | os.PathLike) -> BaseFairseqModel:
     state, cfg = checkpoint["model"], (checkpoint.get("cfg") or {}).get("model")
     models = {**MODEL_REGISTRY, **ARCH_MODEL_REGISTRY}
     model_class = models.get(cfg.get("_name")) if cfg else None
-    # a model of joint sequences has one table
+    # the encoder's and the denoiser's; a model of joint sequences has the second alone
     tables = [state[table] for table in TABLES if torch.is_tensor(state.get(table))]
-    if not (cfg and tables and _diffuses_embeddings(model_class)):
+    has_table = torch.is_tensor(state.get(TABLES[-1]))
+    if not (cfg and has_table and _diffuses_embeddings(model_class)):
         names = ", ".join(
             name for name in sorted(MODEL_REGISTRY) if _diffuses_embeddings(models[name])
         )
