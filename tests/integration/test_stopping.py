@@ -65,6 +65,20 @@ def test_what_begins_anew_counts_from_0(corpus, tmp_path, reset):
     assert shown == [f"{given:g}"] and "from the checkpoint" in log
 
 
+def test_patience_counts_on(corpus, tmp_path):
+    """Nothing is learned: the first of the validations is the best, and four more are waited for."""
+    command = ["fairseq-train", corpus.joined, *TRAIN, "--share-all-embeddings", "--lr", 0]
+    command += ["--save-interval-updates", 1, "--patience", 4, "--save-dir", tmp_path]
+    succeed(tmp_path, *command, "--max-update", 3)
+    kept = load(tmp_path / "checkpoint_last.pt")["extra_state"]
+    assert kept["early_stopping"] == {"best": kept["val_loss"], "num_runs": 2}
+    assert "hasn't improved for last 4 runs" in succeed(tmp_path, *command, "--max-update", 9).out
+    state = load(tmp_path / "checkpoint_last.pt")
+    assert state["optimizer_history"][-1]["num_updates"] == 5
+    log = succeed(tmp_path, *command, "--max-update", 7, "--reset-meters").out
+    assert "hasn't improved" not in log  # what is the best is not known any more
+
+
 def test_an_average_may_begin_when_a_training_resumes(corpus, tmp_path):
     command = ["fairseq-train", corpus.joined, *TRAIN, "--share-all-embeddings"]
     command += ["--disable-validation", "--save-dir", tmp_path]
