@@ -24,7 +24,18 @@ def add_parser(subparsers: Any) -> None:
         "--from-checkpoint checkpoints/checkpoint_best.pt --rescaling-factor 4",
     )
     add = parser.add_argument
-    add("--noise-schedule", metavar="NAME", help="linear, cosine, sqrt, edm or cdcd; default: sqrt")
+    add(
+        "--noise-schedule",
+        metavar="NAME",
+        help="linear, cosine, sqrt, edm, cdcd or positional; default: sqrt",
+    )
+    add(
+        "--target-length",
+        type=int,
+        metavar="M",
+        help="with a position-dependent schedule, the tokens of the target whose positions the "
+        f"score is averaged over; default: {defaults.TARGET_LENGTH}",
+    )
     add("--vocab-size", type=int, metavar="V", help="number of embeddings")
     add(
         "--latent-dim",
@@ -125,7 +136,7 @@ def print_table(args: argparse.Namespace) -> int:
     return 0
 
 
-@translated(stride="--timesteps")
+@translated(stride="--timesteps", target_length="--target-length")
 def print_factor(args: argparse.Namespace) -> int:
     """Print the factor that is searched for, or the score of the given one, and plot it."""
     from difformer_plugin.tuning import factor, factor_report
@@ -134,7 +145,9 @@ def print_factor(args: argparse.Namespace) -> int:
         register_quietly()
     embeddings = scored_embeddings(args)
     names = ("noise_schedule", "diffusion_steps", "vp_rf")
-    series = embeddings.noise_series(**given(args, *names), stride=args.timesteps)
+    series = embeddings.noise_series(
+        **given(args, *names), stride=args.timesteps, target_length=args.target_length
+    )
     if args.rescaling_factor is None:
         max_dgs = given(args, "max_dgs")
         result = factor.find_factor(embeddings, series, **max_dgs, search_step=args.search_step)

@@ -16,6 +16,7 @@ NOT_WITH_CHECKPOINT = {
 }
 NOT_WITH_TABLE = SAMPLING | {
     *("vocab_size", "from_data", "target_lang", "from_checkpoint", "noise_schedule"),
+    "target_length",
     *("max_dgs", "rescaling_factor", "method", "plot"),
 }
 

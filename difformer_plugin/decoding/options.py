@@ -10,8 +10,11 @@ from difformer_plugin.decoding.combination import GuidanceOptions
 from difformer_plugin.diffusion import all_samplers  # noqa: F401
 from difformer_plugin.diffusion.gaussian.rescaling import check_factor
 from difformer_plugin.diffusion.gaussian.samplers.base import INFILL, INFILLS
+from difformer_plugin.diffusion.positional_schedules import (
+    check_gaussian_schedule,
+    gaussian_schedule_names,
+)
 from difformer_plugin.diffusion.sampler import SAMPLERS, settings_of
-from difformer_plugin.diffusion.schedules import GAUSSIAN, get_schedule, schedule_names
 from difformer_plugin.errors import UserError, translated
 from difformer_plugin.networks.encoder import LENGTH_CLASSES
 from difformer_plugin.options import flag, option
@@ -67,7 +70,7 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
     )
     decoding_noise_schedule: Optional[str] = option(
         None,
-        f"noise schedule in decoding: {', '.join(schedule_names(GAUSSIAN))}; default: that of "
+        f"noise schedule in decoding: {', '.join(gaussian_schedule_names())}; default: that of "
         "training",
     )
     decoding_rescaling_factor: float = option(
@@ -163,7 +166,7 @@ def check_options(options: Any) -> None:
         noise_schedule="--decoding-noise-schedule", rescaling_factor="--decoding-rescaling-factor"
     ):
         if options.decoding_noise_schedule is not None:
-            get_schedule(options.decoding_noise_schedule, GAUSSIAN)
+            check_gaussian_schedule(options.decoding_noise_schedule)
         check_factor(options.decoding_rescaling_factor)
     if options.infill not in INFILLS:
         raise UserError(

@@ -270,7 +270,9 @@ class DiffusionModel(BaseFairseqModel):
         """A prediction (N, D) as the options of decoding want it altered: as it is."""
         return prediction
 
-    def corrupt(self, tokens: torch.Tensor, time: float, noise: torch.Tensor) -> Any:
+    def corrupt(
+        self, tokens: torch.Tensor, time: float, noise: torch.Tensor, layout: Layout
+    ) -> Any:
         """The state at a time of given targets; see `Family.corrupt`."""
         raise NotImplementedError
 

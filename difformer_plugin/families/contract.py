@@ -148,13 +148,16 @@ class Family(Protocol):
     def likeliest(self, z: Any, prediction: torch.Tensor, conditions: Conditions) -> torch.Tensor:
         """The tokens of `guess` alone, in the precision of the conditions."""
 
-    def corrupt(self, tokens: torch.Tensor, time: float, noise: torch.Tensor) -> Any:
+    def corrupt(
+        self, tokens: torch.Tensor, time: float, noise: torch.Tensor, layout: Layout
+    ) -> Any:
         """The state at a time of given targets, drawn from the forward process of training.
 
         Args:
             tokens: int64 (N,), with their frame.
             time: in [0, 1].
             noise: (N, noise_dim), as the model's samplers draw it.
+            layout: of the tokens.
         """
 
     def log_probs(self, tokens: torch.Tensor, z: Any, prediction: torch.Tensor) -> torch.Tensor:

@@ -141,7 +141,9 @@ def recompute(
     total = terms["mse"] + terms["anchor"] + terms["length"]
     parts = [terms[name] for name in ("mse", "anchor", "anchor_nll", "length")]
     ours["losses"] = torch.stack([*parts, total])
-    ours["train_alphas_cumprod"] = torch.tensor(model.process.alphas_cumprod)
+    ours["train_alphas_cumprod"] = torch.tensor(
+        [model.process.alpha_bar(k, None) for k in range(len(model.process))], dtype=torch.float64
+    )
     return ours | _decode(model, memory, mask, options, expected)
 
 

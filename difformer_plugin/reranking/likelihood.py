@@ -103,7 +103,7 @@ def own_likelihoods(
     sums = torch.zeros(len(flat), device=device)
     for k, time in enumerate(times):
         numbers = noise.at(k, layout.rows, layout.positions, model.noise_dim)
-        z_t = model.corrupt(tokens, time, numbers)
+        z_t = model.corrupt(tokens, time, numbers, layout)
         prediction = model.predict(z_t, time, layout, conditions, None)
         sums.index_add_(0, layout.rows, model.log_probs(tokens, z_t, prediction))
     return (sums / (len(times) * layout.lengths)).tolist()

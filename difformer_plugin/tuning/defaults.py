@@ -6,3 +6,4 @@ DIFFUSION_STEPS = 2000
 SAMPLES = 1000  # draws for each time step
 SEED = 1
 SEARCH_STEP = 0.5
+TARGET_LENGTH = 20  # `diffusion.positional_schedules.TYPICAL_LENGTH`

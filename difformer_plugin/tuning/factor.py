@@ -52,6 +52,7 @@ def _report(embeddings, series, factor, found, unscaled, max_dgs):
         "vp_rf": series.vp_rf,
         "diffusion_steps": series.diffusion_steps,
         "every_nth_timestep": int(series.timesteps[1]) if len(series.timesteps) > 1 else 1,
+        **({"target_length": series.positions} if series.positional else {}),
         "classifier": embeddings.classifier,
         **embeddings.describe(series, factor),
     }

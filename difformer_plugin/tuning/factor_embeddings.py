@@ -52,6 +52,7 @@ class NormalEmbeddings:
         diffusion_steps: int | None = None,
         vp_rf: bool | None = None,
         stride: int | None = None,
+        target_length: int | None = None,
     ) -> "NoiseSeries":
         """The time steps that the score is a mean over; None stands for the default."""
         from difformer_plugin.diffusion.gaussian.rescaling import NoiseSeries
@@ -63,11 +64,18 @@ class NormalEmbeddings:
         }
         noise = self.noise | {name: value for name, value in given.items() if value is not None}
         return NoiseSeries(
-            noise["noise_schedule"], noise["diffusion_steps"], noise["vp_rf"], stride
+            noise["noise_schedule"],
+            noise["diffusion_steps"],
+            noise["vp_rf"],
+            stride,
+            target_length,
         )
 
     def scores(self, series: "NoiseSeries", factor: float) -> Any:
-        """DGS_t at each time step of the series under the factor F, an array (T,)."""
+        """DGS_t at each time step of the series under the factor F, an array (T,).
+
+        A position-dependent schedule has one for each step and position.
+        """
         from difformer_plugin.diffusion.gaussian.degeneration import degeneration_scores
 
         coefficients = series.coefficients(factor)
@@ -116,7 +124,8 @@ class SampledNormalEmbeddings(NormalEmbeddings):
 
         return normal_scores(
             *series.coefficients(factor),
-            *(self.vocab_size, self.latent_dim, self.sigma, self.classifier, self.samples),
+            *(self.vocab_size, self.latent_dim, self.sigma, self.classifier),
+            series.draws(self.samples),
             seed=self.seed,
             progress=progress(factor),
         )
@@ -185,7 +194,7 @@ class TrainedEmbeddings(NormalEmbeddings):
         return table_scores(
             self.table,
             *series.coefficients(factor),
-            self.samples,
+            series.draws(self.samples),
             generator,
             self.classifier,
             progress(factor),
@@ -199,14 +208,14 @@ class TrainedEmbeddings(NormalEmbeddings):
             standard_error,
         )
 
-        scores = self.scores(series, factor)
+        scores, draws = self.scores(series, factor), series.draws(self.samples)
         shape = self.vocab_size, self.latent_dim
         return {
             **super().describe(series, factor),
             "method": "monte-carlo",
             "samples": self.samples,
-            "standard_error": standard_error(scores, self.samples),
-            "error_bound": error_bound(self.samples * len(scores)),
+            "standard_error": standard_error(scores, draws),
+            "error_bound": error_bound(draws * len(scores)),
             "factor_in_training": self.rescaling.factor,
             "dgs_in_training": self.score(self.rescaling.series, self.rescaling.factor),
             "dgs_if_normal": dgs(series, factor, *shape, self.sigma, self.classifier),

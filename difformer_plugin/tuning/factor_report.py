@@ -4,8 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from difformer_plugin.diffusion.gaussian.published import DGS_MAX, LATENT_DIM, TABLE_2, TABLE_19
 from difformer_plugin.diffusion.gaussian.rescaling import NoiseSeries
 from difformer_plugin.evaluation.plots import save_panels
@@ -35,7 +33,8 @@ def render(result: dict[str, Any], plot_path: Path | None = None) -> str:
         f"{result['latent_dim']}, sigma_e = {result['sigma']:.4g}, schedule "
         f"{result['noise_schedule']}{' (variance preserving)' if result['vp_rf'] else ''}, one in "
         f"{result['every_nth_timestep']} of {result['diffusion_steps']} time steps from 0 on, "
-        f"classifier {result['classifier']}"
+        + (f"{length} positions, " if (length := result.get("target_length")) else "")
+        + f"classifier {result['classifier']}"
     )
     if "factor_in_training" in result:
         lines.append(
@@ -65,14 +64,20 @@ def published_factor(result: dict[str, Any]) -> float | None:
 
 def plot(path: Path, embeddings: NormalEmbeddings, series: NoiseSeries, factor: float) -> None:
     """Plot DGS_t of the schedules (Fig. 2b) and the rescaled schedule (Fig. 2c) to a file."""
-    t = series.timesteps / series.diffusion_steps
-    names = dict.fromkeys([*TABLE_2, series.schedule])
-    scores = {name: (t, embeddings.scores(replace(series, schedule=name), 1.0)) for name in names}
-    scores[f"{series.schedule}, F = {factor:.3g}"] = t, embeddings.scores(series, factor)
+    others = {name: replace(series, schedule=name, target_length=None) for name in TABLE_2}
+
+    def times(own):
+        return own.timesteps / own.diffusion_steps
+
+    def by_time(own, f):
+        return times(own), own.by_time(embeddings.scores(own, f))
+
+    scores = {name: by_time(own, 1.0) for name, own in (others | {series.schedule: series}).items()}
+    scores[f"{series.schedule}, F = {factor:.3g}"] = by_time(series, factor)
 
     def signal(f):
         alpha_bar, beta_bar = series.coefficients(f)
-        return alpha_bar / (alpha_bar + beta_bar)
+        return series.by_time(alpha_bar / (alpha_bar + beta_bar))
 
     factors = sorted({*PLOTTED_FACTORS, factor})
     save_panels(
@@ -88,7 +93,7 @@ def plot(path: Path, embeddings: NormalEmbeddings, series: NoiseSeries, factor: 
                 "title": f"{series.schedule}, rescaled",
                 "x_label": "t / T",
                 "y_label": "share of the signal in the variance",
-                "lines": {f"F = {f:.3g}": (t, np.asarray(signal(f))) for f in factors},
+                "lines": {f"F = {f:.3g}": (times(series), signal(f)) for f in factors},
             },
         ],
     )

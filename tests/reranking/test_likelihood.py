@@ -109,7 +109,7 @@ def test_mean_over_tokens_and_times(model, task, sentences):
         layout = Layout([len(tokens)], [0], tokens.device)
         found = []
         for k, time in enumerate(TIMES):
-            z_t = model.corrupt(tokens, time, noise(k, (len(tokens), model.noise_dim))[0])
+            z_t = model.corrupt(tokens, time, noise(k, (len(tokens), model.noise_dim))[0], layout)
             prediction = model.predict(z_t, time, layout, model.conditions(memory), None)
             found.append(model.log_probs(tokens, z_t, prediction).mean())
         expected.append(torch.stack(found).mean().item())
@@ -122,7 +122,7 @@ def test_masking_scores_only_what_it_hides(build_discrete, task, sentences):
     model = build_discrete(objective="mdlm", process="absorbing")
     tokens = candidate(9, 1).tokens
     noise = torch.linspace(0, 1, 9)[:, None].expand(-1, model.noise_dim)
-    x_t = model.corrupt(tokens, 0.5, noise)
+    x_t = model.corrupt(tokens, 0.5, noise, Layout([9], [0], tokens.device))
     hidden = x_t.tokens == model.vocabulary.mask
     assert 0 < hidden.sum() < 7 and not hidden[0] and not hidden[-1]
     assert torch.equal(x_t.tokens[~hidden], tokens[~hidden])

@@ -12,7 +12,13 @@ import numpy as np
 
 from difformer_plugin.diffusion.gaussian.degeneration import MIN_SIGMA, degeneration_scores
 from difformer_plugin.diffusion.parameters import ParameterError
-from difformer_plugin.diffusion.schedules import GAUSSIAN, alpha_bar_series, get_schedule
+from difformer_plugin.diffusion.positional_schedules import (
+    POSITIONAL_SCHEDULES,
+    TYPICAL_LENGTH,
+    check_gaussian_schedule,
+    rescale_alpha_bar,
+)
+from difformer_plugin.diffusion.schedules import alpha_bar_series
 
 MAX_VALID_FACTOR = 1 / MIN_SIGMA  # whose square is still a harmless number
 SEARCH_STEP = 0.5  # Delta F of Algorithm 1
@@ -45,11 +51,16 @@ def check_factor(factor: float) -> None:
 class NoiseSeries:
     """The time steps that the DGS is the mean of, t = 0, n, 2n, ..., and their coefficients.
 
+    Where the schedule depends on the position, it is the mean over the positions of a target too.
+
     Attributes:
-        schedule: name of a schedule for GAUSSIAN diffusion.
+        schedule: name of a schedule of Gaussian diffusion.
         diffusion_steps: T.
         vp_rf: rescale in the variance-preserving form (Eq. 8, before discretising), not by Eq. 3.
-        stride: n; None for `default_stride`.
+        stride: n; None for `default_stride`, or three times as much for a position-dependent
+            schedule, whose positions are at different levels of noise at each time.
+        target_length: M, the tokens of the target, for a position-dependent schedule; None for
+            TYPICAL_LENGTH.
     Raises:
         ParameterError: a value is out of its range.
     """
@@ -58,25 +69,62 @@ class NoiseSeries:
     diffusion_steps: int = 2000
     vp_rf: bool = False
     stride: int | None = None
+    target_length: int | None = None
 
     def __post_init__(self):
-        get_schedule(self.schedule, GAUSSIAN)
+        check_gaussian_schedule(self.schedule)
         if self.diffusion_steps < 2:
             raise ParameterError("diffusion_steps", "must be at least 2", self.diffusion_steps)
         if self.stride is not None and not 1 <= self.stride < self.diffusion_steps:
             raise ParameterError(
                 "stride", f"must lie between 1 and {self.diffusion_steps - 1}", self.stride
             )
+        if self.target_length is not None and not self.positional:
+            raise ParameterError(
+                "target_length",
+                f"is for the noise schedule {', '.join(POSITIONAL_SCHEDULES)}",
+                f"for '{self.schedule}'",
+            )
+        if self.target_length is not None and self.target_length < 1:
+            raise ParameterError("target_length", "must be at least 1", self.target_length)
+
+    @property
+    def positional(self) -> bool:
+        """Whether the schedule depends on the position."""
+        return self.schedule in POSITIONAL_SCHEDULES
+
+    @property
+    def positions(self) -> int:
+        """The positions that each time step has coefficients of: M, or 1."""
+        return (self.target_length or TYPICAL_LENGTH) if self.positional else 1
+
+    def draws(self, samples: int) -> int:
+        """The draws of each coefficient if `samples` of a time step are divided among positions."""
+        return math.ceil(samples / self.positions)
+
+    def by_time(self, values: np.ndarray) -> np.ndarray:
+        """The mean over the positions of a value of each coefficient, (steps,)."""
+        return np.asarray(values).reshape(-1, self.positions).mean(1)
 
     @property
     def timesteps(self) -> np.ndarray:
         """The time steps, an int64 array."""
-        stride = self.stride or default_stride(self.diffusion_steps)
-        return np.arange(0, self.diffusion_steps, stride)
+        stride = default_stride(self.diffusion_steps) * (3 if self.positional else 1)
+        return np.arange(0, self.diffusion_steps, self.stride or stride)
 
     def coefficients(self, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        """alpha-bar' and beta-bar' under the factor F, two float64 arrays."""
+        """alpha-bar' and beta-bar' under the factor F, two float64 arrays (steps x positions,).
+
+        All positions of a time step come one after another.
+        """
         check_factor(factor)
+        if self.positional:
+            times = (self.timesteps[:, None] + 1.0) / self.diffusion_steps
+            positions, length = np.arange(1.0, self.positions + 1), np.float64(self.positions)
+            alpha_bar = POSITIONAL_SCHEDULES[self.schedule](times, positions, length).flatten()
+            if self.vp_rf:
+                alpha_bar = rescale_alpha_bar(alpha_bar, factor)
+            return alpha_bar, (1.0 if self.vp_rf else factor**2) * (1 - alpha_bar)
         if self.vp_rf:
             series = alpha_bar_series(self.schedule, self.diffusion_steps, factor)
             alpha_bar = series[self.timesteps]
@@ -94,6 +142,8 @@ def dgs(
     classifier: str = "definition1",
 ) -> float:
     """DGS (Definition 2) of normal embeddings under the factor F: the mean of DGS_t over `series`.
+
+    For a position-dependent schedule it is the mean over steps and positions.
 
     The other arguments are those of `degeneration_scores`.
     """

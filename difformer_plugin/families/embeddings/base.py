@@ -7,11 +7,12 @@ from torch import nn
 
 from difformer_plugin.diffusion.gaussian.anisotropy import anisotropy
 from difformer_plugin.diffusion.gaussian.partly_clean import PartlyClean
-from difformer_plugin.diffusion.gaussian.process import GaussianProcess
+from difformer_plugin.diffusion.gaussian.process import GaussianProcess, ScalarProcess
 from difformer_plugin.diffusion.gaussian.samplers.ancestral import Ancestral
 from difformer_plugin.diffusion.gaussian.samplers.base import GaussianSampler
 from difformer_plugin.diffusion.noise import sentence_keys
 from difformer_plugin.diffusion.sampler import SAMPLERS
+from difformer_plugin.errors import UserError
 from difformer_plugin.families.base import VALIDATION_SEED, DiffusionModel, rank_generator
 from difformer_plugin.families.embeddings.corruption import (
     Corruption,
@@ -136,7 +137,7 @@ class EmbeddingDiffusionModel(DiffusionModel):
             generator = rank_generator(z_0.device)
             return corrupt(self.cfg, self.process, z_0, mask, generator, self.importance)
         keys = sentence_keys(src_tokens, self.encoder.pad, VALIDATION_SEED)
-        return corrupt_for_validation(self.process, z_0, keys)
+        return corrupt_for_validation(self.process, z_0, mask, keys)
 
     def _read(
         self, z_t: torch.Tensor, t: torch.Tensor, layout: Layout, clean: torch.Tensor | None
@@ -150,13 +151,28 @@ class EmbeddingDiffusionModel(DiffusionModel):
 
     def _deviations(self, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """The deviations of z_t at times of the model's unit, (n,) -> (n, 1)."""
-        series = torch.from_numpy(self.process.deviations).to(like)
+        series = torch.from_numpy(self.scalar_process.deviations).to(like)
         return series[t.long().clamp(0, len(series) - 1)][:, None]
 
     @property
     def process(self) -> GaussianProcess:
         """The forward process of training, at all of its T steps."""
         return self.rescaling.process
+
+    @property
+    def scalar_process(self) -> ScalarProcess:
+        """The process of training, for what needs one alpha-bar of all tokens at a time.
+
+        Raises:
+            UserError: the schedule depends on the position.
+        """
+        if not isinstance(self.process, ScalarProcess):
+            raise UserError(
+                f"--noise-schedule {self.cfg.noise_schedule} depends on the position, which "
+                "--normalize-input, --weighted-loss and --prediction epsilon and mean do not know: "
+                "leave these out, or use another schedule"
+            )
+        return self.process
 
     @torch.no_grad()
     def prepare_training(self, task: Any) -> None:
@@ -270,11 +286,12 @@ class EmbeddingDiffusionModel(DiffusionModel):
     def _decided(self, z: Any, z_0_hat: torch.Tensor) -> torch.Tensor:
         return z.completed(z_0_hat) if isinstance(z, PartlyClean) else z_0_hat
 
-    def corrupt(self, tokens: torch.Tensor, time: float, noise: torch.Tensor) -> torch.Tensor:
+    def corrupt(
+        self, tokens: torch.Tensor, time: float, noise: torch.Tensor, layout: Layout
+    ) -> torch.Tensor:
         """z_t (N, D) of tokens (N,), with the F of training (Eq. 3)."""
-        step = torch.tensor([int(time * len(self.process))], device=tokens.device)
-        z_0 = self.denoiser.embed(tokens).float()
-        return self.process.q_sample(z_0[None], step, noise[None])[0]
+        step = torch.full_like(layout.lengths, int(time * len(self.process)))
+        return self.process.q_sample(self.clean_state(tokens), step, noise, layout)
 
     def log_probs(
         self, tokens: torch.Tensor, z: torch.Tensor, z_0_hat: torch.Tensor

@@ -4,7 +4,11 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from difformer_plugin.diffusion.gaussian.rescaling import check_factor
-from difformer_plugin.diffusion.schedules import GAUSSIAN, get_schedule, schedule_names
+from difformer_plugin.diffusion.positional_schedules import (
+    POSITIONAL_SCHEDULES,
+    check_gaussian_schedule,
+    gaussian_schedule_names,
+)
 from difformer_plugin.errors import UserError, translated
 from difformer_plugin.families.embeddings.corruption import CorruptionConfig, check_corruption
 from difformer_plugin.networks.config import SIZES, NetworkConfig, check_network
@@ -17,7 +21,7 @@ class GaussianConfig(CorruptionConfig):
 
     diffusion_steps: int = option(2000, "T, the number of diffusion steps in training")
     noise_schedule: str = option(
-        "sqrt", f"noise schedule in training: {', '.join(schedule_names(GAUSSIAN))}"
+        "sqrt", f"noise schedule in training: {', '.join(gaussian_schedule_names())}"
     )
     rescaling_factor: str = option(
         "1.0",
@@ -137,7 +141,12 @@ def check_rescaling(cfg: Any) -> None:
 @translated()
 def check_gaussian(cfg: Any) -> None:
     """Raise a UserError if options of the process are out of range or contradict each other."""
-    get_schedule(cfg.noise_schedule, GAUSSIAN)
+    check_gaussian_schedule(cfg.noise_schedule)
+    if cfg.normalize_input and cfg.noise_schedule in POSITIONAL_SCHEDULES:
+        raise UserError(
+            f"--noise-schedule {cfg.noise_schedule} has no deviation that all tokens share, and "
+            "--normalize-input divides by it: leave one of the two out"
+        )
     check_rescaling(cfg)
     if cfg.diffusion_steps < 2:
         raise UserError(f"--diffusion-steps must be at least 2, not {cfg.diffusion_steps}")

@@ -13,6 +13,7 @@ from difformer_plugin.diffusion.times import low_discrepancy
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.base import SELF_COND_PROBABILITY
 from difformer_plugin.families.embeddings.importance import Draw, ImportanceTimes
+from difformer_plugin.networks.layout import Layout
 from difformer_plugin.options import flag, option
 
 TIME_SAMPLING = ChoiceEnum(["uniform", "stratified", "importance"])
@@ -66,17 +67,19 @@ class Corruption(NamedTuple):
 
 
 def corrupt_for_validation(
-    process: GaussianProcess, z_0: torch.Tensor, keys: torch.Tensor
+    process: GaussianProcess, z_0: torch.Tensor, mask: torch.Tensor, keys: torch.Tensor
 ) -> Corruption:
     """Corrupt targets by functions of their sentences.
 
     Args:
-        z_0: (B, L, D); keys: see `noise.sentence_keys`.
+        z_0: (B, L, D); mask: bool (B, L), True at real tokens.
+        keys: see `noise.sentence_keys`.
     """
     u = uniform(keys, 2).T
     noise = SentenceNoise(keys, torch.zeros_like(keys))(0, z_0.shape[1:]).to(z_0)
     t = (u[0] * len(process)).long()
-    return Corruption(process.q_sample(z_0, t, noise), t, u[1] < SELF_COND_PROBABILITY)
+    z_t = process.q_sample(z_0, t, noise, Layout.dense(mask))
+    return Corruption(z_t, t, u[1] < SELF_COND_PROBABILITY)
 
 
 def corrupt(
@@ -109,13 +112,14 @@ def corrupt(
         u[0] = low_discrepancy(u[0, :1].clone(), order)
     times, drawn = (u[0], None) if importance is None else importance.draw(u[0])
     t = (times * len(process)).long()
-    z_t = process.q_sample(z_0, t, noise)
+    layout = Layout.dense(mask)
+    z_t = process.q_sample(z_0, t, noise, layout)
     conditioned = u[1, :: cfg.noises_per_sentence] < SELF_COND_PROBABILITY
     earlier = clean = None
     if cfg.self_cond_ahead > 0:
         s = t + (rand(count) * (cfg.self_cond_ahead * len(process))).long()
         s = torch.where(rand(count) < 0.5, s.clamp(max=len(process) - 1), t)
-        earlier = process.q_step(z_t, t, s, normal()), s
+        earlier = process.q_step(z_t, t, s, normal(), layout), s
     if cfg.clean_tokens > 0:
         clean = draw_clean(cfg.clean_tokens, mask, rand)
         z_t = torch.where(clean[..., None], z_0, z_t)

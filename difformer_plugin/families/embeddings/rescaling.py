@@ -116,11 +116,13 @@ class Rescaling(nn.Module):
             embeddings: (V, D).
             factor: the rescaling factor; the default is F.
             seed: the seed of the sampled noise.
-            samples: draws per time step.
+            samples: draws per time step, divided among the positions of a target if the schedule
+                depends on them.
         """
         coefficients = self.series.coefficients(factor or self.factor)
         generator = seeded(embeddings.device, seed)
-        return table_scores(embeddings, *coefficients, samples, generator).mean().item()
+        draws = self.series.draws(samples)
+        return table_scores(embeddings, *coefficients, draws, generator).mean().item()
 
     def choose(self, embeddings: torch.Tensor, trained: bool = False) -> None:
         """Choose F if it is `auto`, before a checkpoint is loaded.

@@ -6,6 +6,7 @@ from typing import Any
 from fairseq.dataclass import ChoiceEnum
 
 from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS
+from difformer_plugin.diffusion.positional_schedules import POSITIONAL_SCHEDULES
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.embeddings.config import GaussianConfig, check_gaussian
 from difformer_plugin.families.embeddings.corruption import check_corruption
@@ -71,6 +72,14 @@ def check_config(cfg: Any) -> None:
         raise UserError(
             f"--prediction {cfg.prediction} is relative to z_t itself: omit --normalize-input, or "
             "predict z_0"
+        )
+    if cfg.noise_schedule in POSITIONAL_SCHEDULES and cfg.prediction not in (
+        Z_0,
+        EXPECTED_EMBEDDING,
+    ):
+        raise UserError(
+            f"--noise-schedule {cfg.noise_schedule} depends on the position, which --prediction "
+            f"{cfg.prediction} does not know: predict z_0, or use another schedule"
         )
     if cfg.padding_margin < 0:
         raise UserError(f"--padding-margin must be at least 0, not {cfg.padding_margin}")

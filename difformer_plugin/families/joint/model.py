@@ -152,7 +152,7 @@ class JointDiffusion(EmbeddingDiffusionModel):
 
     def coefficients(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """a and b at times of the model's unit (n,), where a z_0 + b z_t is predicted: (n, 1)."""
-        series = PREDICTIONS[self.cfg.prediction](self.process)
+        series = PREDICTIONS[self.cfg.prediction](self.scalar_process)
         steps = t.round().long().clamp(0, len(self.process) - 1)
         a, b = (torch.from_numpy(x).to(t.device)[steps][:, None] for x in series)
         return a, b
@@ -164,7 +164,7 @@ class JointDiffusion(EmbeddingDiffusionModel):
 
     def kl_weights(self, t: torch.Tensor) -> torch.Tensor:
         """The weights of the bound at steps (n,), float64 (n, 1); see `predictions.kl_weights`."""
-        return torch.from_numpy(kl_weights(self.process)).to(t.device)[t][:, None]
+        return torch.from_numpy(kl_weights(self.scalar_process)).to(t.device)[t][:, None]
 
 
 def expected_embeddings(denoiser: nn.Module, latents: torch.Tensor) -> torch.Tensor:

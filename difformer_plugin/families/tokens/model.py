@@ -32,6 +32,7 @@ from difformer_plugin.families.tokens.denoiser import TokenDenoiser
 from difformer_plugin.families.tokens.objective import DiscreteDiffusionLoss
 from difformer_plugin.networks.building import build_networks
 from difformer_plugin.networks.config import with_defaults
+from difformer_plugin.networks.layout import Layout
 
 TIME_SCALE = 1000.0  # of times in [0, 1], before they are embedded
 
@@ -123,7 +124,9 @@ class DiscreteDiffusion(TokenDiffusionModel):
             return z
         return super().filled(z, prediction, logits)
 
-    def corrupt(self, tokens: torch.Tensor, time: float, noise: torch.Tensor) -> Draft:
+    def corrupt(
+        self, tokens: torch.Tensor, time: float, noise: torch.Tensor, layout: Layout
+    ) -> Draft:
         """x_t of tokens (N,); the frame stays."""
         here = (tokens >= self.vocabulary.first_type).nonzero()[:, 0]
         t = torch.full((len(here),), time, dtype=torch.float64, device=tokens.device)

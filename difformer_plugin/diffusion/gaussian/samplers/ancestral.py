@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 
+from difformer_plugin.diffusion.gaussian.coefficients import scaled
 from difformer_plugin.diffusion.gaussian.samplers.base import GaussianSampler
 from difformer_plugin.diffusion.sampler import Layout, Noise, register_sampler
 
@@ -28,6 +28,5 @@ class Ancestral(GaussianSampler):
     ) -> torch.Tensor:
         """xi z_0-hat + lambda z_t + F sqrt(beta-tilde) noise, (N, D)."""
         drawn = noise()  # first: the temporaries below would leave the caches while it is made
-        xi, lam, log_variance = (series[k] for series in self.process.posterior_coefficients)
-        deviation = np.exp(0.5 * log_variance) * self.process.noise_scale
-        return float(xi) * z_0_hat + float(lam) * z_t + float(deviation) * drawn
+        xi, lam, deviation = self.process.posterior(k, layout)
+        return scaled(xi, z_0_hat) + scaled(lam, z_t) + scaled(deviation, drawn)

@@ -81,6 +81,6 @@ class GaussianSampler:
             return z_t
         z_0 = z_0.to(z_t.dtype)
         if self.infill == "noised":
-            step = torch.tensor([k], device=z_0.device)
-            z_0 = self.process.q_sample(z_0[None], step, noise()[None])[0]
+            step = torch.full_like(layout.lengths, k)
+            z_0 = self.process.q_sample(z_0, step, noise(), layout)
         return torch.where(given[:, None], z_0, z_t)

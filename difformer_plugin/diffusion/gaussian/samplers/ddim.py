@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
+from difformer_plugin.diffusion.gaussian.coefficients import functions_of, scaled
 from difformer_plugin.diffusion.gaussian.samplers.base import GaussianSampler
 from difformer_plugin.diffusion.parameters import ParameterError
 from difformer_plugin.diffusion.sampler import Layout, Noise, register_sampler, setting
@@ -45,11 +45,14 @@ class DDIM(GaussianSampler):
         """z_s of step k, (N, D); the first step of the process leads to z_0-hat itself."""
         if k == 0:
             return z_0_hat
-        alpha_s, alpha_t = self.process.alphas_cumprod[k - 1], self.process.alphas_cumprod[k]
+        alpha_s, alpha_t = (self.process.alpha_bar(step, layout) for step in (k - 1, k))
+        functions = functions_of(alpha_t)
+        sqrt = functions.sqrt
         variance = self.eta**2 * (1 - alpha_s) / (1 - alpha_t) * (1 - alpha_t / alpha_s)
-        drawn = noise() if variance > 0 else None
-        kept = np.sqrt((1 - alpha_s - variance) / (1 - alpha_t))  # of F eps-hat sqrt(1 - alpha_t)
-        z_s = float(kept) * z_t + float(np.sqrt(alpha_s) - kept * np.sqrt(alpha_t)) * z_0_hat
+        drawn = noise() if self.eta > 0 else None
+        # of F eps-hat sqrt(1 - alpha_t); with eta = 1 and hardly any signal, it is 0 up to rounding
+        kept = sqrt(functions.clip((1 - alpha_s - variance) / (1 - alpha_t), 0, None))
+        z_s = scaled(kept, z_t) + scaled(sqrt(alpha_s) - kept * sqrt(alpha_t), z_0_hat)
         if drawn is not None:
-            z_s = z_s + float(np.sqrt(variance) * self.process.noise_scale) * drawn
+            z_s = z_s + scaled(sqrt(variance) * self.process.noise_scale, drawn)
         return z_s

@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 
+from difformer_plugin.diffusion.gaussian.coefficients import (
+    Coefficient,
+    functions_of,
+    scaled,
+)
 from difformer_plugin.diffusion.gaussian.samplers.base import GaussianSampler
 from difformer_plugin.diffusion.sampler import Layout, Noise, register_sampler
 
@@ -25,10 +29,11 @@ class DPMSolver(GaussianSampler):
 
     name: ClassVar[str] = "dpm_solver"
 
-    def _log_snr(self, k: int) -> float:
+    def _log_snr(self, k: int, layout: Layout | None) -> Coefficient:
         """lambda at step k, but for log F, which cancels in differences."""
-        alpha = self.process.alphas_cumprod[k]
-        return 0.5 * float(np.log(alpha) - np.log1p(-alpha))
+        alpha = self.process.alpha_bar(k, layout)
+        functions = functions_of(alpha)
+        return 0.5 * (functions.log(alpha) - functions.log1p(-alpha))
 
     def step(
         self,
@@ -42,11 +47,13 @@ class DPMSolver(GaussianSampler):
         """z_s of step k, (N, D); the first step of the process leads to z_0-hat itself."""
         if k == 0:
             return z_0_hat
-        alpha_s, alpha_t = self.process.alphas_cumprod[k - 1], self.process.alphas_cumprod[k]
-        h = self._log_snr(k - 1) - self._log_snr(k)
+        alpha_s, alpha_t = (self.process.alpha_bar(step, layout) for step in (k - 1, k))
+        functions = functions_of(alpha_t)
+        now = self._log_snr(k, layout)
+        h = self._log_snr(k - 1, layout) - now
         target = z_0_hat
         if previous is not None:
-            r = (self._log_snr(k) - self._log_snr(k + 1)) / h
-            target = (1 + 0.5 / r) * z_0_hat - (0.5 / r) * previous
-        kept = float(np.sqrt((1 - alpha_s) / (1 - alpha_t)))
-        return kept * z_t + float(-np.sqrt(alpha_s) * np.expm1(-h)) * target
+            r = (now - self._log_snr(k + 1, layout)) / h
+            target = scaled(1 + 0.5 / r, z_0_hat) - scaled(0.5 / r, previous)
+        kept = functions.sqrt((1 - alpha_s) / (1 - alpha_t))
+        return scaled(kept, z_t) + scaled(-functions.sqrt(alpha_s) * functions.expm1(-h), target)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from difformer_plugin.diffusion.gaussian.process import GaussianProcess
+from difformer_plugin.diffusion.gaussian.process import GaussianProcess, ScalarProcess
 from difformer_plugin.diffusion.gaussian.samplers.ddim import DDIM
 from difformer_plugin.diffusion.gaussian.samplers.dpm_solver import DPMSolver
 
@@ -18,7 +18,7 @@ FACTOR, DEVIATION = 2.0, 0.5
 def even_in_log_snr(steps):
     """A process of which logarithmic signal-to-noise ratios are evenly spaced, from 3 to -3."""
     alphas = 1 / (1 + np.exp(-2 * np.linspace(3, -3, steps)))
-    return GaussianProcess(alphas, np.arange(steps), steps, FACTOR)
+    return ScalarProcess(alphas, np.arange(steps), steps, FACTOR)
 
 
 def variance(alpha):
