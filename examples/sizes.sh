@@ -1,12 +1,13 @@
 # Model sizes with their training hyper-parameters; the run.sh of a data set chooses one.
 #
-# Each function sets `teacher`, `difformer`, `discrete` and `cmlm` to options of fairseq-train, and
-# `teacher_batch` and `difformer_batch` to the tokens per update on all devices together. The presets
+# Each function sets `teacher`, `difformer`, `discrete`, `joint` and `cmlm` to options of fairseq-train,
+# and `teacher_batch` and `difformer_batch` to the tokens per update on all devices together. The presets
 # difformer_paper* carry the paper's recipe; discrete diffusion and CMLM get the same positions and
 # initialisation. `stages` are the default stages of the data set.
 # `fits_teacher` says whether diffusion models can start from the teacher: both need the same sizes
 # and positions. The paper's do not fit, since their embeddings have dimension 128 and their positions
 # are learned.
+recipe="--self-cond --rescale-timesteps --embed-norm --embed-norm-affine"  # of joint sequences
 learned="--apply-bert-init --encoder-learned-pos --decoder-learned-pos"
 stages="prepare train_teacher distill train average train_cmlm evaluate"
 max_tokens=8192 max_dgs=0.15 evaluation= fits_teacher=no
@@ -23,6 +24,8 @@ iwslt() {
   difformer="--arch difformer_paper_iwslt_de_en $(schedule 5e-4 10000 300000)"
   discrete="--arch discrete_diffusion_iwslt_de_en --dropout 0.3 $learned
     $(schedule 5e-4 10000 300000)"
+  joint="--arch joint_diffusion_iwslt_de_en --dropout 0.3 --apply-bert-init --decoder-learned-pos
+    $recipe $(schedule 5e-4 10000 300000)"
   difformer_batch=8192
   cmlm="--encoder-ffn-embed-dim 1024 --encoder-attention-heads 4
     --decoder-ffn-embed-dim 1024 --decoder-attention-heads 4 --dropout 0.3 $learned
@@ -36,6 +39,8 @@ base() {
   teacher_batch=32768
   difformer="--arch difformer_paper $(schedule 5e-4 10000 300000)"
   discrete="--arch discrete_diffusion --dropout 0.1 $learned $(schedule 5e-4 10000 300000)"
+  joint="--arch joint_diffusion --dropout 0.1 --apply-bert-init --decoder-learned-pos $recipe
+    $(schedule 5e-4 10000 300000)"
   difformer_batch=65536
   cmlm="--dropout 0.1 $learned $(schedule 5e-4 10000 300000)"
 }
@@ -49,6 +54,8 @@ wide() { # LR WARMUP UPDATES BATCH
   teacher_batch=$4
   difformer="--arch difformer_paper_base $(schedule "$1" "$2" "$3")"
   discrete="--arch discrete_diffusion_base --dropout 0.1 $learned $(schedule "$1" "$2" "$3")"
+  joint="--arch joint_diffusion_base --dropout 0.1 --apply-bert-init --decoder-learned-pos $recipe
+    $(schedule "$1" "$2" "$3")"
   difformer_batch=$4
   cmlm="--encoder-embed-dim 768 --encoder-ffn-embed-dim 3072 --encoder-attention-heads 12
     --decoder-embed-dim 768 --decoder-ffn-embed-dim 3072 --decoder-attention-heads 12
@@ -69,6 +76,8 @@ small() {
     --encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --dropout 0.1 $slow"
   difformer="--arch difformer_paper_tiny $diffusion"
   discrete="--arch discrete_diffusion $diffusion"
+  joint="--arch joint_diffusion_tiny --model-dim 128 --latent-dim 128 --decoder-layers 8
+    --decoder-ffn-embed-dim 512 --dropout 0.1 $recipe $slow"
   difformer_batch=4096
   cmlm="$layers --encoder-embed-dim 128 --encoder-ffn-embed-dim 512
     --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --dropout 0.1 $slow"
@@ -87,6 +96,8 @@ medium() {
     $(schedule 1e-3 4000 40000)"
   difformer="--arch difformer_paper_tiny $diffusion"
   discrete="--arch discrete_diffusion $diffusion"
+  joint="--arch joint_diffusion_tiny --model-dim 256 --latent-dim 256 --decoder-layers 12
+    --decoder-ffn-embed-dim 1024 --dropout 0.2 $recipe $(schedule 1e-3 4000 40000)"
   difformer_batch=8192
   cmlm="$size $dims --dropout 0.2 $(schedule 1e-3 4000 40000)"
 }

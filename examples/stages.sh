@@ -7,8 +7,8 @@
 # a finished one is skipped.
 #
 # Environment variables (defaults in parentheses):
-#   PREPARE, TRAIN_TEACHER, DISTILL, TRAIN, TRAIN_CMLM, TRAIN_LEVENSHTEIN, TRAIN_DISCRETE, GENERATE,
-#   EVALUATE
+#   PREPARE, TRAIN_TEACHER, DISTILL, TRAIN, TRAIN_CMLM, TRAIN_LEVENSHTEIN, TRAIN_DISCRETE,
+#   TRAIN_JOINT, GENERATE, EVALUATE
 #              more options for the commands of a stage, such as TRAIN="--max-update 1000"
 #   TEACHER_AVERAGE, AVERAGE_BEST, CMLM_AVERAGE, LEVENSHTEIN_AVERAGE
 #              number of checkpoints to average (5)
@@ -30,6 +30,14 @@
 # For d3pm-uniform, for example, OUT receives d3pm-uniform/, d3pm-uniform.pt, d3pm-uniform.bound (from
 # fairseq-validate on the test set) and, for each K, d3pm-uniform-k20-b1.out with one candidate and
 # d3pm-uniform-k20-b10.out with ten.
+#
+# Two more, train_joint and evaluate_joint, also run only if they are named:
+#   SYSTEMS    joint sequences to train (diffuseq): diffuseq, diffuseq-blind (its source is computed
+#              once), diffuseq-padded (lengths by padding), diffuseq-expected (expected embeddings)
+#              and diffusion-lm
+# For diffuseq, OUT receives diffuseq/, diffuseq.pt, and diffuseq-b1.out (one candidate),
+# diffuseq-b10.out (ten) and diffuseq-ar.out (one, from left to right). `difformer evaluate` compares
+# them with the teacher by the length of the source.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -40,7 +48,7 @@ raw=$1 out=$2
 shift 2
 [ $# -gt 0 ] || set -- $stages
 known=" prepare train_teacher distill train average train_cmlm evaluate "
-known+="train_levenshtein train_discrete evaluate_discrete "
+known+="train_levenshtein train_discrete evaluate_discrete train_joint evaluate_joint "
 for stage in "$@"; do
   case "$known" in
     *" $stage "*) ;;
@@ -240,6 +248,63 @@ evaluate_discrete() {
       generate "$name-b10" --task diffusion_translation --path "$out/$family.pt" \
         --decoding-steps "$k" $ten --bleu-mbr
       score "$name-b10" ${baseline:+--baseline "$baseline"}
+    done
+  done
+}
+
+# Set `own` to the options of a joint system.
+system_options() {
+  own=(--conditioning partial --pred-length-offset)
+  case "$1" in
+    diffuseq) ;;
+    diffuseq-blind) own+=(--blind-source) ;;
+    diffuseq-padded) own=(--conditioning partial --length-by-padding) ;;
+    diffuseq-expected) own+=(--prediction expected_embedding) ;;
+    diffusion-lm) own=(--conditioning full --pred-length-offset) ;;
+    *) echo "error: no system $1 (SYSTEMS)" >&2 && exit 2 ;;
+  esac
+}
+
+# The hyper-parameters of Difformer; the embeddings come from the teacher, if it fits.
+train_joint() {
+  local system own init
+  init_options
+  for system in ${SYSTEMS-diffuseq}; do
+    system_options "$system"
+    unless_finished "$system" fairseq-train "$(training_data)" \
+      --user-dir "$user_dir" --task diffusion_translation \
+      $joint "${own[@]}" ${init[@]+"${init[@]}"} \
+      ${RESCALING---rescaling-factor auto --max-dgs $max_dgs} \
+      --criterion joint_diffusion_loss --label-smoothing 0.1 --length-loss-factor 0.1 \
+      --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 1.0 \
+      $(batch "$difformer_batch") $precision --seed 1 \
+      --eval-bleu --eval-bleu-remove-bpe --decoding-steps 10 --decoding-early-stopping 2 \
+      --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
+      --save-dir "$out/$system" --keep-best-checkpoints 5 --keep-last-epochs 1 --log-format simple --log-interval 100 \
+      ${TRAIN_JOINT-}
+    do_it difformer average "$out/$system" --best "${AVERAGE_BEST-5}" --out "$out/$system.pt"
+  done
+}
+
+evaluate_joint() {
+  local system name ten baseline=
+  if [ -f "$out/teacher.pt" ]; then
+    generate teacher --task translation --path "$out/teacher.pt" --beam 5
+    score teacher
+    baseline=$out/teacher.out
+  fi
+  for system in ${SYSTEMS-diffuseq}; do
+    ten="--length-beam-size 5 --noise-beam-size 2"
+    [ "$system" != diffuseq-padded ] || ten="--noise-beam-size 10"  # it finds the length itself
+    for name in b1 b10 ar; do
+      case $name in
+        b1) own=() ;;
+        b10) own=($ten --bleu-mbr) ;;
+        ar) own=(--decoding-autoregressive) ;;
+      esac
+      generate "$system-$name" --task diffusion_translation --path "$out/$system.pt" \
+        --decoding-steps 20 --decoding-early-stopping 5 ${own[@]+"${own[@]}"}
+      score "$system-$name" ${baseline:+--baseline "$baseline"}
     done
   done
 }

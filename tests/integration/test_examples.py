@@ -17,6 +17,8 @@ from difformer_plugin.data.synthetic.grammar import write_corpus
 BASELINES = ["train_cmlm", "train_levenshtein"]
 STAGES = ["prepare", "train_teacher", "distill", "train", "average", *BASELINES, "evaluate"]
 DISCRETE = ["train_discrete", "evaluate_discrete"]
+JOINT = ["train_joint", "evaluate_joint"]
+SYSTEMS = ["diffuseq", "diffuseq-blind", "diffuseq-padded", "diffuseq-expected", "diffusion-lm"]
 FAMILIES = ["mdlm", "d3pm", "d3pm-uniform", "d3pm-nearest", "sedd", "sedd-uniform", "flexible"]
 FOLDERS = sorted(path.parent.name for path in EXAMPLES.glob("*/run.sh"))
 FROM_RAW_TEXT = [name for name in FOLDERS if name in recipe.available()]
@@ -44,7 +46,9 @@ MINIATURE = {
     "TRAIN_CMLM": f"{SMALL} --max-update 4",
     "TRAIN_LEVENSHTEIN": f"{SMALL} --max-update 4",
     "TRAIN_DISCRETE": f"{SMALL} --max-update 4 --max-epoch 1",
+    "TRAIN_JOINT": f"{SMALL} --max-update 4 --max-epoch 1".replace("--encoder-layers 1 ", ""),
     "FAMILIES": "flexible",
+    "SYSTEMS": "diffuseq-padded",
     "K": "2",
     "EVALUATE": "--bootstrap-samples 50",
     "TEACHER_AVERAGE": "1",
@@ -64,7 +68,7 @@ def test_all_stages_of_multi30k_in_miniature(tmp_path):
             with gzip.open(raw / f"{name}.{lang}.gz", "wb") as file:
                 file.write((tmp_path / "text" / f"{split}.{lang}").read_bytes())
     outputs = {}
-    for stage in STAGES + DISCRETE:  # later stages depend on the files of earlier ones
+    for stage in STAGES + DISCRETE + JOINT:  # later stages depend on the files of earlier ones
         for command in commands("multi30k", raw, out, stage, **MINIATURE):
             if command[0] == "rm":
                 Path(command[-1]).unlink(missing_ok=True)
@@ -78,11 +82,13 @@ def test_all_stages_of_multi30k_in_miniature(tmp_path):
     assert "160" in outputs["distill"]
     discrete = ("flexible-k2-b1", "flexible-k2-b10")
     baselines = ("cmlm", "levenshtein", "teacher")
-    for system in ("difformer-b1", "difformer-b10", *baselines, *discrete):
+    joint = [f"diffuseq-padded-{name}" for name in ("b1", "b10", "ar")]
+    for system in ("difformer-b1", "difformer-b10", *baselines, *discrete, *joint):
         translated = [line for line in lines(out / f"{system}.out") if line.startswith("H-")]
         assert len(translated) == 11
     assert outputs["evaluate"].count("nrefs:1|") >= 5
     assert outputs["evaluate_discrete"].count("nrefs:1|") >= 3
+    assert outputs["evaluate_joint"].count("nrefs:1|") >= 4
     (row,) = logged((out / "flexible.bound").read_text("utf-8"), "test")
     assert float(row["bound"]) > 0
     history = [json.loads(line) for line in lines(out / "history.jsonl")]
@@ -107,8 +113,9 @@ def test_the_commands_of_every_example_exist(name, size, tmp_path):
     }
     for model in ("teacher", "cmlm", "levenshtein"):
         (tmp_path / f"{model}.pt").touch()
-    settings = {"FAMILIES": " ".join(FAMILIES), "SIZE": size}
-    for program, *arguments in commands(name, tmp_path, tmp_path, *STAGES, *DISCRETE, **settings):
+    settings = {"FAMILIES": " ".join(FAMILIES), "SYSTEMS": " ".join(SYSTEMS), "SIZE": size}
+    stages = [*STAGES, *DISCRETE, *JOINT]
+    for program, *arguments in commands(name, tmp_path, tmp_path, *stages, **settings):
         if program == "rm":
             assert arguments == ["-f", str(tmp_path / "history.jsonl")]
         elif program == "difformer":
@@ -159,12 +166,12 @@ def test_baselines_have_the_positions_and_the_initialisation_of_difformer(name, 
 
     register()
     learned = ("encoder_learned_pos", "decoder_learned_pos", "apply_bert_init")
-    found = []
-    for stage in ("train", "train_discrete", *BASELINES):
+    for stage in ("train", "train_discrete", "train_joint", *BASELINES):
         words = commands(name, tmp_path, tmp_path, stage)[0]
         parsed = options.parse_args_and_arch(options.get_training_parser(), words[1:])
-        found.append([getattr(parsed, option, False) for option in learned])
-    assert found == [[name != "multi30k"] * 3] * 4
+        # joint sequences have no encoder
+        own = learned[stage == "train_joint" :]
+        assert [getattr(parsed, option, False) for option in own] == [name != "multi30k"] * len(own)
 
 
 @pytest.mark.parametrize("size", ["small", "medium"])
