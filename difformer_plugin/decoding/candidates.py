@@ -31,7 +31,12 @@ class Drawn(NamedTuple):
 
 
 def length_beam(
-    logits: torch.Tensor, lengths: torch.Tensor, size: int, longest: int, window: bool = False
+    logits: torch.Tensor,
+    lengths: torch.Tensor,
+    size: int,
+    longest: int,
+    window: bool = False,
+    least: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Target lengths to try for each sentence, the likeliest first unless `window`.
 
@@ -41,18 +46,23 @@ def length_beam(
         size: b1.
         longest: the greatest length that the model can have.
         window: take b1 consecutive lengths around the likeliest.
+        least: int64 (B,), the least length of each sentence, at most `longest`; None for 2.
     Returns:
-        int64 (B, b1), between 2 and `longest`. Distinct as far as so many lengths are
-        possible; a window is cut off at its ends.
+        int64 (B, b1), between the least length and `longest`. Distinct as far as so many lengths
+        are possible; a window is cut off at its ends.
     """
-    possible = (lengths >= FRAME) & (lengths <= longest)
+    if least is None:
+        least = torch.full_like(lengths[:, 0], FRAME)
+    possible = (lengths >= least[:, None]) & (lengths <= longest)
     logits = logits.float().masked_fill(~possible, -torch.inf)
     # A stable sort: ties keep their order, in whatever batch.
     order = logits.argsort(dim=-1, descending=True, stable=True)
     if window:
         around = torch.arange(size, device=lengths.device) - size // 2
-        return (lengths.gather(1, order[:, :1]) + around).clamp(FRAME, longest)
-    return lengths.gather(1, order[:, :size]).clamp(FRAME, longest)
+        found = lengths.gather(1, order[:, :1]) + around
+    else:
+        found = lengths.gather(1, order[:, :size])
+    return found.clamp(max=longest).maximum(least[:, None])
 
 
 def forced_lengths(source_lengths: torch.Tensor, options: Any, longest: int) -> torch.Tensor:
@@ -66,3 +76,27 @@ def forced_lengths(source_lengths: torch.Tensor, options: Any, longest: int) -> 
     else:
         subwords = ((source_lengths - FRAME) * options.force_length_ratio).round().long()
     return (subwords.clamp(min=1) + FRAME).clamp(max=longest)[:, None]
+
+
+def until_eos(candidate: Drawn, eos: int, given: torch.Tensor | None = None) -> Drawn:
+    """A candidate up to its first EOS, in each step of its history as well.
+
+    Args:
+        given: int64 (W,), its given tokens, below 0 elsewhere. Those that follow the EOS stay, with
+            an EOS behind them.
+    """
+
+    def cut(tokens: torch.Tensor, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ends = (tokens == eos).nonzero()[:, 0]
+        if len(ends) == 0:
+            return tokens, log_probs
+        kept = torch.arange(len(tokens)) < ends[0]
+        if given is not None:
+            kept[: len(given)] |= given[: len(tokens)] >= 0
+        order = torch.cat([(kept & (tokens != eos)).nonzero()[:, 0], ends[:1]])
+        return tokens[order], log_probs[order]
+
+    tokens, log_probs = cut(candidate.tokens, candidate.log_probs)
+    return candidate._replace(
+        tokens=tokens, log_probs=log_probs, history=[cut(*step) for step in candidate.history]
+    )

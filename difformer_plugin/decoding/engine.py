@@ -58,7 +58,7 @@ def decode(
     owners = [s for s in range(sentences) for _ in range(beam)]
     fixed = GivenTokens.collect(model, memory, owners, given)
     if fixed is not None:
-        lengths = lengths + torch.tensor(fixed.leading, device=device).view(lengths.shape)
+        lengths = fixed.first_lengths(lengths.flatten()).view(lengths.shape)
     lengths = lengths.tolist()
     sampler = build_sampler(model, options)
     noise = SentenceNoise(
@@ -239,7 +239,12 @@ class ActiveCandidates:
         if self.given is None:
             return None
         return Infilling(
-            self.model, self.sampler, self._draw_noise, lambda: self.fixed, lambda: self.layout
+            self.model,
+            self.sampler,
+            self._draw_noise,
+            lambda: self.fixed,
+            lambda: self.layout,
+            self.given.first_draft,
         )
 
     def _draw_noise(self, step: int) -> torch.Tensor:

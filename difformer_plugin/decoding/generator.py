@@ -8,9 +8,17 @@ import torch
 from fairseq.data import Dictionary
 
 from difformer_plugin.decoding import blocks, engine, oracle
-from difformer_plugin.decoding.candidates import FRAME, Drawn, forced_lengths, length_beam
+from difformer_plugin.decoding.candidates import (
+    FRAME,
+    Drawn,
+    forced_lengths,
+    length_beam,
+    until_eos,
+)
+from difformer_plugin.decoding.constraints import Constraint, encoder, read_constraints
 from difformer_plugin.decoding.history import HistoryFile
 from difformer_plugin.decoding.options import check_options
+from difformer_plugin.decoding.placement import place
 from difformer_plugin.decoding.sampling import check_decoding
 from difformer_plugin.decoding.speedups import ENGINE, PLAIN, Speedups
 from difformer_plugin.diffusion.noise import sentence_keys
@@ -48,6 +56,9 @@ class DiffusionGenerator:
         if options.history_file and not retain_history:
             raise UserError("--history-file needs --retain-iter-history")
         self.history_file = options.history_file and HistoryFile(options.history_file, dictionary)
+        self.constraints: list[Constraint] | None = None
+        if options.constraints_file:
+            self.constraints = read_constraints(options.constraints_file, encoder(dictionary))
         self.eos = dictionary.eos()  # fairseq leaves this symbol out of what it prints
         self.reranker = build_reranker(options, dictionary)
 
@@ -81,7 +92,8 @@ class DiffusionGenerator:
         self,
         models: Sequence[Any],
         sample: dict[str, Any],
-        prefix_tokens: Any = None,
+        prefix_tokens: torch.Tensor | None = None,
+        constraints: Sequence[Constraint] | None = None,
         **unused: Any,
     ) -> list[list[dict[str, Any]]]:
         """Translate a batch.
@@ -89,38 +101,90 @@ class DiffusionGenerator:
         Args:
             models: the diffusion model and, if the reranker needs it, a teacher.
             sample: fairseq's; its sources carry BOS and EOS.
+            prefix_tokens: int64 (B, N), how targets begin after BOS, which may include their EOS.
+            constraints: what targets have to contain; by default, with --constraints-file, the
+                lines of the file at the sentences' "id".
         Returns:
             for each sentence its candidates, the best first, as the dictionaries that fairseq
             expects of a hypothesis.
         """
-        if prefix_tokens is not None:
-            raise UserError("--prefix-size: diffusion decoding has no forced prefixes")
         src_tokens = sample["net_input"]["src_tokens"]
-        memory, sentences = self.draw(models, src_tokens)
+        if constraints is None:
+            constraints = self._constraints(sample, prefix_tokens)
+        memory, sentences = self.draw(models, src_tokens, constraints)
         hypotheses = self._choose(models, src_tokens, memory, sentences)
         if self.history_file:
             self.history_file.write(sample, hypotheses)
         return hypotheses
 
+    def _constraints(
+        self, sample: dict[str, Any], prefix_tokens: torch.Tensor | None
+    ) -> list[Constraint] | None:
+        """The constraints of a batch; None if there are none."""
+        count = len(sample["net_input"]["src_tokens"])
+        if prefix_tokens is None and self.constraints is None:
+            return None
+        numbers = sample.get("id", torch.arange(count)).tolist()
+        if prefix_tokens is None:
+            return [self.constraint(number) for number in numbers]
+        return [
+            Constraint.of_prefix(row, self.dictionary, f"the prefix of sentence {number}")
+            for number, row in zip(numbers, prefix_tokens.tolist())
+        ]
+
+    def constraint(self, number: int) -> Constraint:
+        """The constraint of a sentence, by its number from 0.
+
+        Raises:
+            UserError: --constraints-file has no such line.
+        """
+        assert self.constraints is not None
+        if number >= len(self.constraints):
+            raise UserError(
+                f"--constraints-file {self.options.constraints_file} has {len(self.constraints):,} "
+                f"lines, and none for sentence {number:,} (counted from 0): write a line for each "
+                "sentence, an empty one where nothing is given"
+            )
+        return self.constraints[number]
+
+    def check_length(self, model: Family, constraint: Constraint, source_length: int) -> None:
+        """Check that the model and the options leave room for a constraint.
+
+        Args:
+            source_length: with BOS and EOS.
+        Raises:
+            UserError: they do not.
+        """
+        longest = model.max_positions()[1]
+        forced, option = None, "--force-length"
+        if model.predicts_length and self.options.forces_length:
+            lengths = torch.tensor([source_length])
+            forced = int(forced_lengths(lengths, self.options, longest))
+            option += "" if self.options.force_length else "-ratio"
+        constraint.check_length(longest, forced, option)
+
     @torch.no_grad()
     def draw(
-        self, models: Sequence[Any], src_tokens: torch.Tensor
+        self,
+        models: Sequence[Any],
+        src_tokens: torch.Tensor,
+        constraints: Sequence[Constraint] | None = None,
     ) -> tuple[Memory, list[list[Drawn]]]:
         """Draw the candidates of a batch, without choosing among them.
 
         Args:
             models: as for `generate`.
             src_tokens: int64 (B, S), with BOS and EOS.
+            constraints: of the B sentences; None for none.
         Returns:
             the sources' Memory, and each sentence's candidates in the order drawn: length by
             length, noise by noise.
         """
         model, options = models[0], self.options
         memory = model.encoder(src_tokens)
-        lengths = self._lengths(model, memory)
         empty = memory.lengths() <= FRAME
-        lengths[empty] = FRAME
-
+        own = self._checked(model, memory, empty, constraints)
+        lengths = self._lengths(model, memory, own, empty)
         lengths = lengths.repeat_interleave(options.noise_beam_size, dim=1)
         keys = sentence_keys(src_tokens, self.dictionary.pad(), self.seed)
         if self.speedups == PLAIN:
@@ -130,38 +194,76 @@ class DiffusionGenerator:
             decode = partial(engine.decode, speedups=self.speedups, race_scores=race_scores)
         if options.decoding_autoregressive:
             decode = partial(blocks.decode, decode, self.eos)
-        drawn = decode(model, options, memory, lengths, keys, self.retain_history)
+        frame = self.dictionary.bos(), self.eos
+        given = place(model, options, memory, lengths, keys, own, frame)
+        drawn = decode(model, options, memory, lengths, keys, self.retain_history, given=given)
         if model.ends_at_eos:
-            drawn = [until_eos(candidate, self.eos) for candidate in drawn]
+            rows = [None] * len(drawn) if given is None else given.cpu()
+            drawn = [until_eos(c, self.eos, row) for c, row in zip(drawn, rows, strict=True)]
         beam = lengths.shape[1]
         sentences = [drawn[i : i + beam] for i in range(0, len(drawn), beam)]
         for s in empty.nonzero()[:, 0].tolist():
-            frame = torch.tensor([self.dictionary.bos(), self.eos])
-            sentences[s] = [
-                c._replace(tokens=frame, log_probs=c.log_probs[:FRAME]) for c in sentences[s]
-            ]
+            if not own[s].gives_something:
+                tokens = torch.tensor(frame)
+                sentences[s] = [
+                    c._replace(tokens=tokens, log_probs=c.log_probs[:FRAME]) for c in sentences[s]
+                ]
         return memory, sentences
 
-    def _lengths(self, model: Family, memory: Memory) -> torch.Tensor:
+    def _checked(
+        self,
+        model: Family,
+        memory: Memory,
+        empty: torch.Tensor,
+        constraints: Sequence[Constraint] | None,
+    ) -> list[Constraint]:
+        """The constraints of all sentences, for which there is room.
+
+        Args:
+            empty: bool (B,), sources without tokens, which are translated by given words alone.
+        """
+        if constraints is None:
+            return [Constraint()] * len(empty)
+        found = []
+        for own, source_length, is_empty in zip(
+            constraints, memory.lengths().tolist(), empty.tolist(), strict=True
+        ):
+            self.check_length(model, own, source_length)
+            found.append(own.alone() if is_empty and own.gives_something else own)
+        return found
+
+    def _lengths(
+        self,
+        model: Family,
+        memory: Memory,
+        constraints: Sequence[Constraint],
+        empty: torch.Tensor,
+    ) -> torch.Tensor:
         """The lengths to try, int64 (B, b1)."""
         longest = model.max_positions()[1]
-        if not model.predicts_length:  # it grows from an empty frame
+        if not model.predicts_length:  # it grows from its frame, or from given tokens
             return torch.full_like(memory.lengths(), FRAME)[:, None]
+        least = torch.tensor([own.least_length for own in constraints], device=empty.device)
         if self.options.forces_length:
-            return forced_lengths(memory.lengths(), self.options, longest)
-        logits = model.length_predictor(memory)
-        if self.options.length_beam_size > logits.shape[1]:
-            raise UserError(
-                f"--length-beam-size {self.options.length_beam_size}: this model, {model.title}, "
-                "finds the length of a target by generating padding: leave it out"
+            lengths = forced_lengths(memory.lengths(), self.options, longest)
+        else:
+            logits = model.length_predictor(memory)
+            if self.options.length_beam_size > logits.shape[1]:
+                raise UserError(
+                    f"--length-beam-size {self.options.length_beam_size}: this model, "
+                    f"{model.title}, finds the length of a target by generating padding: leave it "
+                    "out"
+                )
+            lengths = length_beam(
+                logits,
+                model.length_predictor.lengths(memory),
+                self.options.length_beam_size,
+                longest,
+                self.options.length_beam_window,
+                least,
             )
-        return length_beam(
-            logits,
-            model.length_predictor.lengths(memory),
-            self.options.length_beam_size,
-            longest,
-            self.options.length_beam_window,
-        )
+        exact = empty | torch.tensor([own.complete for own in constraints], device=empty.device)
+        return torch.where(exact[:, None], least[:, None], lengths)
 
     def _race_scores(
         self,
@@ -197,20 +299,6 @@ class DiffusionGenerator:
             ranked = sorted(zip(candidates, scores), key=lambda pair: -pair[1])
             chosen.append([hypothesis(candidate, score) for candidate, score in ranked])
         return chosen
-
-
-def until_eos(candidate: Drawn, eos: int) -> Drawn:
-    """A candidate up to its first EOS, in each step of its history as well."""
-
-    def cut(tokens: torch.Tensor, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        ends = (tokens == eos).nonzero()[:, 0].tolist()
-        length = ends[0] + 1 if ends else len(tokens)
-        return tokens[:length], log_probs[:length]
-
-    tokens, log_probs = cut(candidate.tokens, candidate.log_probs)
-    return candidate._replace(
-        tokens=tokens, log_probs=log_probs, history=[cut(*step) for step in candidate.history]
-    )
 
 
 def hypothesis(candidate: Drawn, score: float) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from difformer_plugin.errors import UserError
 # row with the reason.
 CALL_OPTIONS = (
     *("seed", "decoding_settings", "nbest", "retain_iter_history"),
-    *("score_reference", "print_alignment", "constraints"),
+    *("score_reference", "print_alignment"),
 )
 # Names that fairseq's `from_pretrained` reads, but that are in no configuration.
 LOADING_OPTIONS = ("user_dir", "generation_args", "decoding_settings", "use_ema", "seed")
@@ -80,7 +80,10 @@ class TranslationHub(GeneratorHubInterface):
         """
         check_call(beam, options)
         if prefix_allowed_tokens_fn is not None:
-            raise UserError("prefix_allowed_tokens_fn: diffusion decoding has no prefixes")
+            raise UserError(
+                "prefix_allowed_tokens_fn: tokens are not drawn from left to right; give "
+                "constraints_file, or prefix_tokens in inference_step_args"
+            )
         if torch.is_tensor(tokenized_sentences) and tokenized_sentences.dim() == 1:
             return self.generate([tokenized_sentences], verbose=verbose, **options)[0]
         return super().generate(
@@ -167,6 +170,8 @@ def check_call(beam: Any, options: Mapping[str, Any]) -> None:
             "beam: diffusion decoding has no beam search; leave it out, and give "
             "length_beam_size and noise_beam_size for several candidates"
         )
+    if "constraints" in options:
+        raise UserError("constraints: write the words to a file, and give constraints_file")
     check_names("translate", options, [*OPTIONS, *CALL_OPTIONS])
     seed = options.get("seed", 0)
     if type(seed) is not int or seed < 0:

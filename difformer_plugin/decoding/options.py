@@ -85,6 +85,12 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
         "what overwrites given tokens at each step: z_0 (their prediction, so that z_t follows), "
         "z_t (z_t itself becomes z_0), or noised (z_t becomes z_0 with the noise of the step)",
     )
+    constraints_file: Optional[str] = option(
+        None,
+        "file of words that translations have to contain: for each sentence a line, empty or as "
+        '{"prefix": "the house", "anywhere": ["big", "to day"], "suffix": "."}, with the tokens '
+        "and subwords of the data (docs/how-to/given-words.md)",
+    )
     decoding_sampler: Optional[str] = option(
         None,
         f"sampler: {', '.join(sorted({kind.name for kind in SAMPLERS}))}; each model supports "

@@ -39,7 +39,8 @@ def decode(
         keys: int64 (B,), of the sentences' noise.
         history: keep the tokens of every step.
         given: int64 (B b, W), given tokens by their positions in the target, -1 where a token is
-            drawn; None if none is given.
+            drawn; None if none is given. Where lengths grow, BOS and EOS are given as well, and a
+            -1 stands for any number of tokens.
     Returns:
         B x b candidates, a sentence's one after another.
     """
@@ -52,7 +53,7 @@ def decode(
     lengths = lengths.flatten()
     fixed = GivenTokens.collect(model, memory, rows.tolist(), given)
     leading = [0] * len(rows) if fixed is None else fixed.leading
-    layout, steps = _padded(lengths + torch.tensor(leading, device=lengths.device)), []
+    layout, steps = _padded(lengths if fixed is None else fixed.first_lengths(lengths)), []
 
     def draw_noise(step: int) -> torch.Tensor:
         return noise(step, (layout.mask.shape[1], model.noise_dim)).flatten(0, 1)
@@ -64,7 +65,14 @@ def decode(
 
     infilling = None
     if fixed is not None:
-        infilling = Infilling(model, sampler, draw_noise, lambda: fixed.at(layout), lambda: layout)
+        infilling = Infilling(
+            model,
+            sampler,
+            draw_noise,
+            lambda: fixed.at(layout),
+            lambda: layout,
+            fixed.first_draft,
+        )
 
     def arrange(z: Any) -> Any:
         nonlocal layout

@@ -22,6 +22,7 @@ from difformer_plugin.families import registered  # noqa: F401  (with --user-dir
 from difformer_plugin.families.contract import DiffusionTask, Family, is_diffusion_model
 from difformer_plugin.options import flag, option
 from difformer_plugin.tasks import best_metric, eval_bleu, loading, warm_start
+from difformer_plugin.tasks.given_words import GivenWords
 from difformer_plugin.tasks.pipeline_copy import keep_pipeline
 from difformer_plugin.tasks.source_check import SourceCheck, log_source_gain
 
@@ -73,6 +74,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         source_check: warns of a model that does not read its source.
         encoder_freeze: keeps the encoder of a new model as it is for the first updates; None
             unless --freeze-encoder-updates says so.
+        given_words: the words that translations of the last generator have to contain.
     """
 
     cfg: DiffusionTranslationConfig
@@ -87,6 +89,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         self.max_tokens: int | None = None
         self.source_check = SourceCheck()
         self.encoder_freeze: warm_start.EncoderFreeze | None = None
+        self.given_words = GivenWords(tgt_dict)
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "DiffusionTranslationTask":
@@ -120,10 +123,16 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         self, src_tokens: Any, src_lengths: Any, constraints: Any = None
     ) -> LanguagePairDataset:
         """Make a data set of sources with BOS, for fairseq-interactive and `translate`."""
-        if constraints is not None:
-            raise UserError("--constraints: diffusion decoding has no lexical constraints")
+        if constraints is None:
+            constraints = self.given_words.next_numbers(len(src_tokens))
         source = PrependTokenDataset(ListDataset(src_tokens, src_lengths), self.src_dict.bos())
-        return LanguagePairDataset(source, source.sizes, self.src_dict, tgt_dict=self.tgt_dict)
+        return LanguagePairDataset(
+            source,
+            source.sizes,
+            self.src_dict,
+            tgt_dict=self.tgt_dict,
+            constraints=constraints,
+        )
 
     def target_counts(self) -> torch.Tensor:
         """How often each type occurs in the training targets, float64 (V,)."""
@@ -307,7 +316,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         """
         path = getattr(args, "decoding_settings", self.cfg.decoding_settings)
         options = settings.merge(self.cfg, args, path)
-        for name in ("print_alignment", "score_reference", "constraints"):
+        for name in ("print_alignment", "score_reference"):
             if getattr(args, name, None):
                 raise UserError(f"{flag(name)} is not available for diffusion models: omit it")
         if getattr(args, "nbest", 1) < 1:
@@ -322,4 +331,28 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
             seed = getattr(args, "seed", self.cfg.seed)
             generator = DiffusionGenerator(self.tgt_dict, options, seed, history)
             generator.check_models(models)
+            self.given_words = GivenWords(self.tgt_dict, args, generator)
+            self.given_words.check_splits(models[0], self.datasets)
         return generator
+
+    def inference_step(
+        self,
+        generator: DiffusionGenerator,
+        models: Any,
+        sample: dict[str, Any],
+        prefix_tokens: torch.Tensor | None = None,
+        constraints: Any = None,
+    ) -> list[list[dict[str, Any]]]:
+        """Translate a batch, with the words that are given.
+
+        Args:
+            prefix_tokens: int64 (B, N), the first N tokens of the sample's targets; of a sample
+                without targets, how translations begin after BOS.
+            constraints: what the collater made of those of `build_dataset_for_inference`.
+        """
+        if prefix_tokens is not None and sample.get("target") is not None:
+            # fairseq-generate counts from the first token, which here is BOS
+            prefix_tokens = sample["target"][:, 1 : prefix_tokens.shape[1] + 1]
+        sample, own = self.given_words.of_sample(sample, constraints)
+        with torch.no_grad():
+            return generator.generate(models, sample, prefix_tokens, own)

@@ -16,8 +16,8 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.reranking.reranker import RERANKERS
 from difformer_plugin.reranking.weighted import parse_weights
 
-# Validation during training has no teacher and writes no history.
-UNAVAILABLE = {"ppl_mbr": False, "history_file": None}
+# Validation during training has no teacher, writes no history, and may read several subsets.
+UNAVAILABLE = {"ppl_mbr": False, "history_file": None, "constraints_file": None}
 
 
 def generator_options(cfg: Any) -> Namespace:

@@ -291,8 +291,14 @@ RULES = (
         "no language model takes part in decoding: choose among candidates with `--rerank`",
     ),
     refused(DECODERS, "score_reference", "use `difformer tune` or `--rerank` for scores"),
-    refused(DECODERS, "prefix_size", "diffusion decoding has no forced prefixes: leave it out"),
-    refused(DECODERS, "constraints", "diffusion decoding has no lexical constraints: leave it out"),
+    works("generate", "prefix_size"),
+    refused("interactive", "prefix_size", "there are no references: use `--constraints-file`"),
+    works("interactive", "constraints"),
+    refused(
+        "generate",
+        "constraints",
+        "it reads phrases from lines that are typed: use `--constraints-file`",
+    ),
     refused(
         DECODERS,
         "sampling diverse_beam_groups diversity_rate",

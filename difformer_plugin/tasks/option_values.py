@@ -23,7 +23,7 @@ MINIMA = {
     0: """
         num_workers data_buffer_size max_epoch max_update stop_time_hours clip_norm curriculum
         save_interval_updates validate_interval_updates validate_after_updates num_batch_buckets
-        ema_start_update empty_cache_freq warmup_updates
+        ema_start_update empty_cache_freq warmup_updates prefix_size
     """,
     1: """
         max_tokens batch_size max_tokens_valid batch_size_valid max_valid_steps log_interval

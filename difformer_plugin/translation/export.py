@@ -98,7 +98,8 @@ def configuration(loaded: Loaded, own_decoding: bool) -> dict[str, Any]:
         cfg["dataset"][name] = trained["dataset"][name]
     cfg["model"], cfg["task"] = trained["model"], trained["task"]
     cfg["task"] |= {name: cfg["checkpoint"][name] for name in TASK_PATHS}
-    cfg["task"] |= {"data": ".", "decoding_settings": None, "history_file": None, "use_ema": False}
+    unset = dict.fromkeys(("decoding_settings", "history_file", "constraints_file"))
+    cfg["task"] |= {"data": ".", "use_ema": False, **unset}
     cfg["model"] |= dict.fromkeys(set(MODEL_PATHS) & cfg["model"].keys())
     if "freeze_embeddings" in cfg["model"]:  # needs a file of embeddings
         cfg["model"]["freeze_embeddings"] = False

@@ -107,6 +107,10 @@ def reference_values(args: Namespace) -> dict[str, Any]:
         raise UserError(
             f"{args.decoding_settings}: leave history_file out, since tune writes no history"
         )
+    if values.get("constraints_file"):
+        raise UserError(
+            f"{args.decoding_settings}: leave constraints_file out, since tune gives no words"
+        )
     given = {name: vars(args)[name] for name in OPTIONS if vars(args).get(name) is not None}
     return values | given
 

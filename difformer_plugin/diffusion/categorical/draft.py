@@ -15,17 +15,23 @@ class Draft:
         tokens: int64 (N,), the dictionary's indices and, for a mask, the one after the last.
         log_probs: float32 (N,), of the tokens when they were drawn; 0 for masks and the frame.
         lengths: int64 (n,), the tokens of each candidate; only after a step that changed them.
+        joined: bool (N,), tokens that the next one follows at once for good, so that nothing is
+            inserted between them; None if there are none.
+        given: bool (N,), tokens that the sampler has not to decide; None if there are none.
     """
 
     tokens: torch.Tensor
     log_probs: torch.Tensor
     lengths: torch.Tensor | None = None
+    joined: torch.Tensor | None = None
+    given: torch.Tensor | None = None
 
     def __len__(self):
         return len(self.tokens)
 
     def __getitem__(self, rows):
-        return Draft(self.tokens[rows], self.log_probs[rows])
+        marks = (mark if mark is None else mark[rows] for mark in (self.joined, self.given))
+        return Draft(self.tokens[rows], self.log_probs[rows], None, *marks)
 
     def copy_(self, other):
         """Overwrite this draft with another of the same size."""
@@ -35,8 +41,12 @@ class Draft:
     def placed(self, layout):
         """The same tokens, which lie one after another, with padding where the layout has some."""
         if layout.real is None:
-            return Draft(self.tokens, self.log_probs)
+            return Draft(self.tokens, self.log_probs, joined=self.joined)
         tokens = self.tokens.new_zeros(len(layout.real))  # nothing depends on what padding holds
         log_probs = self.log_probs.new_zeros(len(layout.real))
         tokens[layout.real], log_probs[layout.real] = self.tokens, self.log_probs
-        return Draft(tokens, log_probs)
+        joined = None
+        if self.joined is not None:
+            joined = torch.zeros_like(layout.real)
+            joined[layout.real] = self.joined
+        return Draft(tokens, log_probs, joined=joined)

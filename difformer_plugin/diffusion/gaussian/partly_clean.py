@@ -14,17 +14,20 @@ class PartlyClean:
         z: (N, D), z_0 of tokens that are decided, z_t of the others.
         clean: bool (N,), which are decided.
         log_probs: float32 (N,), of tokens when they were last predicted.
+        given: bool (N,), decided tokens that the sampler has not decided; None if there are none.
     """
 
     z: torch.Tensor
     clean: torch.Tensor
     log_probs: torch.Tensor
+    given: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.z)
 
     def __getitem__(self, rows: Any) -> "PartlyClean":
-        return PartlyClean(self.z[rows], self.clean[rows], self.log_probs[rows])
+        given = None if self.given is None else self.given[rows]
+        return PartlyClean(self.z[rows], self.clean[rows], self.log_probs[rows], given)
 
     def copy_(self, other: Any) -> None:
         """Overwrite this state with another of the same size, or with latents (N, D), all noisy."""

@@ -30,7 +30,7 @@ MAX_LOG_MISSING = 5.0  # logarithm of the greatest number of tokens that a gap i
 class Growing:
     """K steps that fill masks and insert new ones, then one that fills what is left.
 
-    A target starts as its frame, BOS and EOS, and its length grows.
+    A target starts as its frame, BOS and EOS, or as given tokens, and its length grows.
 
     Attributes:
         schedule: of alpha.
@@ -77,6 +77,16 @@ class Growing:
         tokens = torch.where(layout.positions == 0, self.vocabulary.bos, self.vocabulary.eos)
         return Draft(tokens, torch.zeros_like(noise()[:, 0]))
 
+    def begin(self, tokens: torch.Tensor, joined: torch.Tensor) -> Draft:
+        """The state at time 1 with given tokens, which stay, in place of the frames alone.
+
+        Args:
+            tokens: int64 (N,), from BOS to EOS; below 0 at padding.
+            joined: bool (N,), tokens behind which nothing is inserted.
+        """
+        zeros = torch.zeros(len(tokens), device=tokens.device)
+        return Draft(tokens.clamp(min=0), zeros, joined=joined)
+
     def step(
         self,
         z: Draft,
@@ -105,11 +115,17 @@ class Growing:
         expected = log_missing(self.schedule, t, outputs).clamp(max=MAX_LOG_MISSING).exp()
         counts = torch.zeros_like(tokens)
         counts[gaps] = poisson(chance * expected, u[gaps, 2])
+        if z.joined is not None:
+            counts[z.joined[real]] = 0
         places, lengths = inserted(lengths, counts, self.max_length)
         longer = tokens.new_full((int(lengths.sum()),), self.vocabulary.mask)
         scores = log_probs.new_zeros(len(longer))
         longer[places], scores[places] = tokens, log_probs
-        return Draft(longer, scores, lengths)
+        joined = None
+        if z.joined is not None:
+            joined = torch.zeros(len(longer), dtype=torch.bool, device=longer.device)
+            joined[places] = z.joined[real]
+        return Draft(longer, scores, lengths, joined)
 
     def finish(
         self, z: Draft, prediction: torch.Tensor, k: int, noise: Noise, layout: Layout
@@ -129,4 +145,4 @@ class Growing:
             mask = self.vocabulary.mask
             tokens[here] = torch.where(fills, x_0 + self.vocabulary.first_type, mask)
             log_probs[here] = at(log_p, x_0) * fills
-        return Draft(tokens, log_probs)
+        return Draft(tokens, log_probs, joined=z.joined)

@@ -175,9 +175,8 @@ class TokenSampler:
         layout: Layout,
     ) -> Draft:
         """The draft with its given tokens, which are never corrupted; see `Sampler.impose`."""
-        return Draft(
-            torch.where(given, clean.tokens, z.tokens), z.log_probs.masked_fill(given, 0.0)
-        )
+        tokens = torch.where(given, clean.tokens, z.tokens)
+        return Draft(tokens, z.log_probs.masked_fill(given, 0.0), given=given)
 
     def leap(
         self,

@@ -18,9 +18,9 @@ from difformer_plugin.diffusion.sampler import Layout, register_sampler, setting
 class Confidence(TokenSampler):
     """The absorbing process, unmasking the most confident tokens first.
 
-    Of w tokens, the floor((1 - alpha_s) w) least likely ones are masks at time s. With remasking,
-    tokens that are there already may become masks again; at temperature 0 this is mask-predict
-    (Ghazvininejad et al., 2019).
+    Of w tokens that are not given, the floor((1 - alpha_s) w) least likely ones are masks at time
+    s. With remasking, tokens that are there already may become masks again; at temperature 0 this
+    is mask-predict (Ghazvininejad et al., 2019).
     """
 
     remasking: bool = setting(
@@ -54,6 +54,8 @@ class Confidence(TokenSampler):
             x_0 = draw_x_0(log_p, self.temperature, noise[here, 0])
             tokens[here], log_probs[here] = x_0 + first_type, at(log_p, x_0)
         inside = z.tokens >= first_type
+        if z.given is not None:
+            inside &= ~z.given
         process: Any = self.process  # absorbing: it has a schedule
         alpha = process.schedule.alpha_bar(torch.tensor(s, dtype=torch.float64)).item()
         counts = torch.zeros_like(layout.lengths).index_add_(0, layout.rows, inside.long())

@@ -16,8 +16,9 @@ from difformer_plugin.diffusion.sampler import Layout, Noise, register_sampler, 
 class Confidence(Ancestral):
     """Of w tokens, the floor(k w / K) least likely ones are noisy at the step before the k-th.
 
-    All others are z_0 of their likeliest types. A token that is decided keeps the probability of
-    when it was predicted, and may become noisy again (Ghazvininejad et al., 2019, for masks).
+    Given tokens do not count. All others are z_0 of their likeliest types. A token that is decided
+    keeps the probability of when it was predicted, and may become noisy again (Ghazvininejad et
+    al., 2019, for masks).
     """
 
     fresh_noise: bool = setting(
@@ -54,7 +55,11 @@ class Confidence(Ancestral):
         order = log_probs
         if layout.real is not None:
             order = order.masked_fill(~layout.real, torch.inf)
-        count = layout.lengths * k // len(self.process)
+        count = layout.lengths
+        if z.given is not None:
+            order = order.masked_fill(z.given, torch.inf)
+            count = count.index_add(0, layout.rows, -z.given.long())
+        count = count * k // len(self.process)
         clean = rank_in_rows(order, layout.rows) >= count[layout.rows]
         return PartlyClean(torch.where(clean[:, None], z_0, noisy), clean, log_probs)
 
@@ -83,4 +88,5 @@ class Confidence(Ancestral):
             torch.where(given[:, None], z_0.to(z.z.dtype), z.z),
             z.clean | given,
             z.log_probs.masked_fill(given, 0.0),
+            given,
         )
