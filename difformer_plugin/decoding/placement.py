@@ -109,7 +109,7 @@ def _first_log_probs(
     fixed = GivenTokens.collect(model, memory, owners, given[numbers.to(device)])
     assert fixed is not None
     lengths = [len(rows[i]) + leading for i, leading in zip(chosen, fixed.leading)]
-    layout = Layout(lengths, owners, device)
+    layout: Any = Layout(lengths, owners, device)
     sampler, combination = build_sampler(model, options), Combination(options)
     noise = SentenceNoise(
         keys[(numbers // beam).to(device)], (numbers % beam).to(device), sampler.draw_noise
