@@ -1,6 +1,7 @@
 """Normalisation and tokenisation of a line, and the filter on training pairs."""
 
 import re
+import string
 import unicodedata
 from functools import lru_cache
 
@@ -19,6 +20,19 @@ def is_empty(text: str) -> bool:
 def remove_control(text: str) -> str:
     """Replace characters of Unicode's categories C (control, format, unassigned) by spaces."""
     return "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in text)
+
+
+BRACKETS = "()[]{}<>"
+KEPT = frozenset(string.ascii_letters + string.digits + " " + string.punctuation) - set(BRACKETS)
+
+
+def to_ascii(text: str) -> str:
+    """Remove accents, and then all but ASCII's letters, digits, spaces and punctuation marks.
+
+    Brackets are removed too. Any white space becomes a space.
+    """
+    letters = unicodedata.normalize("NFKD", text)
+    return "".join(" " if c.isspace() else c for c in letters if c in KEPT or c.isspace())
 
 
 @lru_cache(maxsize=4)
@@ -42,7 +56,7 @@ def normalise(text: str, options: Text, lang: str) -> str:
         text = remove_control(text)
     for old, new in options.replace.get(lang, {}).items():
         text = text.replace(old, new)
-    return text
+    return to_ascii(text) if options.ascii else text
 
 
 _tokeniser = lru_cache(maxsize=4)(tokeniser)

@@ -199,8 +199,15 @@ def _key(recipe, langs, pairs):
     contents = {path: _digest(path) for path in {raw.path for raw in raws}}
     files = [[contents[raw.path], raw.member] for raw in raws]
     keys = dataclasses.asdict(recipe)
-    if not recipe.sentencepiece:  # folders that were made before this key existed stay valid
+    # Folders that were made before these keys existed stay valid.
+    if not recipe.sentencepiece:
         del keys["sentencepiece"]
+    if not recipe.text.ascii:
+        del keys["text"]["ascii"]
+    for source in chain.from_iterable(keys[split]["files"] for split in SPLITS):
+        for name in ("key", "where"):
+            if not source[name]:
+                del source[name]
     entries = [keys, langs, files, __version__]
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 

@@ -16,7 +16,8 @@ from typing import Any
 from difformer_plugin.errors import UserError
 
 FOLDER = Path(__file__).parent / "recipes"
-FORMATS = ("plain", "segments", "jsonl")
+FORMATS = ("plain", "segments", "jsonl", "tsv")
+WITH_FIELDS = ("jsonl", "tsv")
 PLACEHOLDERS = {"src", "tgt", "lang", "role"}
 SPLITS = ("train", "valid", "test")
 ADDRESS = re.compile(r"(https?|ftp|file)://[!-~]+")
@@ -29,13 +30,23 @@ class Source:
 
     # a name, a list of alternative names, or one of these per language
     file: str | list[str] | dict[str, str | list[str]]
-    archive: str = ""  # a .tgz, .tar or .zip that may hold the file
-    format: str = "plain"  # one sentence per line; `segments`: <seg id="…">; `jsonl`: JSON
-    fields: dict[str, str] = field(default_factory=dict)  # jsonl: language -> key of its text
+    # a .tgz, .tar or .zip that may hold the file, or one per language
+    archive: str | dict[str, str] = ""
+    # one sentence per line; `segments`: <seg id="…">; `jsonl`: JSON; `tsv`: tables
+    format: str = "plain"
+    # jsonl, tsv: language -> key or column of its text
+    fields: dict[str, str] = field(default_factory=dict)
+    key: str = ""  # tsv: the column by which the rows of two tables belong together
+    # tsv: column -> the values of which a row must have one
+    where: dict[str, list[str]] = field(default_factory=dict)
     drop_lines_with: list[str] = field(default_factory=list)  # skip lines that contain one of these
     remove: list[str] = field(default_factory=list)  # strings to delete from a line
     replace: dict[str, str] = field(default_factory=dict)  # strings to replace in a line
     decode_entities: bool = False  # &amp; becomes &
+
+    def archive_of(self, lang: str) -> str:
+        """The archive that may hold the file of one language; empty if there is none."""
+        return self.archive if isinstance(self.archive, str) else self.archive.get(lang, "")
 
     def names(self, lang: str, source: str, target: str) -> list[str]:
         """Possible names of the file of one language, with `{lang}` and so on filled in."""
@@ -65,6 +76,9 @@ class Text:
     remove_control: bool = False  # control, format and unassigned characters become spaces
     # language -> {string: its replacement}
     replace: dict[str, dict[str, str]] = field(default_factory=dict)
+    # accents are removed, and all that is not a letter, digit, space or punctuation mark of ASCII;
+    # brackets are removed too
+    ascii: bool = False
     tokenise: bool = True  # with the Moses tokeniser
     moses_language: str = ""  # whose rules apply, if the name is not a language code
     aggressive_dash_splits: bool = True  # a-b becomes a @-@ b, as with --tokenizer moses
@@ -284,8 +298,12 @@ def _check_clean(clean, where):
 def _check_source(source, where):
     if source.format not in FORMATS:
         raise UserError(f"{where}: format {source.format!r} is not one of {', '.join(FORMATS)}")
-    if (source.format == "jsonl") != bool(source.fields):
-        raise UserError(f"{where}: jsonl needs fields, and other formats do not take them")
+    if (source.format in WITH_FIELDS) != bool(source.fields):
+        raise UserError(
+            f"{where}: jsonl needs fields, as tsv does, and other formats do not take them"
+        )
+    if source.format != "tsv" and (source.key or source.where):
+        raise UserError(f"{where}: key and where are of the format tsv")
     if "" in (*source.drop_lines_with, *source.remove, *source.replace):
         raise UserError(f"{where}: an empty string cannot be searched for in a line")
     entries = source.file.values() if isinstance(source.file, dict) else [source.file]

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from difformer_plugin.data.recipe import Source
+from difformer_plugin.data.tables import table_pairs
 from difformer_plugin.errors import UserError
 
 SEGMENT = re.compile(r'<seg id="?([^">]*)"?>(.*?)</seg>', re.IGNORECASE)
@@ -219,7 +220,8 @@ class Pairs:
     ) -> None:
         self.source, self.langs = source, langs
         self.raws = [
-            folder.find(source.names(lang, *langs), source.archive, published) for lang in langs
+            folder.find(source.names(lang, *langs), source.archive_of(lang), published)
+            for lang in langs
         ]
 
     def __iter__(self) -> Iterator[tuple]:
@@ -227,6 +229,8 @@ class Pairs:
             pairs = self._objects()
         elif self.source.format == "segments":
             pairs = self._segments()
+        elif self.source.format == "tsv":
+            pairs = self._rows()
         else:
             pairs = self._lines()
         for place, *texts in pairs:
@@ -269,8 +273,7 @@ class Pairs:
     def _objects(self):
         if self.raws[0] != self.raws[1]:
             raise UserError(f"{self.raws[0]} and {self.raws[1]}: one file must hold both sides")
-        if missing := [lang for lang in self.langs if lang not in self.source.fields]:
-            raise UserError(f"the recipe's fields for {self.raws[0]} lack {missing[0]}")
+        self._check_fields()
         raw, keys, number = self.raws[0], [self.source.fields[lang] for lang in self.langs], 0
         for number, line in enumerate(read_lines(raw), start=1):
             texts = _strings(line, keys)
@@ -282,6 +285,16 @@ class Pairs:
             yield self._place(number, number), *(" ".join(text.split("\n")) for text in texts)
         if number == 0:
             raise UserError(f"{raw}: the file is empty; it needs one JSON object per line")
+
+    def _rows(self):
+        self._check_fields()
+        files = [read_lines(raw) for raw in self.raws]
+        for left, right, *texts in table_pairs(self.source, self.langs, self.raws, files):
+            yield self._place(left, right), *(" ".join(text.split("\n")) for text in texts)
+
+    def _check_fields(self):
+        if missing := [lang for lang in self.langs if lang not in self.source.fields]:
+            raise UserError(f"the recipe's fields for {self.raws[0]} lack {missing[0]}")
 
 
 def _strings(line: str, keys: list[str]) -> list[str] | None:

@@ -38,7 +38,7 @@ def load(tmp_path, text):
 def test_the_package_covers_the_papers_corpora():
     for name, sizes in TABLE_20.items():
         assert tuple(recipe.load(name).pairs.values()) == sizes
-    others = {"multi30k", "debian-descriptions", "plain"}
+    others = {"multi30k", "debian-descriptions", "covost-de-en", "plain"}
     assert set(recipe.available()) == set(TABLE_20) | others
 
 
@@ -97,6 +97,8 @@ def test_a_recipe_of_the_users_own(tmp_path):
         ('a.{lang}"', 'a.{lang}", remove = [1]', "remove[0] is 1, which is not a string"),
         ('a.{lang}"', 'a.{lang}", replace = { a = 1 }', "replace.a is 1, which is not a string"),
         ('a.{lang}"', 'a.{lang}", remove = [""]', "an empty string cannot be searched for"),
+        ('a.{lang}"', 'a.{lang}", key = "k"', "key and where are of the format tsv"),
+        ('"a.{lang}"', '"a", format = "tsv"', "jsonl needs fields, as tsv does"),
         ("[valid]", "[pairs]\ntraining = 100\n[valid]", "training is not a split with 1 or more"),
         ("[valid]", "[pairs]\ntrain = 0\n[valid]", "train is not a split with 1 or more pairs"),
         ("[valid]", "[pairs]\ntrain = '9'\n[valid]", "pairs.train is '9', which is not a whole"),

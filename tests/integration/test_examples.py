@@ -86,7 +86,7 @@ def test_all_stages_of_multi30k_in_miniature(tmp_path):
     for system in ("difformer-b1", "difformer-b10", *baselines, *discrete, *joint):
         translated = [line for line in lines(out / f"{system}.out") if line.startswith("H-")]
         assert len(translated) == 11
-    assert outputs["evaluate"].count("nrefs:1|") >= 5
+    assert outputs["evaluate"].count("nrefs:1|") >= 4
     assert outputs["evaluate_discrete"].count("nrefs:1|") >= 3
     assert outputs["evaluate_joint"].count("nrefs:1|") >= 4
     (row,) = logged((out / "flexible.bound").read_text("utf-8"), "test")
