@@ -84,7 +84,7 @@ def table_pairs(
     left = Table(names[0], files[0])
     if names[0] == names[1]:
         for number, texts in left.rows(columns, source.where):
-            yield number, number, *texts
+            yield number, number, texts[0], texts[1]
         return
     if not source.key:
         raise UserError(
