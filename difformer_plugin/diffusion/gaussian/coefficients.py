@@ -1,11 +1,12 @@
 """Coefficients of z_0 and z_t: one number for all tokens, or a number for each token, (N, 1)."""
 
 from types import ModuleType
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
-Coefficient = float | torch.Tensor  # a tensor is float64 (N, 1)
+Coefficient: TypeAlias = float | torch.Tensor  # a tensor is float64 (N, 1)
 
 
 def functions_of(coefficient: Coefficient) -> ModuleType:

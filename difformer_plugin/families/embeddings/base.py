@@ -42,7 +42,9 @@ class DiffusionOutput(NamedTuple):
     places: torch.Tensor  # int64 (N,), where they are among the B L positions of the targets
     length_logits: torch.Tensor  # (B, 256)
     length_classes: torch.Tensor  # (B,)
-    t: Optional[torch.Tensor] = None  # int64 (N,), the steps they were corrupted to, for weights
+    t: Optional[torch.Tensor] = None  # int64 (n,), the steps that the targets were corrupted to
+    layout: Optional[Layout] = None  # of the n targets, whole
+    predicted: Optional[torch.Tensor] = None  # bool, which tokens of the layout the N are
     rows: Optional[torch.Tensor] = None  # int64 (N,), which of the n corrupted targets they are of
     drawn: Optional[Draw] = None  # how the times of the n targets were drawn, if by importance
     padding: Optional[torch.Tensor] = None  # bool (N,), padding that is to be generated
@@ -119,7 +121,9 @@ class EmbeddingDiffusionModel(DiffusionModel):
             layout.take(places)[predicted],
             self.length_predictor(memory),
             self.length_predictor.classes(lengths, memory),
-            corrupted.t[layout.rows][predicted],
+            corrupted.t,
+            layout,
+            predicted,
             layout.rows[predicted],
             corrupted.drawn,
             None if padding is None else layout.take(padding)[predicted],

@@ -7,7 +7,7 @@ from fairseq.models import register_model
 from torch import nn
 from torch.nn import functional as F
 
-from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS, kl_weights
+from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.architectures import register_architectures
 from difformer_plugin.families.embeddings.base import EmbeddingDiffusionModel, Sequences
@@ -147,24 +147,24 @@ class JointDiffusion(EmbeddingDiffusionModel):
             return expected_embeddings(denoiser, output)
         if self.predicts_z_0:
             return output
-        a, b = (layout.spread(x).to(output.dtype) for x in self.coefficients(t))
+        steps = t.round().long().clamp(0, len(self.process) - 1).expand(len(layout.lengths))
+        a, b = (x.to(output.dtype) for x in self.coefficients(steps, layout))
         return (output - b * z_t) / a
 
-    def coefficients(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """a and b at times of the model's unit (n,), where a z_0 + b z_t is predicted: (n, 1)."""
-        series = PREDICTIONS[self.cfg.prediction](self.scalar_process)
-        steps = t.round().long().clamp(0, len(self.process) - 1)
-        a, b = (torch.from_numpy(x).to(t.device)[steps][:, None] for x in series)
-        return a, b
+    def coefficients(
+        self, steps: torch.Tensor, layout: Layout
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """a and b of tokens, float64 (N, 1), where a z_0 + b z_t is predicted.
+
+        Args:
+            steps: int64 (n,), the step of each candidate.
+        """
+        return PREDICTIONS[self.cfg.prediction](self.process, steps, layout)
 
     @property
     def predicts_z_0(self) -> bool:
         """Whether the network's output is z_0-hat, or turned into one without z_t."""
         return self.cfg.prediction in (Z_0, EXPECTED_EMBEDDING)
-
-    def kl_weights(self, t: torch.Tensor) -> torch.Tensor:
-        """The weights of the bound at steps (n,), float64 (n, 1); see `predictions.kl_weights`."""
-        return torch.from_numpy(kl_weights(self.scalar_process)).to(t.device)[t][:, None]
 
 
 def expected_embeddings(denoiser: nn.Module, latents: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ from typing import Any, Optional
 import torch
 from fairseq.criterions import register_criterion
 
+from difformer_plugin.diffusion.gaussian.predictions import kl_weights
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.embeddings.objective import DifformerLoss, DifformerLossConfig
 from difformer_plugin.options import option
@@ -40,10 +41,12 @@ class JointDiffusionLoss(DifformerLoss):
     def squared_error_weights(self, model: Any, output: Any) -> torch.Tensor | None:
         """What turns squared errors of z_0-hat into those that count, (N, 1); None for 1."""
         if self.cfg.weighted_loss:
-            return model.kl_weights(output.t).float()
-        if model.predicts_z_0:
+            weights = kl_weights(model.process, output.t, output.layout)
+        elif model.predicts_z_0:
             return None
-        return model.coefficients(output.t)[0].square().float()
+        else:
+            weights = model.coefficients(output.t, output.layout)[0].square()
+        return weights[output.predicted].float()
 
     def token_weights(self, output: Any) -> torch.Tensor | None:
         """What all costs of tokens are multiplied by, (N,), 1 on average; None for 1."""

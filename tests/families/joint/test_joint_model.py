@@ -139,7 +139,8 @@ def test_what_is_predicted_is_linear_in_z_0_given_z_t(state, prediction, monkeyp
     model, memory, layout, z_t = state()
     expected = predict(model, memory, layout, z_t, time=0.5)
     other, own = state(prediction=prediction)[0], model.denoiser.denoise
-    a, b = (x[25] for x in PREDICTIONS[prediction](other.process))
+    steps = torch.full((3,), 25)
+    a, b = (x.float() for x in PREDICTIONS[prediction](other.process, steps, layout))
     monkeypatch.setattr(
         other.denoiser, "denoise", lambda z, *rest: (a * own(z, *rest) + b * z).float()
     )
@@ -153,15 +154,31 @@ def test_coefficients_are_those_of_the_noise_and_of_the_posterior_mean(build_joi
     z_0, noise = torch.randn(2, 1, 6, 8, dtype=torch.float64)
     for t in (1, 17, 49):
         z_t = process.q_sample(z_0, torch.tensor([t]), noise)
-        a, b = (x[t] for x in PREDICTIONS["epsilon"](process))
+        step, layout = torch.tensor([t]), Layout([6], [0], z_0.device)
+        a, b = PREDICTIONS["epsilon"](process, step, layout)
         torch.testing.assert_close(a * z_0 + b * z_t, noise)
         alpha = process.alphas_cumprod
         beta = 1 - alpha[t] / alpha[t - 1]
         mean = (
             np.sqrt(alpha[t - 1]) * beta * z_0 + np.sqrt(1 - beta) * (1 - alpha[t - 1]) * z_t
         ) / (1 - alpha[t])
-        a, b = (x[t] for x in PREDICTIONS["mean"](process))
+        a, b = PREDICTIONS["mean"](process, step, layout)
         torch.testing.assert_close(a * z_0 + b * z_t, mean)
+
+
+def test_with_noise_by_position_they_are_those_of_each_position(build_joint):
+    process = build_joint(noise_schedule="positional", rescaling_factor="3.0").process
+    layout = Layout([6, 3], [0, 1], torch.device("cpu"))
+    z_0, noise = torch.randn(2, 9, 8, dtype=torch.float64)
+    steps = torch.tensor([20, 35])
+    z_t = process.q_sample(z_0, steps, noise, layout)
+    a, b = PREDICTIONS["epsilon"](process, steps, layout)
+    torch.testing.assert_close(a * z_0 + b * z_t, noise)
+    a, b = PREDICTIONS["mean"](process, steps, layout)
+    for row, step in enumerate(steps.tolist()):
+        here = layout.rows == row
+        xi, lam, _ = process.posterior(step, layout)
+        torch.testing.assert_close((a * z_0 + b * z_t)[here], (xi * z_0 + lam * z_t)[here])
 
 
 def test_the_weighted_loss_is_the_divergence_of_two_posteriors(build_joint):
@@ -175,7 +192,8 @@ def test_the_weighted_loss_is_the_divergence_of_two_posteriors(build_joint):
         )
         divergence = torch.distributions.kl_divergence(true, guess).sum()
         squares = (z_0 - z_0_hat).square().sum()
-        torch.testing.assert_close(kl_weights(process)[t] * squares, divergence)
+        (weight,) = kl_weights(process, torch.tensor([t]), Layout([1], [0], z_0.device))
+        torch.testing.assert_close(weight[0] * squares, divergence)
 
 
 def test_a_simple_loss_is_the_squared_error_of_what_is_predicted(build_joint, batch, joined_task):
@@ -188,9 +206,10 @@ def test_a_simple_loss_is_the_squared_error_of_what_is_predicted(build_joint, ba
         output,
         weights=loss.squared_error_weights(model, output),
     )
-    a, _ = PREDICTIONS["epsilon"](model.process)
-    errors = a[output.t.numpy()][:, None] * (output.z_0_hat - output.z_0).detach().numpy()
-    assert terms["mse"].item() == pytest.approx((errors**2).mean(), rel=1e-5)
+    alpha = torch.from_numpy(model.process.alphas_cumprod)[output.t][output.rows][:, None]
+    # of the same z_t, the noise that belongs to z_0, and to z_0-hat
+    errors = (alpha / (1 - alpha)).sqrt() * (output.z_0_hat - output.z_0)
+    assert terms["mse"].item() == pytest.approx(errors.square().mean().item(), rel=1e-5)
 
 
 def test_the_expected_embedding_is_the_mean_over_the_vocabulary(state):
