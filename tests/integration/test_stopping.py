@@ -66,7 +66,7 @@ def test_what_begins_anew_counts_from_0(corpus, tmp_path, reset):
 
 
 def test_patience_counts_on(corpus, tmp_path):
-    """Nothing is learned: the first of the validations is the best, and four more are waited for."""
+    """Nothing is learned: the first validation is the best, and four more are waited for."""
     command = ["fairseq-train", corpus.joined, *TRAIN, "--share-all-embeddings", "--lr", 0]
     command += ["--save-interval-updates", 1, "--patience", 4, "--save-dir", tmp_path]
     succeed(tmp_path, *command, "--max-update", 3)
