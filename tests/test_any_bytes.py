@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import make_dictionary
 
 from difformer_plugin.data import pipeline, recipe
 from difformer_plugin.data.sources import read_lines
+from difformer_plugin.decoding.constraints import encoder, read_constraints
 from difformer_plugin.decoding.options import check_options
 from difformer_plugin.decoding.settings import OPTIONS, DecodingOptions, read_settings
 from difformer_plugin.distillation.distilled_data_bin import MANIFEST, finished_manifest
@@ -58,6 +60,10 @@ PARSERS = {
         load,
         b"[de] dictionary: 9 types\n[en] dictionary: 9 types\nS-0\ta b\nT-0\tc d\n"
         b"H-0\t-0.5\tc d\nD-0\t-0.5\tc d\nE-0_0\t<s> c d </s>\nGenerate test with beam=5: x\n",
+    ),
+    "constraints.jsonl": (
+        lambda path: read_constraints(path, encoder(make_dictionary("ab"))),
+        b'{"prefix": "a b", "anywhere": ["a", "b a"], "ordered": true}\n\n{"suffix": "b"}\n',
     ),
     "lines.txt": (lambda path: list(read_lines(path)), "ein Haus\nä\u2028b\n".encode()),
     "vectors.txt": (read_vectors, b"2 2\na 0.5 1\nb 1e-3 -2\n"),

@@ -117,7 +117,9 @@ def test_values_that_training_cannot_have(train, options, said):
         (["--force-length-ratio", "nan"], "--force-length-ratio"),
         (["--bleu-mbr", "--ppl-mbr"], "--ppl-mbr"),
         (["--noise-beam-size", "2", "--ppl-mbr"], "teacher"),
-        (["--prefix-size", "1"], "--prefix-size"),
+        (["--prefix-size", "-1"], "--prefix-size"),
+        (["--constraints-file", "none.jsonl"], "none.jsonl"),
+        (["--constraints", "ordered"], "--constraints-file"),
     ],
 )
 def test_values_that_decoding_cannot_have(generate, options, said):
