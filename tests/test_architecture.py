@@ -153,10 +153,11 @@ def registered_names():
     from difformer_plugin.families.contract import FAMILIES as MODELS
     from difformer_plugin.families.embeddings import config as embeddings
     from difformer_plugin.families.insertion import config as insertion
+    from difformer_plugin.families.joint import config as joint
     from difformer_plugin.families.tokens import config as tokens
 
     names = {*tokens.OBJECTIVES, *tokens.PROCESSES}
-    for module in (embeddings, tokens, insertion):
+    for module in (embeddings, tokens, insertion, joint):
         names |= set(module.ARCHITECTURES)
     return names | {model.criterion for model in MODELS if hasattr(model, "criterion")}
 
@@ -170,7 +171,13 @@ def docstrings(tree):
 def test_nobody_asks_for_a_name_of_a_family():
     """No string equals the name of a model, a size, a criterion, an objective or a process."""
     names, found = registered_names(), {}
-    assert {"difformer", "insertion_diffusion_tiny", "sedd", "absorbing"} <= names
+    assert {
+        "difformer",
+        "insertion_diffusion_tiny",
+        "joint_diffusion",
+        "sedd",
+        "absorbing",
+    } <= names
     for path in source_files():
         if room_of(path) in KNOW_FAMILIES:
             continue

@@ -5,6 +5,7 @@ import torch
 
 from difformer_plugin.bench.training_speedups import ENGINE, PLAIN, only, training_with
 from difformer_plugin.families.embeddings.objective import DifformerLoss, DifformerLossConfig
+from difformer_plugin.families.joint.objective import JointDiffusionLoss, JointDiffusionLossConfig
 from difformer_plugin.networks.layers import Attention
 from difformer_plugin.networks.layout import Layout, Rows
 
@@ -41,6 +42,39 @@ def test_loss_and_gradients_match_the_plain_path(update, speedups, left):
             torch.testing.assert_close(ours[1][name], gradient, atol=1e-5, rtol=1e-4)
         for name, value in expected[2].items():
             torch.testing.assert_close(torch.as_tensor(ours[2][name]), torch.as_tensor(value))
+
+
+JOINT = {
+    "partial": {},
+    "blind": {"blind_source": True},
+    "full": {"conditioning": "full"},
+    "padded": {"length_by_padding": True, "padding_margin": 3},
+    "epsilon": {"prediction": "epsilon"},
+}
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("options", JOINT.values(), ids=JOINT)
+def test_joint_sequences_match_the_plain_path(build_joint, joined_task, sentences, options, left):
+    """Targets without padding against padded ones, whichever side it is on."""
+
+    def update(speedups, left):
+        model = build_joint(self_cond=True, dropout=0.0, **options).eval()
+        criterion = JointDiffusionLoss(JointDiffusionLossConfig(), joined_task)
+        sample = {
+            "net_input": {"src_tokens": sentences([5, 2, 9, 4])},
+            "target": sentences([3, 6, 8, 1], "target", left),
+        }
+        with training_with(speedups, model, criterion):
+            loss, size, _ = criterion(model, sample)
+        (loss / size).backward()
+        return loss, {name: p.grad for name, p in model.named_parameters()}
+
+    expected, ours = update(PLAIN, left), update(ENGINE, left)
+    torch.testing.assert_close(ours[0], expected[0], rtol=1e-4, atol=1e-4)
+    for name, gradient in expected[1].items():
+        if gradient is not None:
+            torch.testing.assert_close(ours[1][name], gradient, atol=1e-4, rtol=1e-3)
 
 
 def test_only_some_sentences_of_that_batch_are_conditioned(build, sentences):

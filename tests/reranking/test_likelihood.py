@@ -17,10 +17,12 @@ from difformer_plugin.reranking.reranker import Batch, Candidate
 SCORED = [name for name in FIXED if not name.startswith("sedd")]
 
 
-@pytest.fixture(params=["embeddings", *SCORED])
-def model(request, build, build_discrete):
-    own = request.param == "embeddings"
-    return build(self_cond=True) if own else build_discrete(**FIXED[request.param])
+@pytest.fixture(params=["embeddings", "joint", *SCORED])
+def model(request, build, build_joint, build_discrete):
+    others = {"embeddings": build, "joint": build_joint}
+    if request.param in others:
+        return others[request.param](self_cond=True)
+    return build_discrete(**FIXED[request.param])
 
 
 def candidate(length, seed):

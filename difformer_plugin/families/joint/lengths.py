@@ -37,11 +37,12 @@ class PaddedLengths(nn.Module):
         return (memory.lengths() + self.margin).clamp(max=self.longest)[:, None]
 
     def pad(self, target: torch.Tensor, memory: Any, pad: int, eos: int) -> torch.Tensor:
-        """Targets (B, L), padded on the right, with EOS up to their padded lengths.
+        """Targets (B, L) with EOS up to their padded lengths, and then padding.
 
         A target that is longer than its source and the margin stays as it is.
         """
-        own = target.ne(pad).sum(1, keepdim=True)
+        order = target.eq(pad).byte().argsort(dim=1, stable=True)  # padding last
+        own, target = target.ne(pad).sum(1, keepdim=True), target.gather(1, order)
         padded = self.lengths(memory).maximum(own)
         width = int(padded.max())
         rows = target.new_full((len(target), width), pad)

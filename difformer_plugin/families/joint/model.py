@@ -120,12 +120,14 @@ class JointDiffusion(EmbeddingDiffusionModel):
 
     def _padded(self, targets: Sequences, memory: Any) -> Sequences:
         """Targets with the padding that is to be generated, whose places are those of BOS."""
-        pad, (own, places, _) = self.denoiser.pad, targets
+        pad, own = self.denoiser.pad, targets.tokens
         tokens = self.length_predictor.pad(own, memory, pad, self.eos)
-        more = tokens.shape[1] - own.shape[1]
-        padding = tokens.ne(pad) & F.pad(own, (0, more), value=pad).eq(pad)
-        places = torch.cat([places, places[:, :1].expand(-1, more)], dim=1)
-        return Sequences(tokens, torch.where(padding, places[:, :1], places), padding)
+        lengths = own.ne(pad).sum(1, keepdim=True)
+        columns = torch.arange(tokens.shape[1], device=own.device)
+        padding = tokens.ne(pad) & (columns >= lengths)
+        begin = own.ne(pad).byte().argmax(1, keepdim=True)  # where BOS is
+        places = targets.places.gather(1, begin) + torch.where(padding, 0, columns)
+        return Sequences(tokens, places, padding)
 
     def leading_tokens(self, memory: Any) -> torch.Tensor | None:
         """With full conditioning the source, which decoding fills the target in after."""
