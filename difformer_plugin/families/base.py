@@ -1,18 +1,15 @@
-"""What models of all families share: networks, self-conditioning, precision, and loading."""
+"""What models of all families share: networks, self-conditioning, guidance and precision."""
 
 import copy
 from typing import Any, ClassVar
 
 import torch
-from fairseq.models import BaseFairseqModel
 from torch import nn
 
-from difformer_plugin.checkpoints.fingerprint import KEY, check_dictionaries, fingerprint
 from difformer_plugin.checkpoints.warm_start import parse_parts
-from difformer_plugin.decoding.hub import TranslationHub, load_hub
-from difformer_plugin.errors import UserError
 from difformer_plugin.families.architectures import add_switches
 from difformer_plugin.families.contract import FAMILIES
+from difformer_plugin.families.loading import LoadableModel
 from difformer_plugin.networks.layers import Conditions, Memory
 from difformer_plugin.networks.layout import Layout
 
@@ -20,7 +17,7 @@ SELF_COND_PROBABILITY = 0.5
 VALIDATION_SEED = 0
 
 
-class DiffusionModel(BaseFairseqModel):
+class DiffusionModel(LoadableModel):
     """An encoder, a denoiser that predicts the uncorrupted target, and a length predictor.
 
     A subclass is a family: `families.contract.Family` says what it has to add.
@@ -51,16 +48,11 @@ class DiffusionModel(BaseFairseqModel):
         length_predictor: nn.Module | None,
         dictionaries: tuple[Any, Any],
     ):
-        super().__init__()
-        self.cfg = cfg
+        super().__init__(cfg, dictionaries)
         self.encoder, self.denoiser = encoder, denoiser
         self.length_predictor = length_predictor
         # what is read in place of an absent source's states
         self.no_source = self.build_no_source(cfg) if cfg.source_dropout > 0 else None
-        # What decoding derives from the weights: denoisers in other precisions, and CUDA graphs.
-        # Cleared when the weights change.
-        self.derived: dict[Any, Any] = {}
-        self.register_buffer(KEY, torch.tensor([fingerprint(d) for d in dictionaries]))
 
     @classmethod
     def add_args(cls, parser: Any) -> None:
@@ -279,80 +271,6 @@ class DiffusionModel(BaseFairseqModel):
     def log_probs(self, tokens: torch.Tensor, z: Any, prediction: torch.Tensor) -> torch.Tensor:
         """Log-probabilities (N,) of given tokens under a prediction; see `Family.log_probs`."""
         raise NotImplementedError
-
-    # Weights
-
-    def train(self, mode: bool = True) -> "DiffusionModel":
-        """Switch between training and evaluation; training changes the weights."""
-        self.derived.clear()
-        return super().train(mode)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> "DiffusionModel":
-        self.derived.clear()
-        return super()._apply(*args, **kwargs)
-
-    def max_positions(self) -> tuple[int, int]:
-        """The longest source and target, in tokens, with their frame."""
-        return self.cfg.max_source_positions, self.cfg.max_target_positions
-
-    def complete(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A state dict of an older version, with what it lacks."""
-        return state
-
-    def load_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        strict: bool = True,
-        model_cfg: Any = None,
-        args: Any = None,
-    ) -> Any:
-        """Load weights after checking that they belong to these dictionaries.
-
-        Raises:
-            UserError: they are of other dictionaries, or of another model.
-        """
-        self.derived.clear()
-        state_dict = self.complete(check_dictionaries(self, state_dict))
-        try:
-            return super().load_state_dict(state_dict, strict, model_cfg, args)
-        except RuntimeError as error:
-            _, *details = str(error).splitlines()
-            raise UserError(
-                "the checkpoint's weights do not fit this model; give the model options that it "
-                f"was trained with ({' '.join(details)[:300].strip()} ...)"
-            ) from error
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        model_name_or_path: str,
-        checkpoint_file: str = "model.pt",
-        data_name_or_path: str = ".",
-        pipeline: bool = True,
-        **kwargs: Any,
-    ) -> TranslationHub:
-        """fairseq's hub interface, with the languages, tokeniser and subwords of the data.
-
-        Args:
-            model_name_or_path: a folder; checkpoint_file: a file in it. If there is no `model.pt`,
-                see `checkpoints.model_folder.find_weights`.
-            data_name_or_path: the data-bin, relative to the folder if it begins with a dot.
-            pipeline: translate raw text as `pipeline.json`, in the data-bin or in the folder, says;
-                not if `tokenizer` or `bpe` is given.
-            kwargs: options of the task, the tokeniser and the subwords, `source_lang` and
-                `target_lang` included.
-        Raises:
-            UserError: a file is missing or damaged, or an option is unknown.
-        """
-        archives = cls.hub_models()
-        return load_hub(
-            model_name_or_path, checkpoint_file, data_name_or_path, archives, pipeline, kwargs
-        )
-
-    @classmethod
-    def hub_models(cls) -> dict[str, Any]:
-        """Empty: no checkpoints are published under a name; `from_pretrained` takes a folder."""
-        return {}
 
 
 def rank_generator(device: torch.device) -> torch.Generator:
