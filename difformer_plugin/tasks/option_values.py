@@ -8,6 +8,7 @@ import math
 import os
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,26 @@ DICTIONARIES = ("model_overrides", "optimizer_overrides")
 PAIRS = ("adam_betas", "adamax_betas", "adafactor_eps", "lamb_betas")
 SUBWORD_MARKS = ("post_process", "eval_bleu_remove_bpe")
 DDP_BACKENDS = ("c10d", "pytorch_ddp", "no_c10d", "legacy_ddp")
-# --bpe NAME -> the option with its file
+# --bpe NAME -> the options with its files
 FILES_OF_SUBWORDS = {
-    "subword_nmt": "bpe_codes",
-    "fastbpe": "bpe_codes",
-    "sentencepiece": "sentencepiece_model",
+    "subword_nmt": ("bpe_codes",),
+    "fastbpe": ("bpe_codes",),
+    "sentencepiece": ("sentencepiece_model",),
+    "byte_bpe": ("sentencepiece_model_path",),
+    "hf_byte_bpe": ("bpe_merges", "bpe_vocab"),
+}
+# Option and value -> (module that it needs, name of the package)
+PACKAGES = {
+    ("bpe", "subword_nmt"): ("subword_nmt", "subword-nmt"),
+    ("bpe", "fastbpe"): ("fastBPE", "fastBPE"),
+    ("bpe", "sentencepiece"): ("sentencepiece", "sentencepiece"),
+    ("bpe", "byte_bpe"): ("sentencepiece", "sentencepiece"),
+    ("bpe", "hf_byte_bpe"): ("tokenizers", "tokenizers"),
+    ("bpe", "bert"): ("transformers", "transformers"),
+    ("bpe", "gpt2"): ("requests", "requests"),
+    ("tokenizer", "moses"): ("sacremoses", "sacremoses"),
+    ("tokenizer", "nltk"): ("nltk", "nltk"),
+    ("scoring", "wer"): ("editdistance", "editdistance"),
 }
 LAUNCHERS = ("WORLD_SIZE", "SLURM_JOB_ID", "SLURM_STEP_NODELIST")
 
@@ -184,19 +200,29 @@ def _check_together(command: str, options: Mapping[str, Any], given: Mapping[str
     if "distributed_world_size" in given and not options["distributed_init_method"]:
         _check_processes("distributed_world_size", given["distributed_world_size"])
     _check_subwords(options)
+    _check_packages(given)
 
 
 def _check_subwords(options: Mapping[str, Any]) -> None:
-    """Check that --bpe has its file.
+    """Check that --bpe has its files.
 
     Raises:
         UserError: it has not.
     """
-    name = FILES_OF_SUBWORDS.get(options.get("bpe") or "")
-    if name is None:
-        return
-    path = options.get(name)
-    if not path or not isinstance(path, str) or path == "???":  # what omegaconf calls missing
-        raise UserError(f"--bpe {options['bpe']} needs {flag(name)}: give its file")
-    if not Path(path).is_file():
-        raise UserError(f"{flag(name)} {path}: no such file")
+    for name in FILES_OF_SUBWORDS.get(options.get("bpe") or "", ()):
+        path = options.get(name)
+        if not path or not isinstance(path, str) or path == "???":  # what omegaconf calls missing
+            raise UserError(f"--bpe {options['bpe']} needs {flag(name)}: give its file")
+        if not Path(path).is_file():
+            raise UserError(f"{flag(name)} {path}: no such file")
+
+
+def _check_packages(given: Mapping[str, Any]) -> None:
+    """Check that the packages that some values need are installed.
+
+    Raises:
+        UserError: one is not.
+    """
+    for (name, value), (module, package) in PACKAGES.items():
+        if given.get(name) == value and find_spec(module) is None:
+            raise UserError(f"{flag(name)} {value} needs a package: pip install {package}")

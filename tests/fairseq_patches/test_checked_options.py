@@ -12,6 +12,7 @@ import difformer_plugin
 from difformer_plugin.errors import UserError
 from difformer_plugin.fairseq_patches import checked_options
 from difformer_plugin.options import flag
+from difformer_plugin.tasks import option_values
 from difformer_plugin.tasks.fairseq_options import ALL, Verdict, rules_of
 
 PARSERS = {
@@ -128,6 +129,8 @@ def test_shards_are_what_fairseq_divides_batches_by():
         ("generate", ["--post-process", "nonsense"], "--post-process 'nonsense' is unknown"),
         ("generate", ["--bpe", "subword_nmt"], "--bpe subword_nmt needs --bpe-codes"),
         ("generate", ["--bpe", "sentencepiece"], "needs --sentencepiece-model"),
+        ("generate", ["--bpe", "byte_bpe"], "needs --sentencepiece-model-path"),
+        ("interactive", ["--bpe", "hf_byte_bpe"], "needs --bpe-merges"),
         ("generate", ["--bpe", "fastbpe", "--bpe-codes", "none"], "--bpe-codes none: no such file"),
         ("generate", ["--seed", -1], "--seed must lie between 0 and 4294967295"),
         ("generate", ["--max-tokens", 0], "--max-tokens must be at least 1"),
@@ -168,6 +171,17 @@ def test_files_of_subwords_that_are_there(tmp_path):
     (tmp_path / "codes").touch()
     codes = ["--bpe", "subword_nmt", "--bpe-codes", tmp_path / "codes"]
     assert parse("generate", *codes).bpe == "subword_nmt"
+
+
+def test_packages_that_are_missing(monkeypatch):
+    monkeypatch.setattr(option_values, "find_spec", lambda name: None)
+    for options, said in (
+        (["--scoring", "wer"], "--scoring wer needs a package: pip install editdistance"),
+        (["--bpe", "bert"], "--bpe bert needs a package: pip install transformers"),
+        (["--tokenizer", "nltk", "-s", "de", "-t", "en"], "pip install nltk"),
+    ):
+        with pytest.raises(UserError, match=said):
+            parse("generate", *options)
 
 
 VALUES = st.text(st.characters(exclude_characters="\x00"), max_size=12) | st.sampled_from(
