@@ -175,13 +175,13 @@ def test_files_of_subwords_that_are_there(tmp_path):
 
 def test_packages_that_are_missing(monkeypatch):
     monkeypatch.setattr(option_values, "find_spec", lambda name: None)
-    for options, said in (
+    for arguments, said in (
         (["--scoring", "wer"], "--scoring wer needs a package: pip install editdistance"),
         (["--bpe", "bert"], "--bpe bert needs a package: pip install transformers"),
         (["--tokenizer", "nltk", "-s", "de", "-t", "en"], "pip install nltk"),
     ):
         with pytest.raises(UserError, match=said):
-            parse("generate", *options)
+            parse("generate", *arguments)
 
 
 VALUES = st.text(st.characters(exclude_characters="\x00"), max_size=12) | st.sampled_from(
