@@ -57,6 +57,7 @@ PACKAGES = {
     ("tokenizer", "moses"): ("sacremoses", "sacremoses"),
     ("tokenizer", "nltk"): ("nltk", "nltk"),
     ("scoring", "wer"): ("editdistance", "editdistance"),
+    ("write_checkpoints_asynchronously", True): ("iopath", "iopath"),
 }
 LAUNCHERS = ("WORLD_SIZE", "SLURM_JOB_ID", "SLURM_STEP_NODELIST")
 
@@ -225,4 +226,5 @@ def _check_packages(given: Mapping[str, Any]) -> None:
     """
     for (name, value), (module, package) in PACKAGES.items():
         if given.get(name) == value and find_spec(module) is None:
-            raise UserError(f"{flag(name)} {value} needs a package: pip install {package}")
+            what = flag(name) if value is True else f"{flag(name)} {value}"
+            raise UserError(f"{what} needs a package: pip install {package}")

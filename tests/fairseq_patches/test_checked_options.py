@@ -182,6 +182,8 @@ def test_packages_that_are_missing(monkeypatch):
     ):
         with pytest.raises(UserError, match=said):
             parse("generate", *arguments)
+    with pytest.raises(UserError, match="--write-checkpoints-asynchronously needs a package"):
+        parse("train", "--write-checkpoints-asynchronously")
 
 
 VALUES = st.text(st.characters(exclude_characters="\x00"), max_size=12) | st.sampled_from(
