@@ -178,3 +178,29 @@ def test_help_names_every_option(capsys):
     source = Path(sys.modules["difformer_plugin.cli.factor"].__file__).read_text("utf-8")
     names = set(re.findall(r'"(--[a-z-]+)"', source))
     assert len(names) == 19 and "--json" in out and all(name in out for name in names)
+
+
+def test_score_of_a_position_dependent_schedule(factor):
+    setting = ["--noise-schedule", "positional", "--vocab-size", 50, "--latent-dim", 16]
+    setting += ["--target-length", 3, "--timesteps", 400, "--rescaling-factor", 2]
+    series = NoiseSeries("positional", stride=400, target_length=3)
+    result = factor(*setting, "--json")
+    assert result["dgs"] == pytest.approx(dgs(series, 2.0, 50, 16))
+    assert result["target_length"] == 3
+    assert "3 positions" in factor(*setting)
+    sampled = factor(*setting, "--method", "monte-carlo", "--samples", 600, "--json")
+    assert abs(sampled["dgs"] - result["dgs"]) < 4 * sampled["standard_error"] < 0.1
+
+
+def test_a_target_length_is_refused_where_it_does_nothing(capsys):
+    assert main(["factor", "--vocab-size", "50", "--target-length", "3"]) == 2
+    error = capsys.readouterr().err
+    assert "--target-length is for the noise schedule positional" in error and "sqrt" in error
+
+
+def test_plot_of_a_position_dependent_schedule(factor, tmp_path):
+    path = tmp_path / "factor.png"
+    setting = ["--noise-schedule", "positional", "--vocab-size", 30, "--latent-dim", 16]
+    setting += ["--target-length", 2, "--diffusion-steps", 20]
+    factor(*setting, "--rescaling-factor", 2, "--plot", path)
+    assert path.read_bytes().startswith(PNG)

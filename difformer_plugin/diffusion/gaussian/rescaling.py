@@ -57,8 +57,7 @@ class NoiseSeries:
         schedule: name of a schedule of Gaussian diffusion.
         diffusion_steps: T.
         vp_rf: rescale in the variance-preserving form (Eq. 8, before discretising), not by Eq. 3.
-        stride: n; None for `default_stride`, or three times as much for a position-dependent
-            schedule, whose positions are at different levels of noise at each time.
+        stride: n; None for `default_stride`.
         target_length: M, the tokens of the target, for a position-dependent schedule; None for
             TYPICAL_LENGTH.
     Raises:
@@ -109,8 +108,8 @@ class NoiseSeries:
     @property
     def timesteps(self) -> np.ndarray:
         """The time steps, an int64 array."""
-        stride = default_stride(self.diffusion_steps) * (3 if self.positional else 1)
-        return np.arange(0, self.diffusion_steps, self.stride or stride)
+        stride = self.stride or default_stride(self.diffusion_steps)
+        return np.arange(0, self.diffusion_steps, stride)
 
     def coefficients(self, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         """alpha-bar' and beta-bar' under the factor F, two float64 arrays (steps x positions,).
