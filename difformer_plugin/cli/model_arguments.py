@@ -8,7 +8,7 @@ from difformer_plugin.errors import UserError
 # Of decoding; further ones come from the file of --decoding-settings.
 DECODING = (
     *("decoding_steps", "decoding_early_stopping", "length_beam_size", "noise_beam_size"),
-    *("bleu_mbr", "rerank", "decoding_precision"),
+    *("bleu_mbr", "rerank", "decoding_precision", "constraints_file"),
 )
 
 

@@ -62,6 +62,12 @@ def add_parser(subparsers: Any) -> None:
     add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     model_arguments.add_text(parser)
     model_arguments.add_decoding(parser)
+    add(
+        "--constraints-file",
+        metavar="FILE",
+        help="raw words that translations have to contain: a line for each of the input, empty "
+        'or as {"prefix": "The house", "anywhere": ["big"], "suffix": "."}',
+    )
     parser.set_defaults(run=run)
 
 
@@ -77,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.input and args.output:
             total, digest = lines.count_lines(args.input)
+            translator.check_constraints(total)
             key = key_of(args, translator, digest)
             if done := files.lines_done(args.output):
                 print(f"{done:,} lines are done already", file=sys.stderr)
@@ -111,6 +118,7 @@ def translate_stream(args: argparse.Namespace, translator: Any, warn: "Warnings"
         source = sys.stdin.buffer
         if args.input:
             total = lines.count_lines(args.input)[0]
+            translator.check_constraints(total)
             source = stack.enter_context(lines.open_lines(args.input))
         else:
             total = lines.count_rest(source)
@@ -176,7 +184,7 @@ def key_of(args: argparse.Namespace, translator: Any, digest: str) -> dict[str, 
 
     from difformer_plugin.storage.files import digest_files
 
-    loaded = translator.loaded
+    loaded, constraints = translator.loaded, translator.options["constraints_file"]
     return {
         "--input": digest,
         "MODEL": digest_files([loaded.weights]),
@@ -188,6 +196,7 @@ def key_of(args: argparse.Namespace, translator: Any, digest: str) -> dict[str, 
         "--nbest": args.nbest,
         "--split-above": translator.limit,
         **{flag(name): value for name, value in translator.options.items()},
+        "--constraints-file": constraints and digest_files([constraints]),
     }
 
 

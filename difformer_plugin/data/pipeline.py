@@ -258,6 +258,11 @@ class TextCodec:
         """Source subwords of a raw line, separated by blanks."""
         return self.apply_bpe(self.tokenize(text))
 
+    def encode_target(self, text: str) -> str:
+        """Target subwords of raw text, separated by blanks."""
+        options, lang = self.pipeline.text, self.pipeline.target_lang
+        return self.apply_bpe(to_tokens(normalise(text, options, lang), options, lang))
+
     def decode(self, subwords: str) -> str:
         """Target text of subwords, in one line."""
         return self.detokenize(self.remove_bpe(subwords))

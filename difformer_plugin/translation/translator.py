@@ -15,6 +15,7 @@ from difformer_plugin.data import pipeline
 from difformer_plugin.data.data_bin import language_pair
 from difformer_plugin.data.pipeline import TextCodec
 from difformer_plugin.decoding.candidates import FRAME
+from difformer_plugin.decoding.constraints import Constraint, encoder, read_constraints
 from difformer_plugin.decoding.settings import OPTIONS, mention_settings_file, read_settings
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import is_diffusion_model
@@ -130,15 +131,48 @@ class Translator:
         for model in loaded.models:
             model.to(self.device).eval()
             model.prepare_for_inference_(loaded.cfg)
-        given = Namespace(**self.options, decoding_settings=None, nbest=nbest, seed=settings.seed)
+        # The file has raw words, which the generator cannot read.
+        decoding = self.options | {"constraints_file": None}
+        given = Namespace(**decoding, decoding_settings=None, nbest=nbest, seed=settings.seed)
         path = settings.decoding_settings
         with mention_settings_file(path):
             self.generator = loaded.task.build_generator(loaded.models, given)
         self._check_nbest()
+        self.constraints: list[Constraint] | None = None
+        if file := self.options["constraints_file"]:
+            split = lambda text: loaded.codec.encode_target(text).split()  # noqa: E731
+            self.constraints = read_constraints(file, encoder(loaded.task.target_dictionary, split))
         limits = [loaded.task.max_positions(), *(m.max_positions() for m in loaded.models)]
         self.limit = utils.resolve_max_positions(*limits)[0] - FRAME
         if split_above is not None:
             self.limit = min(self.limit, split_above)
+
+    def check_constraints(self, lines: int) -> None:
+        """Check that --constraints-file has a line for each of so many lines.
+
+        Raises:
+            UserError: it has more or fewer.
+        """
+        if self.constraints is not None and len(self.constraints) != lines:
+            raise UserError(
+                f"--constraints-file {self.options['constraints_file']} has "
+                f"{len(self.constraints):,} lines, but the input has {lines:,}: write a line for "
+                "each, an empty one where nothing is given"
+            )
+
+    def _constraint(self, number: int, parts: int) -> Constraint:
+        """The constraint of a line of the input, which is translated in so many parts."""
+        if self.constraints is None:
+            return Constraint()
+        if number > len(self.constraints):
+            self.check_constraints(number)
+        found = self.constraints[number - 1]
+        if found.gives_something and parts > 1:
+            raise UserError(
+                f"{found.name}: line {number} of the input is too long to be translated as a "
+                "whole: split it, or give no words for it"
+            )
+        return found
 
     def _check_nbest(self) -> None:
         options = self.generator.options
@@ -160,12 +194,14 @@ class Translator:
             was split is the mean of its parts.
         """
         parts: list[torch.Tensor] = []
+        constraints: list[Constraint] = []
         counts = []
         for number, text in lines:
             own = self._parts(number, text)
             parts += own
             counts.append(len(own))
-        translated = iter(self._translate(parts))
+            constraints += [self._constraint(number, len(own))] * len(own)
+        translated = iter(self._translate(parts, constraints))
         return [self._join([next(translated) for _ in range(count)]) for count in counts]
 
     def encode(self, text: str) -> torch.Tensor:
@@ -191,16 +227,20 @@ class Translator:
         )
         return [self.encode(part) for part in parts]
 
-    def _translate(self, sources: Sequence[torch.Tensor]) -> list[list[dict[str, Any]]]:
+    def _translate(
+        self, sources: Sequence[torch.Tensor], constraints: Sequence[Constraint]
+    ) -> list[list[dict[str, Any]]]:
         """The hypotheses of sources, the best first."""
         found: dict[int, list[dict[str, Any]]] = {}
         lengths = torch.tensor([len(source) for source in sources])
         dataset = self.loaded.task.build_dataset_for_inference(sources, lengths)
         for numbers in batches(lengths.tolist(), self.batch_size):
-            found |= self._decode(dataset, numbers)
+            found |= self._decode(dataset, constraints, numbers)
         return [found[i] for i in range(len(sources))]
 
-    def _decode(self, dataset: Any, numbers: list[int]) -> dict[int, list[dict[str, Any]]]:
+    def _decode(
+        self, dataset: Any, constraints: Sequence[Constraint], numbers: list[int]
+    ) -> dict[int, list[dict[str, Any]]]:
         """Decode a batch; if it does not fit into the memory of the GPU, in halves.
 
         Raises:
@@ -209,8 +249,12 @@ class Translator:
         try:
             batch = dataset.collater([dataset[i] for i in numbers])
             batch = utils.apply_to_sample(lambda tensor: tensor.to(self.device), batch)
-            hypotheses = self.loaded.task.inference_step(self.generator, self.loaded.models, batch)
-            return dict(zip(batch["id"].tolist(), hypotheses, strict=True))
+            ids = batch["id"].tolist()
+            with torch.no_grad():
+                hypotheses = self.generator.generate(
+                    self.loaded.models, batch, constraints=[constraints[i] for i in ids]
+                )
+            return dict(zip(ids, hypotheses, strict=True))
         except torch.OutOfMemoryError:
             if len(numbers) == 1:
                 raise UserError(
@@ -219,7 +263,9 @@ class Translator:
                 ) from None
         # outside of the handler, so that what the failed attempt holds is released
         half = len(numbers) // 2
-        return self._decode(dataset, numbers[:half]) | self._decode(dataset, numbers[half:])
+        return self._decode(dataset, constraints, numbers[:half]) | self._decode(
+            dataset, constraints, numbers[half:]
+        )
 
     def _join(self, parts: Sequence[Sequence[dict[str, Any]]]) -> list[tuple[float, str]]:
         """The n-best translations of a line from those of its parts."""
