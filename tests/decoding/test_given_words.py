@@ -360,3 +360,37 @@ def test_the_generator_reads_its_line(build, task, tmp_path, sentences):
     sample["id"] = torch.tensor([2, 3])
     with pytest.raises(UserError, match="3 lines, and none for sentence 3"):
         generator.generate([build()], sample)
+
+
+# confidence samplers
+
+
+@pytest.mark.parametrize("remasking", [False, True])
+def test_confidence_decides_free_tokens_evenly(build_loud, translate, remasking):
+    """mdlm's schedule is linear: of 12 free tokens, 3 more are decided at each of four steps."""
+    model, mask = build_loud("mdlm"), len(build_loud("mdlm").denoiser.embed_tokens.weight)
+    options = {
+        "decoding_sampler": "confidence",
+        "decoding_remasking": remasking,
+        "force_length": 22,
+    }
+    constraint = Constraint(prefix=tuple(range(4, 14)))
+    ((hypothesis,),) = translate(model, [constraint] * 5, rows=[4], history=True, **options)
+    found = [(step["tokens"] == mask).sum().item() for step in hypothesis["history"]]
+    assert found == [9, 6, 3, 0]
+
+
+def test_confidence_of_embeddings_decides_free_tokens_evenly(build, translate, monkeypatch):
+    """Of 12 free tokens (BOS is given, EOS is not), 3 more are decided at each of four steps."""
+    model = build(clean_tokens=0.3)
+    noisy, own_predict = [], model.predict
+
+    def predict(z, *rest):
+        noisy.append((~z.clean).sum().item())
+        return own_predict(z, *rest)
+
+    monkeypatch.setattr(model, "predict", predict)
+    constraint = Constraint(prefix=tuple(range(4, 13)))
+    options = {"decoding_sampler": "confidence", "force_length": 20}
+    translate(model, [constraint] * 5, rows=[4], **options)
+    assert noisy == [12, 9, 6, 3]
