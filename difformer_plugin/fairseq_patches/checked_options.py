@@ -5,7 +5,7 @@ such thing as an attention to copy words by, or ignores an option silently. `--n
 `--shard-id` are not read by any command of this version.
 
 Patch: `parse_args_and_arch` checks the options of our tasks by `tasks.fairseq_options` and
-`tasks.option_values`, warns of those without effect, and hands the shards to what
+`tasks.option_values`, warns of those without effect and sets them to their defaults, and hands the shards to what
 `fairseq-generate` divides its batches by. A value that does not parse is one line.
 
 Other tasks: only the last sentence applies.
@@ -91,6 +91,22 @@ def _warn(message: str) -> None:
     logger.warning(message)
 
 
+def _forget(
+    parser: argparse.ArgumentParser, namespace: argparse.Namespace, names: set[str], remove: bool
+) -> None:
+    """Set options to their defaults, or remove them, so that fairseq does nothing with them."""
+    for action in parser._actions:
+        if action.dest not in names:
+            continue
+        if remove:
+            vars(namespace).pop(action.dest, None)
+        else:
+            default = action.default
+            text = isinstance(default, str)
+            value = parser._get_value(action, default) if text else default
+            setattr(namespace, action.dest, value)
+
+
 def _shard(namespace: argparse.Namespace) -> None:
     """Let fairseq-generate translate one shard of several.
 
@@ -149,11 +165,14 @@ def _checked(original: Callable) -> Callable:
         namespace = parsed[0] if parse_known else parsed
         task = TASK_REGISTRY.get(vars(namespace).get("task"))
         command = command_of(parser)
-        # With suppressed defaults fairseq calls itself, and the inner call has checked.
-        if task and issubclass(task, DiffusionTask) and command and not suppress_defaults:
+        if task and issubclass(task, DiffusionTask) and command:
             arguments = sys.argv[1:] if input_args is None else input_args
             given = given_options(parser, arguments)
-            unread = check_options(command, given)
+            # With suppressed defaults fairseq calls itself, and the inner call has checked.
+            unread = check_options(command, given, warns=not suppress_defaults)
+            _forget(parser, namespace, unread, suppress_defaults)
+            if suppress_defaults:
+                return parsed
             read = {name: value for name, value in given.items() if name not in unread}
             check_values(command, namespace, read)
             _find_languages(namespace)

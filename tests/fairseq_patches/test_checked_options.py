@@ -113,6 +113,18 @@ def test_a_warning_comes_once(caplog):
     assert any("--lenpen, --unkpen" in m for m in messages)
 
 
+def test_options_without_effect_have_none():
+    """fairseq would look for the options of this optimizer, and batch by the buckets."""
+    needless = ["--num-batch-buckets", 2, "--optimizer", "sgd", "--lr-scheduler", "cosine"]
+    given = vars(parse("generate", *needless, "--beam", 9, "--max-tokens", 99))
+    for name, value in vars(parse("generate")).items():
+        assert given[name] == (99 if name.startswith("max_tokens") else value), name
+    parser, words = PARSERS["validate"](), ["bin", "--task", "diffusion_translation", "--path", "a"]
+    words += ["--batch-size", "8", "--num-batch-buckets", "2"]
+    overrides = options.parse_args_and_arch(parser, words, suppress_defaults=True)
+    assert overrides.batch_size == 8 and "num_batch_buckets" not in overrides
+
+
 def test_shards_are_what_fairseq_divides_batches_by():
     args = parse("generate", "--num-shards", 3, "--shard-id", 2)
     assert (args.distributed_world_size, args.distributed_rank) == (3, 2)
