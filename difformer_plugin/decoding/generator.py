@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from fairseq.data import Dictionary
 
-from difformer_plugin.decoding import blocks, engine, oracle
+from difformer_plugin.decoding import blocks, engine, oracle, words
 from difformer_plugin.decoding.candidates import (
     FRAME,
     Drawn,
@@ -192,7 +192,9 @@ class DiffusionGenerator:
         else:
             race_scores = partial(self._race_scores, models, src_tokens, memory)
             decode = partial(engine.decode, speedups=self.speedups, race_scores=race_scores)
-        if options.decoding_autoregressive:
+        if model.generates_words:
+            decode = partial(words.decode, decode, self.dictionary, src_tokens)
+        elif options.decoding_autoregressive:
             decode = partial(blocks.decode, decode, self.eos)
         frame = self.dictionary.bos(), self.eos
         given = place(model, options, memory, lengths, keys, own, frame)

@@ -32,6 +32,7 @@ class DiffusionModel(LoadableModel):
     diffuses_embeddings: ClassVar[bool] = False
     scores_targets: bool = False
     ends_at_eos: bool = False
+    generates_words: bool = False
     initialised: tuple[str, ...] = ()  # parts that --init-from-teacher took from a teacher
     time_unit: float = 1.0  # what times in [0, 1] are multiplied by before the denoiser reads them
 
@@ -63,7 +64,7 @@ class DiffusionModel(LoadableModel):
     @property
     def predicts_length(self) -> bool:
         """Whether the length is predicted before anything is drawn."""
-        return self.length_predictor is not None
+        return self.length_predictor is not None and not self.generates_words
 
     @property
     def knows_no_source(self) -> bool:

@@ -43,6 +43,8 @@ class Family(Protocol):
         scores_targets: whether it can corrupt a given target and tell how likely its tokens are,
             by `corrupt` and `log_probs`.
         ends_at_eos: whether a target ends at its first EOS, and what follows is padding.
+        generates_words: whether targets are drawn word by word: `encoder` reads the source and the
+            words so far, from which `length_predictor` tells the length of the next word.
         noise_dim: random numbers that a token needs in a step.
         diffusion_steps: T, or None where training has continuous time.
         teacher_parts: parts of the weights that --init-from-teacher takes.
@@ -62,6 +64,7 @@ class Family(Protocol):
     predicts_length: bool
     scores_targets: bool
     ends_at_eos: bool
+    generates_words: bool
     knows_no_source: bool
     noise_dim: int
     diffusion_steps: int | None

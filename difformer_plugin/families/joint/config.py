@@ -39,6 +39,11 @@ class JointDiffusionConfig(GaussianConfig, DenoiserConfig):
         "what the network predicts: z_0, epsilon (the noise), mean (of the posterior), or "
         "expected_embedding (logits of the types, whose mean embedding is z_0-hat)",
     )
+    generate_words: bool = option(
+        False,
+        "train on single words of the target, each after the source and the words before it; "
+        "decoding then goes word by word",
+    )
     length_by_padding: bool = option(
         False,
         "do not predict lengths: pad each target with EOS to the length of its source plus "
@@ -81,8 +86,30 @@ def check_config(cfg: Any) -> None:
             f"--noise-schedule {cfg.noise_schedule} depends on the position, which --prediction "
             f"{cfg.prediction} does not know: predict z_0, or use another schedule"
         )
+    check_words(cfg)
     if cfg.padding_margin < 0:
         raise UserError(f"--padding-margin must be at least 0, not {cfg.padding_margin}")
     for name in ("sg_length_pred", "pred_length_offset"):
         if getattr(cfg, name) and cfg.length_by_padding:
             raise UserError(f"{flag(name)} does nothing with --length-by-padding: leave it out")
+
+
+def check_words(cfg: Any) -> None:
+    """Raise a UserError if options contradict word generation."""
+    if not cfg.generate_words:
+        return
+    if cfg.conditioning != PARTIAL:
+        raise UserError(
+            "--generate-words needs sources without noise, which the words so far are part of: "
+            f"give --conditioning {PARTIAL}"
+        )
+    if cfg.source_dropout > 0:
+        raise UserError(
+            "--generate-words reads the words so far with the source, and --source-dropout would "
+            "hide both: leave one out"
+        )
+    for name in ("length_by_padding", "pred_length_offset"):
+        if getattr(cfg, name):
+            raise UserError(
+                f"--generate-words predicts the number of a word's tokens: leave {flag(name)} out"
+            )

@@ -7,10 +7,17 @@ from fairseq.models import register_model
 from torch import nn
 from torch.nn import functional as F
 
+from difformer_plugin.data.word_marks import find_joins, find_mark
 from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS
+from difformer_plugin.diffusion.noise import sentence_keys, uniform
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.architectures import register_architectures
-from difformer_plugin.families.embeddings.base import EmbeddingDiffusionModel, Sequences
+from difformer_plugin.families.base import VALIDATION_SEED, rank_generator
+from difformer_plugin.families.embeddings.base import (
+    DiffusionOutput,
+    EmbeddingDiffusionModel,
+    Sequences,
+)
 from difformer_plugin.families.joint.config import (
     ARCHITECTURES,
     EXPECTED_EMBEDDING,
@@ -22,6 +29,7 @@ from difformer_plugin.families.joint.config import (
 from difformer_plugin.families.joint.denoiser import JointDenoiser, SourceReader
 from difformer_plugin.families.joint.lengths import build_lengths
 from difformer_plugin.families.joint.objective import JointDiffusionLoss
+from difformer_plugin.families.joint.words import Words
 from difformer_plugin.networks.building import build_joint_denoiser
 from difformer_plugin.networks.config import with_defaults
 from difformer_plugin.networks.denoiser import ROUNDING_CHUNK
@@ -48,9 +56,13 @@ class JointDiffusion(EmbeddingDiffusionModel):
     def __init__(self, cfg: Any, *networks_and_dictionaries: Any):
         super().__init__(cfg, *networks_and_dictionaries)
         self.noises_source = cfg.conditioning == FULL
-        self.scores_targets = not self.noises_source  # it would need the source's noise
+        self.generates_words = cfg.generate_words
+        # It would need the source's noise; and words are likely after those before them alone.
+        self.scores_targets = not (self.noises_source or self.generates_words)
         self.ends_at_eos = cfg.length_by_padding
-        self.eos = networks_and_dictionaries[-1][1].eos()
+        self.dictionary = networks_and_dictionaries[-1][1]
+        self.eos = self.dictionary.eos()
+        self.words = Words(self.dictionary) if self.generates_words else None
 
     @classmethod
     def build_model(cls, cfg: Any, task: Any) -> "JointDiffusion":
@@ -88,6 +100,36 @@ class JointDiffusion(EmbeddingDiffusionModel):
         return sizes | {"layers": max(1, sizes["layers"] // 2)}
 
     # Training
+
+    def prepare_training(self, task: Any) -> None:
+        """Choose F, where it is left to us, and find out where words end.
+
+        Raises:
+            UserError: the words of such subwords are unknown.
+        """
+        super().prepare_training(task)
+        if self.words is not None:
+            mark = find_mark(task.cfg, self.dictionary)
+            self.words.set_joins(find_joins(self.dictionary, mark))
+
+    def forward(
+        self, src_tokens: torch.Tensor, target: torch.Tensor, **unused: Any
+    ) -> DiffusionOutput:
+        """One step of training; with --generate-words of one word of each target, at random.
+
+        In evaluation mode the word is a function of the target. See
+        `EmbeddingDiffusionModel.forward`.
+        """
+        if self.words is None:
+            return super().forward(src_tokens, target)
+        if self.training:
+            generator = rank_generator(target.device)
+            u = torch.rand(len(target), generator=generator, device=target.device)
+        else:
+            u = uniform(sentence_keys(target, self.denoiser.pad, VALIDATION_SEED), 1)[:, 0]
+        source, word, places = self.words.choose(src_tokens, target, u)
+        output = super().forward(source, word)
+        return output._replace(places=places.flatten()[output.places])
 
     def build_no_source(self, cfg: Any) -> None:
         """None: the denoiser has an embedding for absent sources."""
