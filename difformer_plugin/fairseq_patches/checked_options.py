@@ -5,8 +5,8 @@ such thing as an attention to copy words by, or ignores an option silently. `--n
 `--shard-id` are not read by any command of this version.
 
 Patch: `parse_args_and_arch` checks the options of our tasks by `tasks.fairseq_options` and
-`tasks.option_values`, warns of those without effect and sets them to their defaults, and hands the shards to what
-`fairseq-generate` divides its batches by. A value that does not parse is one line.
+`tasks.option_values`, warns of those without effect and sets them to their defaults, and hands the
+shards to what `fairseq-generate` divides its batches by. A value that does not parse is one line.
 
 Other tasks: only the last sentence applies.
 
