@@ -17,10 +17,12 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import cache, wraps
 from typing import Any
 
 from fairseq import options, utils
+from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_REGISTRY
 
 from difformer_plugin.data.data_bin import check_folders
@@ -94,7 +96,14 @@ def _warn(message: str) -> None:
 def _forget(
     parser: argparse.ArgumentParser, namespace: argparse.Namespace, names: set[str], remove: bool
 ) -> None:
-    """Set options to their defaults, or remove them, so that fairseq does nothing with them."""
+    """Set options to their defaults, or remove them, so that fairseq does nothing with them.
+
+    The options of what a name chose, such as those of an optimizer, go with it.
+    """
+    for name in names & {"criterion", "optimizer", "lr_scheduler"}:
+        chosen = REGISTRIES[name]["dataclass_registry"].get(vars(namespace).get(name))
+        for field in fields(chosen) if chosen else ():
+            vars(namespace).pop(field.name, None)
     for action in parser._actions:
         if action.dest not in names:
             continue

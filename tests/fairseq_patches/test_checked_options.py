@@ -5,6 +5,7 @@ import logging
 
 import pytest
 from fairseq import options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -116,9 +117,13 @@ def test_a_warning_comes_once(caplog):
 def test_options_without_effect_have_none():
     """fairseq would look for the options of this optimizer, and batch by the buckets."""
     needless = ["--num-batch-buckets", 2, "--optimizer", "sgd", "--lr-scheduler", "cosine"]
-    given = vars(parse("generate", *needless, "--beam", 9, "--max-tokens", 99))
-    for name, value in vars(parse("generate")).items():
-        assert given[name] == (99 if name.startswith("max_tokens") else value), name
+    given = parse("generate", *needless, "--beam", 9, "--max-tokens", 99)
+    default = parse("generate")
+    for name in ("num_batch_buckets", "optimizer", "lr_scheduler", "beam"):
+        assert vars(given)[name] == vars(default)[name], name
+    whole, other = (convert_namespace_to_omegaconf(each) for each in (given, default))
+    assert given.max_tokens == 99 and whole.optimizer == other.optimizer
+    assert whole.lr_scheduler == other.lr_scheduler
     parser, words = PARSERS["validate"](), ["bin", "--task", "diffusion_translation", "--path", "a"]
     words += ["--batch-size", "8", "--num-batch-buckets", "2"]
     overrides = options.parse_args_and_arch(parser, words, suppress_defaults=True)
