@@ -234,9 +234,10 @@ RULES = (
         """
         arch max_epoch max_update stop_time_hours clip_norm update_freq lr stop_min_lr
         skip_remainder_batch debug_param_names
-        store_ema ema_decay ema_start_update ema_seed_model ema_update_freq ema_fp32
+        store_ema ema_decay ema_start_update ema_update_freq ema_fp32
         """,
     ),
+    refused("train", "ema_seed_model", "the average begins with the weights of the training"),
     no_effect("train", "sentence_avg", "losses are means over tokens, and lengths over sentences"),
     refused("train", "use_bmuf", "train with torchrun and the default `--ddp-backend`"),
     # Checkpoints
