@@ -161,7 +161,11 @@ RULES = (
         """,
         "sentences are typed or read from `--input`",
     ),
-    works("train validate", "left_pad_target"),
+    refused(
+        "train validate",
+        "left_pad_target",
+        "noise belongs to positions counted from the left, and would depend on the batch",
+    ),
     no_effect(DECODERS, "left_pad_target", "targets are generated"),
     no_effect(ALL, "required_batch_size_multiple", "batches are not rounded; no sentence is lost"),
     works("train", DATA_OF_TRAINING),
