@@ -90,7 +90,7 @@ def until_eos(candidate: Drawn, eos: int, given: torch.Tensor | None = None) -> 
         ends = (tokens == eos).nonzero()[:, 0]
         if len(ends) == 0:
             return tokens, log_probs
-        kept = torch.arange(len(tokens)) < ends[0]
+        kept = torch.arange(len(tokens), device=tokens.device) < ends[0]
         if given is not None:
             kept[: len(given)] |= given[: len(tokens)] >= 0
         order = torch.cat([(kept & (tokens != eos)).nonzero()[:, 0], ends[:1]])

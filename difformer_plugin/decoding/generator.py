@@ -155,6 +155,8 @@ class DiffusionGenerator:
         Raises:
             UserError: they do not.
         """
+        if model.generates_words and (constraint.anywhere or constraint.suffix):
+            raise UserError(f"{constraint.name}: {words.PREFIXES_ALONE}")
         longest = model.max_positions()[1]
         forced, option = None, "--force-length"
         if model.predicts_length and self.options.forces_length:
@@ -277,6 +279,10 @@ class DiffusionGenerator:
     ) -> Scores:
         """Scores of the candidates of some sentences in the middle of decoding."""
         rows = torch.tensor(sentences, device=src_tokens.device)
+        if models[0].ends_at_eos:
+            candidates = [
+                [until_eos(Drawn(*c, 0, []), self.eos)[:2] for c in own] for own in candidates
+            ]
         active = [[Candidate(*c) for c in own] for own in candidates]
         batch = Batch(models, src_tokens[rows], memory.select(rows), active)
         return self.reranker.race_scores(batch)

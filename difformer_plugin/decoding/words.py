@@ -11,12 +11,17 @@ from fairseq.data import Dictionary
 from torch.nn.utils.rnn import pad_sequence
 
 from difformer_plugin.decoding.blocks import Decode
-from difformer_plugin.decoding.candidates import Drawn
+from difformer_plugin.decoding.candidates import FRAME, Drawn
 from difformer_plugin.decoding.given import FREE
 from difformer_plugin.diffusion.noise import candidate_keys
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import Family
 from difformer_plugin.networks.layers import Memory
+
+PREFIXES_ALONE = (
+    "this model was trained with --generate-words and writes from left to right: of given words it "
+    "takes prefixes alone"
+)
 
 
 def decode(
@@ -49,6 +54,10 @@ def decode(
     count, device = lengths.numel(), src_tokens.device
     longest = model.max_positions()[1]
     rows_given = [[dictionary.bos()]] * count if given is None else given.tolist()
+    if given is None:  # an empty source has an empty target
+        for s in (src_tokens.ne(dictionary.pad()).sum(1) <= FRAME).nonzero()[:, 0].tolist():
+            for i in range(s * lengths.shape[1], (s + 1) * lengths.shape[1]):
+                rows_given[i] = [dictionary.bos(), dictionary.eos()]
     drawn = [begun(row, dictionary.eos()) for row in rows_given]
     active, number = list(range(count)), 0
 
@@ -85,10 +94,7 @@ def begun(row: list[int], eos: int) -> Drawn:
     """
     size = row.index(FREE) if FREE in row else len(row)
     if not {FREE, eos}.issuperset(row[size:]):
-        raise UserError(
-            "this model was trained with --generate-words and writes from left to right: of given "
-            "words it takes prefixes alone"
-        )
+        raise UserError(PREFIXES_ALONE)
     return Drawn(torch.tensor(row[:size]), torch.zeros(size), 0, [])
 
 

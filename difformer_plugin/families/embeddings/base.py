@@ -173,8 +173,7 @@ class EmbeddingDiffusionModel(DiffusionModel):
         if not isinstance(self.process, ScalarProcess):
             raise UserError(
                 f"--noise-schedule {self.cfg.noise_schedule} depends on the position, which "
-                "--normalize-input, --weighted-loss and --prediction epsilon and mean do not know: "
-                "leave these out, or use another schedule"
+                "--normalize-input does not know: leave it out, or use another schedule"
             )
         return self.process
 

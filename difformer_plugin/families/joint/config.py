@@ -83,10 +83,13 @@ def check_config(cfg: Any) -> None:
         EXPECTED_EMBEDDING,
     ):
         raise UserError(
-            f"--noise-schedule {cfg.noise_schedule} depends on the position, which --prediction "
-            f"{cfg.prediction} does not know: predict z_0, or use another schedule"
+            f"--noise-schedule {cfg.noise_schedule} leaves so little of late tokens that z_0 "
+            f"cannot be computed from --prediction {cfg.prediction}: predict z_0, or use another schedule"
         )
     check_words(cfg)
+    default = JointDiffusionConfig.padding_margin
+    if cfg.padding_margin != default and not cfg.length_by_padding:
+        raise UserError("--padding-margin does nothing without --length-by-padding: give both")
     if cfg.padding_margin < 0:
         raise UserError(f"--padding-margin must be at least 0, not {cfg.padding_margin}")
     for name in ("sg_length_pred", "pred_length_offset"):

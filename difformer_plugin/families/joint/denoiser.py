@@ -58,6 +58,8 @@ class JointDenoiser(Denoiser):
     def __init__(self, cfg: Any, *args: Any):
         super().__init__(cfg, *args)
         self.blind, self.noises_source = cfg.blind_source, cfg.conditioning == "full"
+        # whether anything depends on how the layers read a source on its own
+        self.reads_alone = cfg.blind_source or not cfg.length_by_padding
         self.no_source = None  # what is read in place of an absent source's embeddings
         if cfg.source_dropout > 0:
             self.no_source = nn.Parameter(torch.zeros(cfg.latent_dim))
@@ -90,7 +92,7 @@ class JointDenoiser(Denoiser):
         time = torch.zeros(1, device=mask.device)
         positions = self.embed_positions(mask.long() + self.pad).flatten(0, 1)
         x, inputs = self.read(latents, time, layout, latents, positions), []
-        for layer in self.layers:
+        for layer in self.layers if self.reads_alone else ():
             inputs.append(x.view(*mask.shape, -1))
             x = layer(x, layout)
         states = self.layer_norm(x).view(*mask.shape, -1)

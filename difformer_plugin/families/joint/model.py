@@ -1,11 +1,13 @@
 """Joint diffusion, registered with fairseq: one sequence of source and target, one Transformer."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from fairseq.models import register_model
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from difformer_plugin.data.word_marks import find_joins, find_mark
 from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS
@@ -136,6 +138,8 @@ class JointDiffusion(EmbeddingDiffusionModel):
 
     def without_sources(self, memory: Any, absent: torch.Tensor) -> Any:
         """The memory of the same sentences as if some sources, bool (B,), were absent."""
+        if not self.cfg.blind_source:  # what is read in their place is chosen at each step
+            return replace(memory, absent=absent)
         return self.denoiser.encode(memory.tokens, memory.mask, absent)
 
     def without_source(self, memory: Any) -> Any:
@@ -192,8 +196,11 @@ class JointDiffusion(EmbeddingDiffusionModel):
         if self.predicts_z_0:
             return output
         steps = t.round().long().clamp(0, len(self.process) - 1).expand(len(layout.lengths))
-        a, b = (x.to(output.dtype) for x in self.coefficients(steps, layout))
-        return (output - b * z_t) / a
+        # In float32: where there is much noise, a is below what halves can hold.
+        a, b = (x.float() for x in self.coefficients(steps, layout))
+        z_0_hat = (output.float() - b * z_t.float()) / a
+        limit = torch.finfo(output.dtype).max / 4  # self-conditioning reads it as such
+        return z_0_hat.clamp(-limit, limit)
 
     def coefficients(
         self, steps: torch.Tensor, layout: Layout
@@ -218,11 +225,15 @@ def expected_embeddings(denoiser: nn.Module, latents: torch.Tensor) -> torch.Ten
     """
     types = torch.arange(len(denoiser.embed_tokens.weight), device=latents.device)
     table = denoiser.embed(types)
-    parts = [
-        denoiser.output_projection(part).float().softmax(-1).to(table.dtype) @ table
-        for part in latents.split(ROUNDING_CHUNK)
-    ]
-    return torch.cat(parts)
+
+    def mean(part: torch.Tensor) -> torch.Tensor:
+        return denoiser.output_projection(part).float().softmax(-1).to(table.dtype) @ table
+
+    parts = latents.split(ROUNDING_CHUNK)
+    if not torch.is_grad_enabled():
+        return torch.cat([mean(part) for part in parts])
+    # The softmax of a part is computed anew for its gradient: all of them would fill the memory.
+    return torch.cat([checkpoint(mean, part, use_reentrant=False) for part in parts])
 
 
 register_architectures("joint_diffusion", JointDiffusionConfig, ARCHITECTURES)

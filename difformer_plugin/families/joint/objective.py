@@ -49,14 +49,19 @@ class JointDiffusionLoss(DifformerLoss):
         return weights[output.predicted].float()
 
     def token_weights(self, output: Any) -> torch.Tensor | None:
-        """What all costs of tokens are multiplied by, (N,), 1 on average; None for 1."""
+        """What all costs of tokens are multiplied by, (N,), 1 on average; None for 1.
+
+        Validation weighs all alike, so that its losses do not depend on the batches.
+        """
         weights = super().token_weights(output)
-        if output.padding is None or not output.padding.any():
+        if output.padding is None and self.cfg.padding_weight is not None:
+            raise UserError("--padding-weight does nothing without --length-by-padding: give both")
+        if output.padding is None or not output.padding.any() or not self.training:
             return weights
         padding = output.padding.float()
         factor = self.cfg.padding_weight
         if factor is None:
             factor = (len(padding) - padding.sum()) / padding.sum()
         own = 1 + (factor - 1) * padding
-        own = own / own.mean()
+        own = own / own.mean().clamp(min=1e-6)
         return own if weights is None else own * weights

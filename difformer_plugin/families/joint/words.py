@@ -33,7 +33,8 @@ class Words(nn.Module):
         super().__init__()
         self.pad, self.eos = dictionary.pad(), dictionary.eos()
         for name in Joins._fields:
-            self.register_buffer(f"joins_{name}", torch.zeros(len(dictionary), dtype=torch.bool))
+            # 0 or 1: moving averages of weights (--store-ema) include buffers
+            self.register_buffer(f"joins_{name}", torch.zeros(len(dictionary)))
 
     def set_joins(self, joins: Joins) -> None:
         """Set which types belong to the word of a neighbour; at first none does."""
@@ -47,7 +48,8 @@ class Words(nn.Module):
             target: int64 (B, L), from BOS to EOS, padded on the right.
         """
         before, after = target[:, :-1], target[:, 1:]
-        begins = ~(self.joins_next[before] | self.joins_previous[after]) | (after == self.eos)
+        joins_next, joins_previous = self.joins_next > 0.5, self.joins_previous > 0.5
+        begins = ~(joins_next[before] | joins_previous[after]) | (after == self.eos)
         begins[:, :1] = True  # whatever its mark
         return F.pad(begins.long().cumsum(1), (1, 0))
 
