@@ -8,6 +8,8 @@ from difformer_plugin.cli import add_command
 from difformer_plugin.demo.settings import MAX_UPDATE, TEST_SIZE, TRAIN_SIZE, Settings
 from difformer_plugin.errors import UserError
 
+RESUMES = "the same command goes on from here, a training from the end of its last epoch"
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
@@ -59,7 +61,7 @@ def add_parser(subparsers: Any) -> None:
         default=TEST_SIZE,
         help=f"sentences in each of its valid and test sets (default: {TEST_SIZE})",
     )
-    parser.set_defaults(run=run, resumes=True)
+    parser.set_defaults(run=run, resumes=RESUMES)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """The command `difformer`."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -103,6 +104,9 @@ def print_help(*command: str) -> int:
     return 0
 
 
+RESUMES = "the same command goes on from here"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
@@ -116,12 +120,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.command_line = shlex.join(["difformer", *(sys.argv[1:] if argv is None else argv)])
     try:
         return args.run(args)
-    except (UserError, OSError) as error:
+    except BrokenPipeError:  # whoever read the output has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as shells report it
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"error: {text}", file=sys.stderr)
+        return 2
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = ": the same command goes on from here" if args.resumes else ""
-        print(f"interrupted{hint}", file=sys.stderr)
+        hint = RESUMES if args.resumes is True else args.resumes
+        print(f"interrupted: {hint}" if hint else "interrupted", file=sys.stderr)
         return 130  # as shells report it
 
 

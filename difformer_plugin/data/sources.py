@@ -110,7 +110,7 @@ class Folder:
             shipped = f", which {archive} holds" if archive and not archives else ""
             raise UserError(
                 f"{self.folder}: no {' or '.join(names)} there, plain or .gz{inside}{shipped}; it "
-                f"is published at {published}"
+                f"comes from {published}"
             )
         return found[0]
 

@@ -54,7 +54,9 @@ class DiffusionGenerator:
         self.dictionary, self.options, self.seed = dictionary, options, seed
         self.retain_history = retain_history
         if options.history_file and not retain_history:
-            raise UserError("--history-file needs --retain-iter-history")
+            raise UserError(
+                "--history-file needs --retain-iter-history: give both, and use fairseq-generate"
+            )
         self.history_file = options.history_file and HistoryFile(options.history_file, dictionary)
         self.constraints: list[Constraint] | None = None
         if options.constraints_file:

@@ -183,7 +183,7 @@ def _checked(original: Callable) -> Callable:
             if suppress_defaults:
                 return parsed
             read = {name: value for name, value in given.items() if name not in unread}
-            check_values(command, namespace, read)
+            check_values(command, namespace, read, runs=input_args is None)
             _find_languages(namespace)
             if command == "generate":
                 _shard(namespace)

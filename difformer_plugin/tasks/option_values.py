@@ -62,13 +62,16 @@ PACKAGES = {
 LAUNCHERS = ("WORLD_SIZE", "SLURM_JOB_ID", "SLURM_STEP_NODELIST")
 
 
-def check_values(command: str, namespace: Namespace, given: Mapping[str, Any]) -> None:
+def check_values(
+    command: str, namespace: Namespace, given: Mapping[str, Any], runs: bool = True
+) -> None:
     """Check the values of a command's options.
 
     Args:
         command: train, validate, generate or interactive.
         namespace: all options.
         given: those that were given, and are not at their defaults.
+        runs: whether the command itself is running; programs also parse its options for others.
     Raises:
         UserError: a value is impossible, or an option is missing.
     """
@@ -78,6 +81,9 @@ def check_values(command: str, namespace: Namespace, given: Mapping[str, Any]) -
         elif name in CHECKS:
             CHECKS[name](name, value)
     _check_together(command, vars(namespace), given)
+    by_size = command in ("train", "validate")
+    if runs and by_size and not namespace.max_tokens and not namespace.batch_size:
+        raise UserError(f"fairseq-{command} needs --max-tokens or --batch-size: give one")
 
 
 def _check_at_least(name: str, value: Any, least: int) -> None:
@@ -188,9 +194,6 @@ def _check_together(command: str, options: Mapping[str, Any], given: Mapping[str
     """
     if "path" in options and not options["path"]:
         raise UserError(f"fairseq-{command} needs --path: give a checkpoint")
-    by_size = command in ("train", "validate")
-    if by_size and not options["max_tokens"] and not options["batch_size"]:
-        raise UserError(f"fairseq-{command} needs --max-tokens or --batch-size: give one")
     if command == "interactive":
         buffer, batch = max(1, options["buffer_size"]), options["batch_size"]
         if batch and batch > buffer:

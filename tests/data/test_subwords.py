@@ -121,11 +121,15 @@ def test_without_the_library_it_says_how_to_get_it(run, monkeypatch):
 
 
 def test_folders_of_before_sentencepiece_stay_valid(raw, tmp_path):
-    """Their key is the digest of the recipe's keys of that time."""
+    """Their key is the digest of the recipe's keys of that time, before those of tables too."""
     plain = recipe.load("plain")
     out = tmp_path / "out"
     prepare(plain, raw, out, ("de", "en"), progress=False)
     keys = {k: v for k, v in dataclasses.asdict(plain).items() if k != "sentencepiece"}
+    del keys["text"]["ascii"]
+    for split in ("train", "valid", "test"):
+        for source in keys[split]["files"]:
+            del source["key"], source["where"]
     files = [
         [hashlib.blake2b((raw / f"{split}.{lang}").read_bytes()).hexdigest(), ""]
         for split in ("train", "valid", "test")

@@ -37,6 +37,8 @@ RUN = [
 PARSED = {
     "docs/fairseq-users.md": "test_fairseq_option_commands.py translates in shards",
     "docs/contributing.md": "make: this is one of the tests that it runs",
+    "docs/joint-diffusion.md": "test_joint_commands.py trains and decodes with these",
+    "docs/how-to/given-words.md": "tests/decoding/test_given_words.py has all its options",
     "docs/how-to/examples.md": "test_examples.py runs every stage",
     "docs/how-to/watch-training.md": "test_training.py trains with these, and the curve is below",
     "docs/migrating.md": "test_reference_commands.py has checkpoints and records of the authors'",

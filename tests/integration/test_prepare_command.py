@@ -79,7 +79,7 @@ def test_a_recipe_of_the_users_own(raw, tmp_path):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["iwslt"], "no recipe iwslt: choose one of debian-descriptions, "),
+        (["iwslt"], "no recipe iwslt: choose one of covost-de-en, debian-descriptions, "),
         (["nowhere.toml"], "no recipe nowhere.toml"),
         (["plain", "--out", "out"], "--raw is needed"),
         (["plain", "--raw", "raw"], "--out is needed"),

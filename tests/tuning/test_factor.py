@@ -177,7 +177,7 @@ def test_help_names_every_option(capsys):
     out = capsys.readouterr().out
     source = Path(sys.modules["difformer_plugin.cli.factor"].__file__).read_text("utf-8")
     names = set(re.findall(r'"(--[a-z-]+)"', source))
-    assert len(names) == 19 and "--json" in out and all(name in out for name in names)
+    assert len(names) == 20 and "--json" in out and all(name in out for name in names)
 
 
 def test_score_of_a_position_dependent_schedule(factor):

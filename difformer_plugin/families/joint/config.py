@@ -84,7 +84,8 @@ def check_config(cfg: Any) -> None:
     ):
         raise UserError(
             f"--noise-schedule {cfg.noise_schedule} leaves so little of late tokens that z_0 "
-            f"cannot be computed from --prediction {cfg.prediction}: predict z_0, or use another schedule"
+            f"cannot be computed from --prediction {cfg.prediction}: predict z_0, or use another "
+            "schedule"
         )
     check_words(cfg)
     default = JointDiffusionConfig.padding_margin

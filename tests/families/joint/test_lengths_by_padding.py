@@ -66,7 +66,7 @@ def test_a_weight_multiplies_every_cost_of_a_token(padded, batch, joined_task):
         tokens=output.tokens[words],
         padding=None,
     )
-    expected = loss.terms(projection, rest)
+    expected = JointDiffusionLoss(JointDiffusionLossConfig(), joined_task).terms(projection, rest)
     for name in ("mse", "anchor"):
         assert found[name].item() == pytest.approx(expected[name].item(), rel=1e-5)
 
