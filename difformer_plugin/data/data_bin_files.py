@@ -107,7 +107,7 @@ def check_file(stem: Path, types: int | None = None) -> int | None:
     sizes = np.frombuffer(data, np.int32, count, _HEADER).astype(np.int64)
     starts = np.frombuffer(data, np.int64, count, _HEADER + 4 * count)
     ends = sizes.cumsum() * dtype.itemsize
-    if sizes.min() < 0 or starts[0] != 0 or not np.array_equal(starts[1:], ends[:-1]):
+    if (sizes < 0).any() or starts[0] != 0 or not np.array_equal(starts[1:], ends[:-1]):
         raise UserError(f"{index} is damaged: {REMEDY}")
     needed, found = int(ends[-1]), binary.stat().st_size if binary.is_file() else 0
     if found < needed:
