@@ -146,3 +146,14 @@ def test_nothing_is_given_unless_something_is(build, source):
     model = build()
     memory = model.encoder(source.clamp(max=18))
     assert GivenTokens.collect(model, memory, [0, 1, 2]) is None
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("prediction", ["epsilon", "mean"])
+def test_what_divides_by_little_is_computed_in_full_precision(
+    build_joint, draw, prediction, precision
+):
+    """With F = 4 the noise is divided by less than half precision can tell from 0."""
+    model = build_joint(prediction=prediction, rescaling_factor="4.0", noise_schedule="cosine")
+    for candidate in draw(model, decoding_precision=precision):
+        assert candidate.log_probs.isfinite().all()

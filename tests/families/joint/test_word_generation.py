@@ -147,6 +147,17 @@ def test_a_checkpoint_knows_where_words_end(model, build_joint, joined_task):
     assert other.words.joins_next.nonzero()[:, 0].tolist() == [4, 5, 8]
 
 
+def test_a_moving_average_of_weights_knows_where_words_end(model):
+    """--store-ema multiplies and adds every entry of the state dict, buffers included."""
+    target, average = batch([[4, 5, 6, 7], [8, 9]]), Words(model.dictionary)
+    average.set_joins(find_joins(model.dictionary, "@@ "))
+    expected = average.numbers(target)
+    for own in average.buffers():
+        for _ in range(50):
+            own.mul_(0.99).add_(own.clone(), alpha=0.01 / 0.99)
+    assert torch.equal(average.numbers(target), expected)
+
+
 @pytest.mark.parametrize(
     "options, said",
     [
