@@ -92,7 +92,7 @@ class SourceCheck:
         if len(sample["target"]) < 2:  # there is no other sentence
             return {OWN: 0.0, OTHER: 0.0, TOKENS: 0}
         _, tokens, own = criterion(model, sample)
-        if tokens > sample["ntokens"]:  # the source's own are among them, or padding
+        if tokens > sample.get("ntokens", tokens):  # the source's own are among them, or padding
             return {OWN: 0.0, OTHER: 0.0, TOKENS: 0}
         _, _, other = criterion(model, with_other_sources(sample))
         losses = {OWN: token_loss(criterion, own), OTHER: token_loss(criterion, other)}

@@ -68,7 +68,7 @@ def test_missing_and_ambiguous_files_are_reported(tmp_path):
     for part in (str(tmp_path), "train.en", "x.tgz", "the moon"):
         assert part in str(error.value)
     tar(tmp_path / "x.tgz", valid_de=b"")
-    with pytest.raises(UserError, match=r"no train\.en there.*nor in .*x\.tgz; it is published"):
+    with pytest.raises(UserError, match=r"no train\.en there.*nor in .*x\.tgz; it comes from"):
         pairs(tmp_path, archive="x.tgz")
     write(tmp_path, train_de_gz=gzip.compress(b"a\n"), train_en="b\n")
     assert pairs(tmp_path) == [["a", "b"]]  # both plain and gzipped
