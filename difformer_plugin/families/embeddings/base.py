@@ -53,6 +53,10 @@ class DiffusionOutput(NamedTuple):
 class EmbeddingDiffusionModel(DiffusionModel):
     """Gaussian diffusion of learned embeddings; a subclass says what the network reads."""
 
+    published_options = """
+        --noise-schedule sqrt --rescaling-factor 4 --self-cond --rescale-timesteps --embed-norm
+        --embed-norm-affine
+    """  # Table 21
     diffuses_embeddings = True
     scores_targets = True
     reads = frozenset(

@@ -21,10 +21,6 @@ class Difformer(EmbeddingDiffusionModel):
     """Gaussian diffusion on learned embeddings with an encoder-decoder Transformer (Sec. 3.3)."""
 
     title = "a Difformer"
-    published_options = """
-        --noise-schedule sqrt --rescaling-factor 4 --self-cond --rescale-timesteps --embed-norm
-        --embed-norm-affine
-    """  # Table 21
     architectures = ARCHITECTURES
     criterion = "difformer_loss"
     objective = DifformerLoss

@@ -47,10 +47,6 @@ class JointDiffusion(EmbeddingDiffusionModel):
     """
 
     title = "a joint diffusion model"
-    published_options = """
-        --noise-schedule sqrt --rescaling-factor 4 --self-cond --rescale-timesteps --embed-norm
-        --embed-norm-affine
-    """
     architectures = ARCHITECTURES
     criterion = "joint_diffusion_loss"
     objective = JointDiffusionLoss
