@@ -4,7 +4,11 @@ Importing the package is fast and registers nothing. fairseq registers the task,
 criteria when it imports this folder as its ``--user-dir``; a script calls :func:`register` first.
 """
 
+from difformer_plugin import fairseq_import
+
 __version__ = "0.1.0"
+
+fairseq_import.install()
 
 
 def register() -> None:

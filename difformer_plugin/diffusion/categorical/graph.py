@@ -6,13 +6,15 @@ Similarities are computed in float64 and compared in float32, so that equal embe
 order of summation; of tied types the one with the lower index counts as nearer.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import scipy.sparse as sp
 import torch
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from difformer_plugin.diffusion.parameters import ParameterError
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 MAX_ENTRIES = 2**24  # similarities held at a time
 MAX_DENSE_TYPES = 200  # up to so many types, a dense eigensolver is used
@@ -119,6 +121,9 @@ def connect(
 
 def components(edges: torch.Tensor, types: int) -> tuple[int, torch.Tensor]:
     """The number of components, and the component of each type, int64 (n,)."""
+    import scipy.sparse as sp  # slow to import
+    from scipy.sparse.csgraph import connected_components
+
     i, j = edges.T.numpy()
     count, component = connected_components(
         sp.coo_matrix((np.ones(len(i)), (i, j)), (types, types))
@@ -151,7 +156,7 @@ def shortest_links(directions: torch.Tensor, component: torch.Tensor) -> torch.T
     return torch.unique(links[order[first]], dim=0)
 
 
-def rate_matrix(edges: torch.Tensor, weights: torch.Tensor, types: int) -> sp.csr_matrix:
+def rate_matrix(edges: torch.Tensor, weights: torch.Tensor, types: int) -> "sp.csr_matrix":
     """R: symmetric, with rows that sum to 0, scaled so that the mean rate of leaving a type is 1.
 
     Args:
@@ -159,6 +164,8 @@ def rate_matrix(edges: torch.Tensor, weights: torch.Tensor, types: int) -> sp.cs
     Returns:
         SciPy CSR matrix, float64 (n, n).
     """
+    import scipy.sparse as sp  # slow to import
+
     i, j = edges.cpu().T.numpy()
     weights = weights.cpu().numpy()
     half = sp.coo_matrix((weights, (i, j)), (types, types)).tocsr()
@@ -167,7 +174,7 @@ def rate_matrix(edges: torch.Tensor, weights: torch.Tensor, types: int) -> sp.cs
     return ((between - sp.diags(leaving)) / leaving.mean()).tocsr()
 
 
-def spectrum(rates: sp.csr_matrix) -> tuple[float, float]:
+def spectrum(rates: "sp.csr_matrix") -> tuple[float, float]:
     """Two eigenvalues of -R: the least one above 0, and a close upper bound on the greatest.
 
     The first is the spectral gap, the rate at which the slowest mode decays.
@@ -177,6 +184,7 @@ def spectrum(rates: sp.csr_matrix) -> tuple[float, float]:
     if types <= MAX_DENSE_TYPES:
         values = np.linalg.eigvalsh(-rates.toarray())
         return float(values[1]), float(values[-1])
+    from scipy.sparse.linalg import LinearOperator, eigsh  # slow to import
 
     def shifted_rates(v):  # moves the eigenvalue of the constant vector from 0 to `bound`
         return bound * v.mean() - rates @ v

@@ -7,7 +7,6 @@ float32 has; only the resulting distributions have the process's dtype.
 
 import numpy as np
 import torch
-from scipy.interpolate import PchipInterpolator
 
 from difformer_plugin.diffusion.categorical.draws import draw_type
 from difformer_plugin.diffusion.categorical.graph import neighbour_graph, rate_matrix, spectrum
@@ -176,6 +175,8 @@ def mutual_information_table(process: NearestNeighbour, unigram: torch.Tensor) -
         process: its schedule is not used.
         unigram: float64 (n,), the distribution of x_0.
     """
+    from scipy.interpolate import PchipInterpolator  # slow to import
+
     amounts, measured = measured_information(process, unigram)
     curve = PchipInterpolator(np.log(amounts), measured)
     low, high = np.log(amounts[0]), np.log(amounts[-1])

@@ -7,13 +7,14 @@ about 1e-15 of the vector's norm.
 """
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
-from scipy.special import ive
 from torch.autograd.function import once_differentiable
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 MIN_COEFFICIENT = 1e-16  # the series ends where all further coefficients are smaller
 # Entries of one matrix of the recursion: what fits a core's cache, and what fills a GPU.
@@ -29,7 +30,7 @@ class Exponential:
         uniform_from: the B from which on exp(B R) is taken to be 11^T / n.
     """
 
-    def __init__(self, rates: sp.sparray | sp.spmatrix, greatest: float, uniform_from: float):
+    def __init__(self, rates: "sp.sparray | sp.spmatrix", greatest: float, uniform_from: float):
         self.rates, self.greatest, self.uniform_from = rates, greatest, uniform_from
         self._matrices = {}  # X by device, made at first use
 
@@ -70,6 +71,8 @@ class Exponential:
 
         Rows from `uniform_from` on need none.
         """
+        from scipy.special import ive  # slow to import
+
         # the tokens of a sentence share a time, so that few values differ
         amount, which = amount.unique(return_inverse=True)
         amount = amount.numpy()
@@ -85,6 +88,8 @@ class Exponential:
 
     def _matrix(self, device):
         if device not in self._matrices:
+            import scipy.sparse as sp  # slow to import
+
             scaled = self.rates * (2 / self.greatest) + sp.eye_array(self.rates.shape[0])
             self._matrices[device] = to_torch(scaled.tocsr()).to(device)
         return self._matrices[device]
@@ -104,7 +109,7 @@ class ApplyExponential(torch.autograd.Function):
         return ctx.exponential(grad, ctx.amount)[0].to(grad.dtype), None, None
 
 
-def to_torch(matrix: sp.csr_array | sp.csr_matrix) -> torch.Tensor:
+def to_torch(matrix: "sp.csr_array | sp.csr_matrix") -> torch.Tensor:
     """A SciPy CSR matrix as a sparse CSR tensor."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")

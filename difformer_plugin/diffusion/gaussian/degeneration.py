@@ -22,10 +22,10 @@ density of the right token's distance,
 The cost does not depend on V and d. Needs NumPy and SciPy only.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import gammaln, ndtr
 
 from difformer_plugin.diffusion.parameters import ParameterError
 
@@ -104,6 +104,8 @@ def _accuracy(alpha_bar, beta_bar, vocab_size, latent_dim, c):
 
     Shapes: (rho, x, r) for the nodes of |z_t|, of the distance and of the distance across z_t.
     """
+    from scipy.special import ndtr  # slow to import
+
     total = alpha_bar + beta_bar
     v = max(beta_bar / total, MIN_VARIANCE)
     s = np.sqrt(v)
@@ -164,7 +166,7 @@ def _across(k, x):
     top = np.clip(x, low, high)
     r = np.maximum(top - (top - low) * tau**2, 1e-300)
     height = np.sqrt(np.maximum(x - top + (top - low) * tau**2, 0.0) * (x + r))
-    log_density = (k - 1) * np.log(r) - r * r / 2 - (k / 2 - 1) * np.log(2) - gammaln(k / 2)
+    log_density = (k - 1) * np.log(r) - r * r / 2 - (k / 2 - 1) * np.log(2) - math.lgamma(k / 2)
     return r * r, height, np.exp(log_density) * 2 * (top - low) * tau * weights
 
 
