@@ -18,8 +18,8 @@ from difformer_plugin.bench.decode_rows import (
 )
 from difformer_plugin.bench.differences import compare
 from difformer_plugin.bench.measurement import interleave, peak_memory, throughput, timed
-from difformer_plugin.decoding.options import PRECISIONS
 from difformer_plugin.decoding.speedups import ENGINE
+from difformer_plugin.networks.precision import PRECISIONS
 
 # Steps of the pass that measures memory: if lengths are fixed, no later step needs more memory
 # than the second.
@@ -163,7 +163,11 @@ class DecodeBench:
         cfg = self.systems.diffusion.model.cfg
         shape = cfg.model_dim, cfg.decoder_ffn_embed_dim
         types = {name: PRECISIONS[ROWS[name].precision or "fp32"] for name in self.engine_rows()}
-        return {name: flops.MatrixRate(shape, kind, self.device) for name, kind in types.items()}
+        return {
+            name: flops.MatrixRate(shape, kind, self.device)
+            for name, kind in types.items()
+            if kind.is_floating_point  # torch has no product of plain int8 matrices to compare with
+        }
 
     def engine_rows(self) -> list[str]:
         """The names of the rows with all speed-ups."""

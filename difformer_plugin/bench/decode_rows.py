@@ -51,6 +51,7 @@ ROWS = {
     "bf16": Row("the plain path with the whole model in bf16", PLAIN, cast=torch.bfloat16),
     "engine": Row("share, pack, chunk and count together", exact=True),
     "engine-bf16": Row("the engine with --decoding-precision bf16", precision="bf16"),
+    "engine-int8": Row("the engine with --decoding-precision int8", precision="int8"),
     "engine-fp16": Row("the engine with --decoding-precision fp16", precision="fp16", gpu=True),
 }
 TUNED = "tuned"
@@ -145,6 +146,7 @@ class Setting(NamedTuple):
             noise_beam_size=b2,
             bleu_mbr=b1 * b2 > 1,
             decoding_precision=precision,
+            force_precision=True,
         )
 
 

@@ -51,7 +51,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--decoding-steps", type=int, metavar="K", help="default: 20")
     add("--length-beam-size", type=int, metavar="B1", help="default: 5, or 1 without lengths")
     add("--noise-beam-size", type=int, metavar="B2", help="default: 2, or 10 without lengths")
-    add("--decoding-precision", metavar="NAME", help="fp32, bf16 or fp16; default: the model's")
+    add(
+        "--decoding-precision",
+        metavar="NAME",
+        help="fp32, bf16, fp16 or int8; default: the model's",
+    )
     add("--decoding-settings", metavar="FILE", help="read these and other options from a file")
 
 

@@ -61,7 +61,11 @@ def add_decoding(parser: ArgumentParser) -> None:
     )
     add("--rerank", metavar="WEIGHTS", help="choose by a weighted sum of scores, as mbr=1,length=1")
     add("--teacher", type=Path, metavar="FILE", help="a teacher's checkpoint, if --rerank needs it")
-    add("--decoding-precision", metavar="NAME", help="fp32, bf16 or fp16; default: the model's")
+    add(
+        "--decoding-precision",
+        metavar="NAME",
+        help="fp32, bf16, fp16 or int8; default: the model's",
+    )
     add(
         "--decoding-settings",
         type=Path,

@@ -74,7 +74,8 @@ def add_parser(subparsers: Any) -> None:
         "--precisions",
         nargs="+",
         metavar="NAME",
-        help="precisions of the denoiser: fp32, bf16, fp16; default: fp32 bf16, and fp16 on a GPU",
+        help="precisions of the denoiser: fp32, bf16, fp16, int8; default: those no slower "
+        "than fp32 on this machine",
     )
     add(
         "--max-trials",

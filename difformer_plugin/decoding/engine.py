@@ -15,7 +15,6 @@ from difformer_plugin.decoding.combination import Combination
 from difformer_plugin.decoding.given import GivenTokens, Infilling, fill_in
 from difformer_plugin.decoding.graphs import Recordings
 from difformer_plugin.decoding.loop import predictor, reverse_process
-from difformer_plugin.decoding.options import PRECISIONS
 from difformer_plugin.decoding.sampling import build_sampler
 from difformer_plugin.decoding.speedups import ENGINE, Speedups
 from difformer_plugin.diffusion.noise import SentenceNoise
@@ -23,6 +22,7 @@ from difformer_plugin.diffusion.sampler import Sampler
 from difformer_plugin.families.contract import Family
 from difformer_plugin.networks.layers import Memory
 from difformer_plugin.networks.layout import Layout
+from difformer_plugin.networks.precision import PRECISIONS
 
 # Tokens decoded at a time. On a CPU, what is written to memory and not to the caches costs five
 # times as much for each token; a GPU wants as many as it can get.

@@ -19,6 +19,7 @@ from difformer_plugin.decoding.constraints import Constraint, encoder, read_cons
 from difformer_plugin.decoding.history import HistoryFile
 from difformer_plugin.decoding.options import check_options
 from difformer_plugin.decoding.placement import place
+from difformer_plugin.decoding.precision import check_precision
 from difformer_plugin.decoding.sampling import check_decoding
 from difformer_plugin.decoding.speedups import ENGINE, PLAIN, Speedups
 from difformer_plugin.diffusion.noise import sentence_keys
@@ -185,6 +186,7 @@ class DiffusionGenerator:
             length, noise by noise.
         """
         model, options = models[0], self.options
+        check_precision(model.denoiser, options)
         memory = model.encoder(src_tokens)
         empty = memory.lengths() <= FRAME
         own = self._checked(model, memory, empty, constraints)

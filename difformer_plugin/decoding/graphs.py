@@ -116,7 +116,7 @@ class Recordings:
         if not self.enabled or not even or layout.candidates.total > MAX_TOKENS:
             return None
         rows = layout.candidates
-        shape = (rows.count, rows.width, tuple(conditions.mask.shape), conditions.dtype)
+        shape = (rows.count, rows.width, tuple(conditions.mask.shape), conditions.precision)
         if shape not in self.seen:
             self.seen.add(shape)
             return None

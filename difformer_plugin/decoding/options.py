@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any, Optional
 
-import torch
 from fairseq.dataclass import FairseqDataclass
 
 from difformer_plugin.decoding.combination import GuidanceOptions
@@ -17,10 +16,10 @@ from difformer_plugin.diffusion.positional_schedules import (
 from difformer_plugin.diffusion.sampler import SAMPLERS, settings_of
 from difformer_plugin.errors import UserError, translated
 from difformer_plugin.networks.encoder import LENGTH_CLASSES
+from difformer_plugin.networks.precision import PRECISIONS
 from difformer_plugin.options import flag, option
 from difformer_plugin.reranking.options import RerankingOptions, check_reranking
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Options that need a sampler whose number of tokens does not change from step to step.
 FIXED_LENGTH_OPTIONS = frozenset(
     {
@@ -127,7 +126,10 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
     decoding_precision: Optional[str] = option(
         None,
         f"precision of the denoiser: {', '.join(PRECISIONS)}; default: the model's own, which "
-        "rounding always uses",
+        "rounding always uses; refused where it is slower than fp32",
+    )
+    force_precision: bool = option(
+        False, "decode in the --decoding-precision even where it is slower than fp32"
     )
     retain_z_0_hat: bool = option(
         False, "with --retain-iter-history, keep z_0-hat (Fig. 4) in the history instead of z_t"

@@ -1,6 +1,5 @@
 """What models of all families share: networks, self-conditioning, guidance and precision."""
 
-import copy
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +11,7 @@ from difformer_plugin.families.contract import FAMILIES
 from difformer_plugin.families.loading import LoadableModel
 from difformer_plugin.networks.layers import Conditions, Memory
 from difformer_plugin.networks.layout import Layout
+from difformer_plugin.networks.precision import converted, state_type
 
 SELF_COND_PROBABILITY = 0.5
 VALIDATION_SEED = 0
@@ -203,14 +203,15 @@ class DiffusionModel(LoadableModel):
     def conditions(self, memory: Memory, dtype: torch.dtype | None = None) -> Conditions:
         """What predictions read of the sources, in a precision (None: the model's own)."""
         dtype = dtype or memory.states.dtype
-        return self.denoiser_in(dtype).conditions(memory.to(dtype))
+        conditions = self.denoiser_in(dtype).conditions(memory.to(state_type(dtype)))
+        return conditions.in_precision(dtype)
 
     def denoiser_in(self, dtype: torch.dtype) -> nn.Module:
         """The denoiser in a precision; a copy is made once and kept until weights change."""
         if dtype == self.denoiser.output_projection.weight.dtype:
             return self.denoiser
         if dtype not in self.derived:
-            self.derived[dtype] = copy.deepcopy(self.denoiser).to(dtype)
+            self.derived[dtype] = converted(self.denoiser, dtype)
         return self.derived[dtype]
 
     def predict(
@@ -222,7 +223,7 @@ class DiffusionModel(LoadableModel):
         previous: torch.Tensor | None,
     ) -> torch.Tensor:
         """The prediction for each token, float32 (N, D); see `Family.predict`."""
-        denoiser = self.denoiser_in(conditions.dtype)
+        denoiser = self.denoiser_in(conditions.precision)
         if not torch.is_tensor(time):
             time = torch.full((1,), time, device=layout.device, dtype=torch.float64)
         t: Any = time * self.time_unit

@@ -51,6 +51,7 @@ class Family(Protocol):
         frozen_updates: for how many first updates the encoder that a teacher gave does not change.
         initialised: parts of the weights that --init-from-teacher took from a teacher.
         encoder: source tokens (B, S) -> Memory.
+        denoiser: the network behind `predict`.
         cfg: its configuration, a NetworkConfig or more.
         derived: what decoding has made of the weights; cleared when they change.
     """
@@ -74,6 +75,7 @@ class Family(Protocol):
     cfg: Any
     derived: dict[Any, Any]
     encoder: Any
+    denoiser: Any
     length_predictor: LengthPredictor | None
 
     def prepare_training(self, task: Any) -> None:

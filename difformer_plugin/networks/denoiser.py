@@ -99,9 +99,8 @@ class Denoiser(nn.Module):
 
     def conditions(self, memory: Memory) -> Conditions:
         """Project the encoder's states to the keys and values of every layer's cross-attention."""
-        return Conditions(
-            [layer.encoder_attn.keys_values(memory.states) for layer in self.layers], memory.mask
-        )
+        layers = [layer.encoder_attn.keys_values(memory.states) for layer in self.layers]
+        return Conditions(layers, memory.mask, memory.states.dtype)
 
     def forward(
         self,

@@ -48,15 +48,16 @@ class Conditions(NamedTuple):
 
     layers: list[KeysValues]
     mask: torch.Tensor  # bool (B, S), True at real tokens
+    precision: torch.dtype  # of the denoiser that reads them; see `networks.precision`
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision of the keys and values."""
-        return self.layers[0][0].dtype
+    def in_precision(self, precision: torch.dtype) -> "Conditions":
+        """The same for a denoiser in another precision."""
+        return self._replace(precision=precision)
 
     def select(self, rows: torch.Tensor) -> "Conditions":
         """Select sentences by their indices, which may repeat, or by a boolean mask (B,)."""
-        return Conditions([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows])
+        layers = [(k[rows], v[rows]) for k, v in self.layers]
+        return Conditions(layers, self.mask[rows], self.precision)
 
     def tensors(self) -> list[torch.Tensor]:
         """All that depends on the sentences."""
@@ -64,7 +65,8 @@ class Conditions(NamedTuple):
 
     def clone(self) -> "Conditions":
         """A copy with tensors of its own."""
-        return Conditions([(k.clone(), v.clone()) for k, v in self.layers], self.mask.clone())
+        layers = [(k.clone(), v.clone()) for k, v in self.layers]
+        return Conditions(layers, self.mask.clone(), self.precision)
 
 
 class Attention(nn.Module):

@@ -2,7 +2,7 @@
 
 import hashlib
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,16 +10,19 @@ import numpy as np
 import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.tasks import FairseqTask
+from torch import nn
 from tqdm import tqdm
 
 from difformer_plugin import __version__
 from difformer_plugin.data.batches import load_batches
 from difformer_plugin.data.data_bin_pairs import check_mark
-from difformer_plugin.decoding.options import PRECISIONS, DecodingOptions, check_options
+from difformer_plugin.decoding.options import DecodingOptions, check_options
+from difformer_plugin.decoding.precision import pays
 from difformer_plugin.decoding.sampling import check_decoding
 from difformer_plugin.decoding.settings import OPTIONS, read_settings, write_settings
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import is_diffusion_model
+from difformer_plugin.networks.precision import PRECISIONS
 from difformer_plugin.reranking.options import RERANKER_OPTIONS
 from difformer_plugin.storage.files import digest_files
 from difformer_plugin.storage.journal import Journal
@@ -48,8 +51,10 @@ def tune(args: Namespace) -> dict[str, Any]:
     """
     check_mark(args.post_process)
     device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
-    values, precisions = reference_values(args), precision_names(args.precisions, device)
+    check_precisions(args.precisions or ())
+    values = reference_values(args)
     models, task, batches = load(args, device)
+    precisions = list(dict.fromkeys(args.precisions or fast_precisions(models[0].denoiser)))
     options = reference_options(values, models[0].predicts_length)
     space = search_space(
         options, precisions, models[0].samplers(), partial(check_decoding, models[0])
@@ -70,7 +75,7 @@ def tune(args: Namespace) -> dict[str, Any]:
             space[0],
             args.post_process,
             journal,
-            fixed | {"decoding_settings": None},
+            fixed | {"decoding_settings": None, "force_precision": True},
             progress.update,
         )
         search = run_search(args, space, trials, progress)
@@ -132,18 +137,23 @@ def reference_options(values: Mapping[str, Any], predicts_length: bool) -> Decod
     return options
 
 
-def precision_names(given: Sequence[str] | None, device: torch.device) -> list[str]:
-    """The precisions to search, which are by default those that are fast on the device.
+def check_precisions(names: Iterable[str]) -> None:
+    """Check the values of --precisions.
 
     Raises:
         UserError: there is no precision of a given name.
     """
-    names = given or (["fp32", "bf16"] + ["fp16"] * (device.type == "cuda"))
     if unknown := [name for name in names if name not in PRECISIONS]:
         raise UserError(
             f"--precisions: no such precision as {unknown[0]}; there are {', '.join(PRECISIONS)}"
         )
-    return list(dict.fromkeys(names))
+
+
+def fast_precisions(denoiser: nn.Module) -> list[str]:
+    """The precisions that are searched by default: those that are not slower than float32."""
+    on_gpu = denoiser.output_projection.weight.device.type != "cpu"
+    names = [name for name in PRECISIONS if not (on_gpu and name == "int8")]
+    return [name for name in names if pays(denoiser, name)]
 
 
 def load(

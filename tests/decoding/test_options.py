@@ -39,7 +39,7 @@ from difformer_plugin.errors import UserError
         ({"race_after": 3, "race_keep": 6, "length_beam_size": 3, "noise_beam_size": 2}, "no race"),
         ({"race_after": 3, "race_keep": 0, "noise_beam_size": 2}, "--race-keep"),
         ({"race_keep": 2}, "--race-after"),
-        ({"decoding_precision": "int8"}, "int8.*bf16"),
+        ({"decoding_precision": "int4"}, "int4.*bf16"),
     ],
 )
 def test_refused(values, said):

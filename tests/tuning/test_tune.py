@@ -1,6 +1,7 @@
 """What `difformer tune` starts from, resumes and writes."""
 
 from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,13 +24,14 @@ def test_reference_has_as_many_candidates_whether_lengths_are_predicted_or_not()
     assert not tune.reference_options({"rerank": "mbr=1,length=0.1"}, True).bleu_mbr
 
 
-def test_precisions_of_a_device_are_the_default():
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert tune.precision_names(None, cpu) == ["fp32", "bf16"]
-    assert tune.precision_names(None, gpu) == ["fp32", "bf16", "fp16"]
-    assert tune.precision_names(["bf16", "bf16"], gpu) == ["bf16"]
-    with pytest.raises(UserError, match="no such precision as int8"):
-        tune.precision_names(["int8"], cpu)
+def test_precisions_that_pay_are_the_default(monkeypatch):
+    denoiser = SimpleNamespace(output_projection=torch.nn.Linear(2, 2))
+    monkeypatch.setattr(tune, "pays", lambda _, name: name in ("fp32", "int8"))
+    assert tune.fast_precisions(denoiser) == ["fp32", "int8"]
+    denoiser.output_projection = torch.nn.Linear(2, 2, device="meta")  # in place of a GPU
+    assert tune.fast_precisions(denoiser) == ["fp32"]
+    with pytest.raises(UserError, match="no such precision as int4"):
+        tune.check_precisions(["fp32", "int4"])
 
 
 def test_settings_file_has_the_sampler_and_its_settings_that_are_not_default():

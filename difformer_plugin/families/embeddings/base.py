@@ -288,7 +288,7 @@ class EmbeddingDiffusionModel(DiffusionModel):
 
     def likeliest(self, z: Any, z_0_hat: torch.Tensor, conditions: Conditions) -> torch.Tensor:
         """The tokens of `guess` alone, (N,), in the precision of the conditions."""
-        return self.denoiser_in(conditions.dtype).likeliest(self._decided(z, z_0_hat))
+        return self.denoiser_in(conditions.precision).likeliest(self._decided(z, z_0_hat))
 
     def _decided(self, z: Any, z_0_hat: torch.Tensor) -> torch.Tensor:
         return z.completed(z_0_hat) if isinstance(z, PartlyClean) else z_0_hat

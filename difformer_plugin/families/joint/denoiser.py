@@ -102,7 +102,8 @@ class JointDenoiser(Denoiser):
         """What predictions read of the sources, from their JointMemory."""
         latents = self.source_latents(memory.tokens, memory.absent)
         layers = [layer.prefix(x) for layer, x in zip(self.layers, memory.layers)]
-        return JointConditions(memory.mask, latents, memory.absent, layers)
+        precision = latents.dtype
+        return JointConditions(memory.mask, latents, memory.absent, layers, precision)
 
     def denoise(
         self,

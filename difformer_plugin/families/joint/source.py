@@ -71,18 +71,19 @@ class JointConditions:
         latents: (B, S, D), what is read in place of the source, in the denoiser's precision.
         absent: bool (B,), sentences whose source is absent.
         layers: keys and values of blind sources, (B, heads, S, C / heads) each, for every layer.
+        precision: of the denoiser that reads them; see `networks.precision`.
     """
 
     mask: torch.Tensor
     latents: torch.Tensor
     absent: torch.Tensor
     layers: list[KeysValues]
+    precision: torch.dtype
     _joined: tuple[Layout, Any] | None = field(default=None, repr=False)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision of the denoiser that reads them."""
-        return self.latents.dtype
+    def in_precision(self, precision: torch.dtype) -> "JointConditions":
+        """The same for a denoiser in another precision."""
+        return replace(self, precision=precision, _joined=None)
 
     def tensors(self) -> list[torch.Tensor]:
         """All that depends on the sentences."""
@@ -90,13 +91,20 @@ class JointConditions:
 
     def select(self, rows: torch.Tensor) -> "JointConditions":
         """Select sentences by their indices, which may repeat, or by a boolean mask (B,)."""
-        layers = [(k[rows], v[rows]) for k, v in self.layers]
-        return JointConditions(self.mask[rows], self.latents[rows], self.absent[rows], layers)
+        return self._map(lambda x: x[rows])
 
     def clone(self) -> "JointConditions":
         """A copy with tensors of its own."""
-        layers = [(k.clone(), v.clone()) for k, v in self.layers]
-        return JointConditions(self.mask.clone(), self.latents.clone(), self.absent.clone(), layers)
+        return self._map(torch.clone)
+
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "JointConditions":
+        return JointConditions(
+            function(self.mask),
+            function(self.latents),
+            function(self.absent),
+            [(function(k), function(v)) for k, v in self.layers],
+            self.precision,
+        )
 
     def join(self, layout: Layout) -> "Joined":
         """The joint sequences of the targets of a layout; those of the last layout are kept."""

@@ -151,7 +151,7 @@ class TokenDiffusionModel(DiffusionModel):
 
     def likeliest(self, z: Draft, prediction: torch.Tensor, conditions: Conditions) -> torch.Tensor:
         """The tokens (N,) of `guess` alone, in the precision of the conditions."""
-        table = self.rounding_table(self.denoiser_in(conditions.dtype))
+        table = self.rounding_table(self.denoiser_in(conditions.precision))
         return self.filled(z, prediction, lambda own: own.type_as(table) @ table.T).tokens
 
     def filled(self, z: Draft, prediction: torch.Tensor, logits: Logits) -> Draft:

@@ -61,6 +61,24 @@ def test_decoding_in_another_precision(build):
     torch.testing.assert_close(predict(), expected)
 
 
+def test_decoding_in_int8(build):
+    """Linear layers are rounded, and nothing else: predictions are near those of float32."""
+    model = build(self_cond=True).eval()
+    memory = Memory(torch.randn(2, 5, 16), torch.ones(2, 5).bool())
+    layout, z_t = Layout.dense(torch.ones(2, 4).bool()), torch.randn(8, 8)
+
+    def predict(dtype):
+        conditions = model.conditions(memory, dtype).select(torch.tensor([0, 1])).clone()
+        return model.predict(z_t, TIME, layout, conditions, None)
+
+    exact, rounded = predict(None), predict(torch.qint8)
+    error = (rounded - exact).norm() / exact.norm()
+    assert rounded.dtype == torch.float32 and 0 < error < 0.1
+    assert model.denoiser_in(torch.qint8).output_projection.weight.equal(
+        model.denoiser.output_projection.weight
+    )
+
+
 def test_clamp_embeds_the_likeliest_tokens(build):
     """With tied embeddings of equal length, clamping an embedding gives it back."""
     model = build(

@@ -96,7 +96,7 @@ def test_the_guess_that_a_prediction_stands_for(build_discrete, options):
     torch.testing.assert_close(log_probs, torch.where(open_, log_p.amax(-1), -torch.arange(6.0)))
     assert model.round(z)[0] is z.tokens
     for dtype in (torch.float32, torch.bfloat16):
-        conditions = SimpleNamespace(dtype=dtype)
+        conditions = SimpleNamespace(precision=dtype)
         with torch.no_grad():
             assert (model.likeliest(z, prediction, conditions) == guess).float().mean() > 0.6
 
