@@ -3,6 +3,7 @@
 #   make style       before a commit: lint, formatting and types
 #   make test        before a change is handed in: all tests but the slow ones
 #   make test-slow   before a release: the tests that take minutes each
+#   make test-gpu    on a machine with a GPU: what needs one, and its speed, into gpu.json
 #   make docs        the site of the documentation
 #   make demo        data, training and translations of a toy task
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 OUT ?= demo-run
 DEMO_OPTIONS ?=
 
-.PHONY: install test test-slow check style docs demo clean
+.PHONY: install test test-slow test-gpu check style docs demo clean
 
 install: $(VENV)/.installed
 
@@ -34,6 +35,10 @@ test: install
 
 test-slow: install
 	$(PYTEST) -m slow
+
+# make test-gpu DATA=data-bin measures speed on that text
+test-gpu: install
+	$(BIN)/python scripts/gpu_check.py $(if $(DATA),--data $(DATA))
 
 # folders whose tests are quick; left out are the costliest of them, which sample over a vocabulary
 QUICK := $(addprefix tests/,diffusion storage checkpoints fairseq_patches)

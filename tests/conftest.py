@@ -131,6 +131,13 @@ def teacher(task):
     return TransformerModel.build_model(args, task).eval()
 
 
+def pytest_collection_modifyitems(items):
+    """Tests with the fixture `cuda` have the mark `gpu`."""
+    for item in items:
+        if "cuda" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.gpu)
+
+
 @pytest.fixture
 def cuda():
     """A GPU's device; without one the test is skipped."""
