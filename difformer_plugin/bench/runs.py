@@ -1,6 +1,7 @@
 """The runs of `difformer bench`: what is measured, in which order, and the tables shown of it."""
 
 import contextlib
+import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
@@ -9,8 +10,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from difformer_plugin.bench import decode_rows, mbr, scaling, table, train, workload
+from difformer_plugin.bench import against, decode_rows, mbr, scaling, table, train, workload
 from difformer_plugin.bench.decode import DecodeBench, Progress
+from difformer_plugin.errors import UserError
 
 STEPS, BEAMS = [5], ["1", "21"]
 
@@ -114,6 +116,34 @@ def decode(args: Namespace, show: Show) -> dict[str, Any]:
         candidates = mbr.synthetic_candidates(bench.systems.diffusion, args.seed)
         result["mbr"] = mbr.measure(candidates, args.repetitions, device)
         show(table.mbr(result["mbr"]))
+    return result
+
+
+def decode_against(args: Namespace, show: Show) -> dict[str, Any]:
+    """Time commands of other implementations beside this plug-in's fairseq-generate.
+
+    Args:
+        args: of `difformer bench decode --against`.
+    Returns:
+        all figures.
+    Raises:
+        UserError: an option is missing or has no meaning here, or a command fails.
+    """
+    if not args.path:
+        raise UserError("--against compares a checkpoint: give its --path")
+    if args.rows:
+        raise UserError("--rows does not go with --against, whose commands are the rows")
+    against.parse_commands(args.against)
+    cores = set(sorted(os.sched_getaffinity(0))[: args.threads or 1])
+    where = machine(device_of(args), len(cores))
+    show(f"{where['device']}, torch {where['torch']}\n\n{against.LEGEND}")
+    result: dict[str, Any] = {**where, "commands": args.against, "blocks": []}
+    beams = [workload.parse_beams(text) for text in args.beams or BEAMS]
+    for b, size, k in product(beams, args.batch_size or [1], args.steps or STEPS):
+        setting = decode_rows.Setting(k, b, size)
+        block = against.measure(args, setting, cores, progress_bar(setting.title))
+        result["blocks"].append(block)
+        show(table.against(block))
     return result
 
 

@@ -64,6 +64,27 @@ def mbr(result: Mapping[str, Any]) -> str:
     return f"{text}\n  scores differ by at most {result['greatest_difference']:.1e}"
 
 
+def against(result: Mapping[str, Any]) -> str:
+    """Commands side by side; see `against.measure`."""
+    columns = (
+        ("CPU s", 9),
+        ("sent./s", 9),
+        ("ratio", 8),
+        ("wall s", 9),
+        ("start s", 9),
+        ("equal", 7),
+    )
+    heads = "".join(f"{head:>{width}}" for head, width in columns)
+    lines = [f"{result['title']}, {result['sentences']} sentences", " " * WIDTH + heads]
+    for row in result["rows"]:
+        lines.append(
+            f"{'  ' + row['name']:<{WIDTH}}{row['cpu_seconds']:9.4f}{1 / row['cpu_seconds']:9.2f}"
+            f"{row['ratio']:8.2f}{row['wall_seconds']:9.4f}{row['start_seconds']:9.2f}"
+            f"{row['equal']:7d}"
+        )
+    return "\n".join(lines)
+
+
 def scaling(rows: Sequence[Row]) -> str:
     """The growth of the cost by each factor; see `scaling.measure`."""
     lines = [

@@ -69,6 +69,14 @@ def add_parser(subparsers) -> None:
         help="sentences in a batch, one or more values; default: all sentences of the run",
     )
     add(
+        "--against",
+        action="append",
+        metavar="NAME=COMMAND",
+        help="instead, time commands beside fairseq-generate with --path: any that read a data-bin "
+        "{data} and print as fairseq-generate does, of other environments, too; {batch_size} "
+        "{steps} {lengths} {noises} and {seed} stand for values; may be repeated",
+    )
+    add(
         "--scaling",
         action="store_true",
         help="instead, print how the engine's cost grows with K, candidates, batch size and "
@@ -117,6 +125,8 @@ def run_decode(args: argparse.Namespace) -> int:
     _register()
     from difformer_plugin.bench import runs
 
+    if args.against:
+        return _report(args, runs.decode_against)
     return _report(args, runs.decode_scaling if args.scaling else runs.decode)
 
 

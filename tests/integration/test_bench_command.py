@@ -2,9 +2,10 @@
 
 import json
 import re
+import sys
 
 import pytest
-from harness import error_line, run, succeed
+from harness import USER_DIR, error_line, run, succeed
 
 TINY = ["--arch", "difformer_tiny", "--cpu", "--threads", 1, "--repetitions", 1]
 OTHERS = ["bf16", "engine-bf16", "transformer", "cmlm"]
@@ -209,3 +210,27 @@ def test_checkpoints_of_another_kind_or_dictionary_are_refused(corpus, model, te
     ):
         line = error_line(run(tmp_path, *command, *arguments, *TINY, "--sentences", 3))
         assert re.search(message, line), line
+
+
+@pytest.mark.slow
+def test_commands_of_others_beside_ours(corpus, model, teacher, tmp_path):
+    generate = (
+        f"{sys.executable} -m fairseq_cli.generate {{data}} --cpu --batch-size {{batch_size}}"
+    )
+    others = [
+        f"same={generate} --user-dir {USER_DIR} --task diffusion_translation --path {model} "
+        "--decoding-steps {steps} --seed {seed}",
+        f"greedy={generate} --user-dir {USER_DIR} --path {teacher} --beam 1 "
+        "--required-batch-size-multiple 1",
+    ]
+    outcome = succeed(
+        tmp_path,
+        *("difformer", "bench", "decode", corpus.joined, "--cpu", "--path", model, "--steps", 3),
+        *("--sentences", 16, "--beams", 1, "--batch-size", 4, "--repetitions", 1, "--json", "-"),
+        *(word for command in others for word in ("--against", command)),
+    )
+    figures = json.loads(outcome.out)
+    (block,) = figures["blocks"]
+    assert block["sentences"] == 12 and "K = 3" in block["title"]
+    equal = {row["name"]: row["equal"] for row in block["rows"]}
+    assert equal["ours"] == equal["same"] == 16 > equal["greedy"]
