@@ -6,9 +6,8 @@ import random
 import signal
 import time
 
-import child
 from fairseq.data.data_utils import load_indexed_dataset
-from harness import SERVER, lines
+from harness import fork, lines
 
 
 def side(folder, language, split="train"):
@@ -45,12 +44,9 @@ def run_with_kills(folder, command, out, kills):
     calls.touch()
 
     def start():
-        streams = str(folder / "out"), str(folder / "err")
-        environment = {"CALLS": str(calls), "CUDA_VISIBLE_DEVICES": ""}
-        args = ("counted_distill", "main", list(map(str, command)), *streams, None, environment)
-        process = SERVER.Process(target=child.call, args=args)
-        process.start()
-        return process
+        argv, environment = list(map(str, command)), {"CALLS": str(calls)}
+        streams = folder / "out", folder / "err"
+        return fork("counted_distill", "main", argv, *streams, environment=environment)
 
     for _ in range(kills):
         process, before = start(), calls.stat().st_size

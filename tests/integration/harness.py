@@ -4,11 +4,14 @@ A command so gets its own streams, exit status and --user-dir, as in a shell, in
 second instead of the eight that importing fairseq takes. Commands see no GPU unless a test says so.
 """
 
+import atexit
 import multiprocessing
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -24,13 +27,17 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 BIN = Path(sys.executable).parent
 FAIRSEQ = {
     f"fairseq-{name}": f"fairseq_cli.{name.replace('-', '_')}"
-    # the first one imported decides that logs go to standard output, as they do in training
     for name in ("train", "preprocess", "generate", "interactive", "validate", "hydra-train")
 }
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the server of forked commands inherits it
 CPU_ONLY = {"CUDA_VISIBLE_DEVICES": ""}
+BYTECODE = tempfile.mkdtemp(prefix="bytecode")
+atexit.register(shutil.rmtree, BYTECODE, ignore_errors=True)
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([*FAIRSEQ.values(), "sacrebleu", "sacremoses", "tensorboardX"])
+SERVER.set_forkserver_preload(["preload"])
+# what the server, once started, hands down; it is started with the path of `preload`
+PATHS = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+HANDED_DOWN = CPU_ONLY | {"BYTECODE": BYTECODE, "PYTHONPATH": os.pathsep.join(PATHS)}
 
 TASK = ["--task", "diffusion_translation", "--user-dir", USER_DIR, "--cpu"]
 SIZES = """
@@ -76,6 +83,15 @@ class Outcome:
         return dict(lines)
 
 
+def fork(module, function, argv, out, err, file_limit=None, environment=None):
+    """A process that was forked to run a command's function, its streams going to two files."""
+    arguments = (module, function, argv, str(out), str(err), file_limit, environment or {})
+    process = SERVER.Process(target=child.call, args=arguments)
+    with mock.patch.dict(os.environ, HANDED_DOWN):
+        process.start()
+    return process
+
+
 def run(folder, command, *args, file_limit=None, **environment):
     """Run a command of fairseq or `difformer`; its streams are kept in `folder`."""
     module, function = FAIRSEQ.get(command), "cli_main"
@@ -83,12 +99,7 @@ def run(folder, command, *args, file_limit=None, **environment):
         module, function = "difformer_plugin.cli.main", "main"
     out, err = Path(folder) / f"{command}.out", Path(folder) / f"{command}.err"
     argv = [command, *map(str, args)]
-    process = SERVER.Process(
-        target=child.call,
-        args=(module, function, argv, str(out), str(err), file_limit, environment),
-    )
-    with mock.patch.dict(os.environ, CPU_ONLY):  # the server, once started, hands it down
-        process.start()
+    process = fork(module, function, argv, out, err, file_limit, environment)
     process.join()
     return Outcome(process.exitcode, out.read_text("utf-8"), err.read_text("utf-8"))
 
