@@ -36,6 +36,7 @@ ALLOWED_NAMES = {
     "cli/bench.py": {"difformer_iwslt_de_en": "the default of `difformer bench --arch`"},
     "cli/factor.py": {"nearest": "a way to compute the degeneration score"},
     "diffusion/gaussian/degeneration.py": {"nearest": "a way to compute the degeneration score"},
+    "diffusion/timesteps.py": {"uniform": "times that are evenly spread"},
 }
 # Questions about the type of a model: file -> source -> reason.
 ALLOWED_QUESTIONS = {

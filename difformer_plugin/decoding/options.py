@@ -1,5 +1,6 @@
 """The decoding options, and the checks that do not depend on a model."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any, Optional
 
@@ -9,17 +10,20 @@ from difformer_plugin.decoding.combination import GuidanceOptions
 from difformer_plugin.diffusion import all_samplers  # noqa: F401
 from difformer_plugin.diffusion.gaussian.rescaling import check_factor
 from difformer_plugin.diffusion.gaussian.samplers.base import INFILL, INFILLS
+from difformer_plugin.diffusion.parameters import ParameterError
 from difformer_plugin.diffusion.positional_schedules import (
     check_gaussian_schedule,
     gaussian_schedule_names,
 )
 from difformer_plugin.diffusion.sampler import SAMPLERS, settings_of
+from difformer_plugin.diffusion.timesteps import UNIFORM, grid_names, listed_times
 from difformer_plugin.errors import UserError, translated
 from difformer_plugin.networks.encoder import LENGTH_CLASSES
 from difformer_plugin.networks.precision import PRECISIONS
 from difformer_plugin.options import flag, option
 from difformer_plugin.reranking.options import RerankingOptions, check_reranking
 
+DECODING_STEPS = 20  # the default K
 # Options that need a sampler whose number of tokens does not change from step to step.
 FIXED_LENGTH_OPTIONS = frozenset(
     {
@@ -60,9 +64,18 @@ SAMPLER_OPTIONS = frozenset(f.name for f in fields(SamplerOptions)) - {"_name"}
 
 @dataclass
 class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
-    """Everything that a user can choose in decoding."""
+    """Everything that a user can choose in decoding.
 
-    decoding_steps: int = option(20, "K, the number of decoding steps")
+    K is the number of listed times, where --decoding-timesteps lists them.
+    """
+
+    decoding_steps: int = option(DECODING_STEPS, "K, the number of decoding steps")
+    decoding_timesteps: str = option(
+        UNIFORM,
+        f"the times at which the network is called: {', '.join(grid_names())}, or a falling list "
+        "of K of the model's steps 1 to T, as 2000,900,300 (in continuous time: of numbers in "
+        "(0, 1], as 1,0.4)",
+    )
     decoding_early_stopping: int = option(0, "E: skip the last E decoding steps (Sec. 4.3)")
     decoding_fixed_t: Optional[float] = option(
         None, "give the denoiser this time, in [0, 1), at every step (a probe, Fig. 2a)"
@@ -140,6 +153,13 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
         "new file as JSON lines",
     )
 
+    def __post_init__(self) -> None:
+        """Count the listed times; a list that cannot be read is refused by `check_options`."""
+        with suppress(ParameterError):
+            times = listed_times(self.decoding_timesteps)
+            if times is not None and self.decoding_steps == DECODING_STEPS:
+                self.decoding_steps = len(times)
+
     @property
     def forces_length(self) -> bool:
         """Whether an option fixes the length, so that the length predictor is not used."""
@@ -161,6 +181,7 @@ def check_options(options: Any) -> None:
         if wrong_number or (f.type is bool and not isinstance(value, bool)):
             name = f.type.__name__  # type: ignore[union-attr]
             raise UserError(f"{f.name} must be of type {name}, not {value!r}")
+    check_timesteps(options)
     if options.decoding_steps < 1:
         raise UserError(f"--decoding-steps must be at least 1, not {options.decoding_steps}")
     if not 0 <= options.decoding_early_stopping < options.decoding_steps:
@@ -205,6 +226,21 @@ def check_options(options: Any) -> None:
     if options.forces_length and options.length_beam_size > 1:
         raise UserError(
             "--force-length and --force-length-ratio leave one length: set --length-beam-size 1"
+        )
+
+
+@translated(timesteps="--decoding-timesteps")
+def check_timesteps(options: Any) -> None:
+    """Check --decoding-timesteps.
+
+    Raises:
+        UserError: it names no grid and is no list of times, or has not K of them.
+    """
+    times = listed_times(options.decoding_timesteps)
+    if times is not None and len(times) != options.decoding_steps:
+        raise UserError(
+            f"--decoding-timesteps lists {len(times)} times, but --decoding-steps is "
+            f"{options.decoding_steps}: leave one of them out"
         )
 
 

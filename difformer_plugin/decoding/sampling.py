@@ -11,6 +11,7 @@ from difformer_plugin.decoding.options import (
     setting_option,
 )
 from difformer_plugin.diffusion.sampler import SAMPLERS, Sampler, settings_of
+from difformer_plugin.diffusion.timesteps import check_times
 from difformer_plugin.errors import UserError, translated
 from difformer_plugin.families.contract import FAMILIES, Family
 from difformer_plugin.options import flag
@@ -64,6 +65,8 @@ def check_decoding(model: Family, options: Any) -> type[Sampler]:
             f"--decoding-sampler {name} draws nothing with {given}, so that all candidates of "
             "--noise-beam-size would be equal: set it to 1, or draw at a higher temperature"
         )
+    with translated(timesteps="--decoding-timesteps"):
+        check_times(options.decoding_timesteps, model.diffusion_steps)
     steps = model.diffusion_steps
     if steps is not None and options.decoding_steps > steps:
         raise UserError(

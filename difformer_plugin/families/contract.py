@@ -94,7 +94,7 @@ class Family(Protocol):
         """The samplers that it can be decoded with, by name; its default comes first."""
 
     def build_sampler(self, kind: type[Sampler], options: Any, settings: dict) -> Sampler:
-        """A sampler of K = options.decoding_steps steps.
+        """A sampler of K = options.decoding_steps steps at the times options.decoding_timesteps.
 
         Args:
             kind: one of `samplers`; settings: its own options by field name.

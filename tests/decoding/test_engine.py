@@ -58,8 +58,9 @@ def draw(model, sentences, task):
         {},
         {"decoding_early_stopping": 2, "clamping": True},
         {"decoding_fixed_t": 0.4, "decoding_rescaling_factor": 2.0},
+        {"decoding_timesteps": "46,20,7,3"},
     ],
-    ids=["default", "clamped", "fixed"],
+    ids=["default", "clamped", "fixed", "listed"],
 )
 def test_the_output_is_that_of_the_oracle(draw, speedups, options):
     assert_same(draw(speedups, history=True, **options), draw(PLAIN, history=True, **options))
@@ -99,6 +100,30 @@ def test_predictions_are_those_of_the_oracle(draw, model, monkeypatch):
     runs = theirs.split(totals)
     order = sorted(range(len(LENGTHS)), key=lambda s: -totals[s])
     assert (ours - torch.cat([runs[s] for s in order])).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
+def test_the_times_of_the_uniform_grid_can_be_listed(draw, sampler):
+    """To the last bit; and all T times listed are K = T."""
+    evenly = draw(decoding_sampler=sampler, history=True)
+    listed = draw(
+        decoding_sampler=sampler,
+        history=True,
+        decoding_timesteps="50,40,30,21,11,1",
+        decoding_steps=6,
+    )
+    whole = draw(decoding_sampler=sampler, decoding_steps=50)
+    every = ",".join(map(str, range(50, 0, -1)))
+    for expected, found in [
+        (evenly, listed),
+        (whole, draw(decoding_sampler=sampler, decoding_timesteps=every, decoding_steps=50)),
+    ]:
+        for a, b in zip(expected, found, strict=True):
+            assert a.tokens.equal(b.tokens) and a.log_probs.equal(b.log_probs)
+            assert all(x.equal(y) for p, q in zip(a.history, b.history) for x, y in zip(p, q))
+    for timesteps in ("quadratic", "square_root"):
+        others = draw(decoding_sampler=sampler, decoding_timesteps=timesteps)
+        assert any(not a.log_probs.equal(b.log_probs) for a, b in zip(evenly, others))
 
 
 @pytest.mark.parametrize("size", [1, 60, 100])

@@ -36,6 +36,7 @@ def draw(build, sentences):
         {"decoding_early_stopping": 2, "clamping": True},
         {"decoding_sampler": "ddim", "decoding_eta": 0.5, "decoding_rescaling_factor": 2.0},
         {"decoding_sampler": "dpm_solver", "decoding_steps": 4},
+        {"decoding_sampler": "confidence", "decoding_timesteps": "square_root"},
         {"decoding_sampler": "confidence"},
         {"decoding_rescaling_factor": 2.0, "decoding_vp_rf": True},
         {"decoding_noise_schedule": "cosine"},

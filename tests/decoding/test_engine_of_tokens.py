@@ -61,6 +61,23 @@ def test_the_engine_gives_what_the_oracle_gives(build_loud, draw, name, options,
 
 
 @every_sampler
+def test_listed_times_are_those_of_the_oracle(build_loud, draw, name, options, temperature):
+    """All T times listed are K = T, to the last bit; others are what the oracle makes of them."""
+    model = build_loud(name)
+    options = options | {"decoding_temperature": temperature}
+    steps = model.diffusion_steps or 8
+    unit = 1 if model.diffusion_steps else steps
+    every = ",".join(str(k / unit if unit > 1 else k) for k in range(steps, 0, -1))
+    whole = draw(model, decoding_steps=steps, **options)
+    listed = draw(model, decoding_timesteps=every, **options | {"decoding_steps": steps})
+    for a, b in zip(whole, listed, strict=True):
+        assert a.tokens.equal(b.tokens) and a.log_probs.equal(b.log_probs)
+    times = ",".join(str(k / unit if unit > 1 else k) for k in (7, 4, 1))
+    options |= {"decoding_timesteps": times, "decoding_steps": 3}
+    assert_same(draw(model, **options), draw(model, PLAIN, **options), TOLERANCE)
+
+
+@every_sampler
 def test_what_is_drawn(build_loud, draw, name, options, temperature):
     """Framed tokens: nothing special but <unk>, and no mask; log-probabilities of all of them."""
     model = build_loud(name)

@@ -1,5 +1,7 @@
 """Options that no decoding can have."""
 
+from dataclasses import replace
+
 import pytest
 
 from difformer_plugin.decoding.options import DecodingOptions, check_options
@@ -10,6 +12,10 @@ from difformer_plugin.errors import UserError
     "values, said",
     [
         ({"decoding_steps": 0}, "--decoding-steps"),
+        ({"decoding_timesteps": "cubic"}, "--decoding-timesteps must be uniform.*not cubic"),
+        ({"decoding_timesteps": "300,900"}, "--decoding-timesteps .*falling.*not 300,900"),
+        ({"decoding_timesteps": "9,3", "decoding_steps": 4}, "lists 2 times.*steps is 4: leave"),
+        ({"decoding_timesteps": "9,3", "decoding_early_stopping": 2}, "early-stopping.*0 and 1"),
         ({"decoding_early_stopping": -1}, "--decoding-early-stopping.*0 and 19"),
         ({"decoding_early_stopping": 20}, "--decoding-early-stopping"),
         ({"decoding_fixed_t": 1.0}, "--decoding-fixed-t"),
@@ -52,6 +58,9 @@ def test_refused(values, said):
     [
         {},
         {"decoding_steps": 1},
+        {"decoding_timesteps": "quadratic", "decoding_early_stopping": 19},
+        {"decoding_timesteps": "9,3", "decoding_early_stopping": 1},
+        {"decoding_timesteps": "[9, 3]", "decoding_steps": 2},
         {"decoding_early_stopping": 19, "decoding_fixed_t": 0.0},
         {"force_length": 4, "noise_beam_size": 3},
         {"length_beam_size": 256, "bleu_mbr": True},
@@ -63,3 +72,10 @@ def test_accepted(values):
     options = DecodingOptions(**values)
     check_options(options)
     assert options.forces_length == ("force_length" in values)
+
+
+def test_listed_times_are_counted():
+    options = DecodingOptions(decoding_timesteps="2000,900,300")
+    assert options.decoding_steps == 3
+    assert replace(options, decoding_timesteps="uniform").decoding_steps == 3
+    assert DecodingOptions(decoding_timesteps="quadratic").decoding_steps == 20

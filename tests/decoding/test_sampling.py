@@ -65,8 +65,9 @@ def test_every_option_is_read_by_somebody(name):
     assert name in readers
 
 
-def test_every_family_reads_the_number_of_steps():
-    assert all("decoding_steps" in inspect.getsource(kind.build_sampler) for kind in FAMILIES)
+@pytest.mark.parametrize("name", ["decoding_steps", "decoding_timesteps"])
+def test_every_family_reads_the_number_of_steps_and_their_times(name):
+    assert all(name in inspect.getsource(kind.build_sampler) for kind in FAMILIES)
 
 
 def test_families_read_the_options_that_they_name():
@@ -105,6 +106,9 @@ def models(build, build_discrete):
         ("flexible", {"decoding_autoregressive": True}, "--decoding-auto.*fix the length"),
         ("difformer", {"decoding_sampler": "confidence"}, "Difformer: use ancestral"),
         ("difformer", {"decoding_steps": 51}, "--decoding-steps .*50 diffusion steps, not 51"),
+        ("difformer", {"decoding_timesteps": "51,9,3,1"}, "1 to the model's 50 steps, not 51"),
+        ("mdlm", {"decoding_timesteps": "9,4,3,1"}, "1 to the model's 8 steps, not 9"),
+        ("flexible", {"decoding_timesteps": "4,3,2,1"}, r"must lie in \(0, 1\].*not 4"),
         ("mdlm", {"decoding_sampler": "nobody's"}, "nobody's .*use ancestral or confidence"),
     ],
 )

@@ -16,6 +16,7 @@ from difformer_plugin.diffusion.positional_schedules import (
     rescale_alpha_bar,
 )
 from difformer_plugin.diffusion.schedules import alpha_bar_series
+from difformer_plugin.diffusion.timesteps import UNIFORM, chosen_times
 
 
 def spaced_timesteps(diffusion_steps: int, decoding_steps: int) -> np.ndarray:
@@ -103,8 +104,23 @@ class GaussianProcess:
         series = alpha_bar_series(schedule, diffusion_steps, of_schedule)
         return ScalarProcess(series, timesteps, diffusion_steps, of_noise)
 
-    def spaced(self, decoding_steps: int) -> "GaussianProcess":
-        """The same process, seen at K evenly spaced steps only."""
+    def spaced(self, decoding_steps: int, timesteps: str = UNIFORM) -> "GaussianProcess":
+        """The same process, seen at K of its steps only.
+
+        Args:
+            timesteps: a grid, by default K evenly spaced steps, or a list of K steps from 1 to T;
+                see `timesteps.listed_times`.
+        Raises:
+            ParameterError: K is not in 1 .. T, or a listed step is none of the T.
+        """
+        total = len(self.timesteps)
+        chosen = spaced_timesteps(total, decoding_steps)
+        if timesteps != UNIFORM:
+            chosen = chosen_times(timesteps, total, decoding_steps).astype(np.int64) - 1
+        return self._at_steps(chosen)
+
+    def _at_steps(self, chosen: np.ndarray) -> "GaussianProcess":
+        """The same process, seen at these of its steps only, int64 (K,), rising."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -211,9 +227,7 @@ class ScalarProcess(GaussianProcess):
     diffusion_steps: int
     noise_scale: float = 1.0
 
-    def spaced(self, decoding_steps: int) -> "ScalarProcess":
-        """The same process, seen at K evenly spaced steps only."""
-        chosen = spaced_timesteps(len(self.timesteps), decoding_steps)
+    def _at_steps(self, chosen: np.ndarray) -> "ScalarProcess":
         return replace(
             self, alphas_cumprod=self.alphas_cumprod[chosen], timesteps=self.timesteps[chosen]
         )
@@ -277,9 +291,7 @@ class PositionalProcess(GaussianProcess):
     noise_scale: float = 1.0
     schedule_factor: float = 1.0
 
-    def spaced(self, decoding_steps: int) -> "PositionalProcess":
-        """The same process, seen at K evenly spaced steps only."""
-        chosen = spaced_timesteps(len(self.timesteps), decoding_steps)
+    def _at_steps(self, chosen: np.ndarray) -> "PositionalProcess":
         return replace(self, timesteps=self.timesteps[chosen])
 
     def alpha_bar(self, k: Any, layout: Places | None) -> torch.Tensor:

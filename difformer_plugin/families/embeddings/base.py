@@ -226,16 +226,15 @@ class EmbeddingDiffusionModel(DiffusionModel):
     def build_sampler(
         self, kind: type[GaussianSampler], options: Any, settings: dict[str, Any]
     ) -> GaussianSampler:
-        """A sampler of K steps, with a noise schedule and an F of decoding's own."""
+        """A sampler of K steps, with times, a noise schedule and an F of decoding's own."""
         process = GaussianProcess.create(
             options.decoding_noise_schedule or self.cfg.noise_schedule,
             self.cfg.diffusion_steps,
             options.decoding_rescaling_factor,
             options.decoding_vp_rf,
         )
-        return kind(
-            process.spaced(options.decoding_steps), self.nearest, options.infill, **settings
-        )
+        process = process.spaced(options.decoding_steps, options.decoding_timesteps)
+        return kind(process, self.nearest, options.infill, **settings)
 
     def clean_state(self, tokens: torch.Tensor) -> torch.Tensor:
         """z_0 (N, D) of tokens (N,)."""

@@ -125,7 +125,7 @@ class InsertionDiffusion(TokenDiffusionModel):
         """A sampler of K steps, and one that fills what the others have inserted."""
         return kind(
             self.process.schedule,  # type: ignore[attr-defined]
-            decoding_times(None, options.decoding_steps),
+            decoding_times(None, options.decoding_steps, options.decoding_timesteps),
             self.vocabulary,
             self.logits,
             self.denoiser.missing,

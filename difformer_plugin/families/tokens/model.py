@@ -111,8 +111,10 @@ class DiscreteDiffusion(TokenDiffusionModel):
     def build_sampler(
         self, kind: type[TokenSampler], options: Any, settings: dict[str, Any]
     ) -> TokenSampler:
-        """A sampler of K steps, evenly spaced over the times of training."""
-        grid = decoding_times(self.diffusion_steps, options.decoding_steps)
+        """A sampler of K steps, whose ends are times of training."""
+        grid = decoding_times(
+            self.diffusion_steps, options.decoding_steps, options.decoding_timesteps
+        )
         return kind(self.process, grid, self.vocabulary, self.logits, **settings)
 
     def filled(self, z: Draft, prediction: torch.Tensor, logits: Logits) -> Draft:

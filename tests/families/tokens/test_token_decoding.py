@@ -28,6 +28,10 @@ def test_samplers_of_a_model(build_discrete, name):
     assert type(own) is kind and own.temperature == 0
     assert own.grid.tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert own.times.tolist() == own.grid.tolist()[name != "flexible" :]
+    options = DecodingOptions(decoding_steps=4, decoding_timesteps="quadratic")
+    grid = build_sampler(model, options).grid
+    steps = model.diffusion_steps or 1000
+    assert abs(grid - [0, 1 / 16, 1 / 4, 9 / 16, 1]).max() <= 0.5 / steps
     if name in ("mdlm", "mdlm continuous", "d3pm absorbing"):
         options = DecodingOptions(
             decoding_steps=4, decoding_sampler="confidence", decoding_remasking=True
