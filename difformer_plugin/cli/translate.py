@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.input and args.output:
             total, digest = lines.count_lines(args.input)
-            translator.check_constraints(total)
+            check_constraints(args, translator, total)
             key = key_of(args, translator, digest)
             if done := files.lines_done(args.output):
                 print(f"{done:,} lines are done already", file=sys.stderr)
@@ -118,16 +118,28 @@ def translate_stream(args: argparse.Namespace, translator: Any, warn: "Warnings"
         source = sys.stdin.buffer
         if args.input:
             total = lines.count_lines(args.input)[0]
-            translator.check_constraints(total)
+            check_constraints(args, translator, total)
             source = stack.enter_context(lines.open_lines(args.input))
         else:
             total = lines.count_rest(source)
+            if total is not None:
+                translator.check_constraints(total)
         chunk = 1 if source.isatty() else args.batch_size
         output: Any = sys.stdout.buffer
         if args.output:
             output = stack.enter_context(open(stack.enter_context(atomic_path(args.output)), "wb"))
         read = lines.read_lines(source, args.input or STANDARD_INPUT, warn)
         files.translate_stream(translator, read, output, chunk, args.nbest, total)
+
+
+def check_constraints(args: argparse.Namespace, translator: Any, total: int) -> None:
+    """Check the words that are given for the lines of --input, before work begins."""
+    from difformer_plugin.translation import lines
+
+    translator.check_constraints(total)
+    with lines.open_lines(args.input) as source:
+        # what there is to warn of is said when lines are translated
+        translator.check_lines(lines.read_lines(source, args.input, lambda text: None))
 
 
 def interruption(args: argparse.Namespace) -> str:

@@ -90,6 +90,23 @@ class DiffusionGenerator:
                 f"the model's {longest} target positions, not {self.options.force_length}"
             )
 
+    def check_nbest(self, nbest: int) -> None:
+        """Check that there are as many hypotheses as are asked for.
+
+        Raises:
+            UserError: there are not.
+        """
+        options = self.options
+        candidates = options.length_beam_size * options.noise_beam_size
+        kept = min(candidates, options.race_keep) if options.race_after else candidates
+        if nbest < 1:
+            raise UserError(f"--nbest must be at least 1, not {nbest}")
+        if nbest > kept:
+            raise UserError(
+                f"--nbest {nbest} needs as many candidates, and there are {kept}: raise "
+                "--length-beam-size or --noise-beam-size"
+            )
+
     @torch.no_grad()
     def generate(
         self,

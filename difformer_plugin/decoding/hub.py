@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ class TranslationHub(GeneratorHubInterface):
         """Translate a sentence (str) or a list of them.
 
         Args:
-            options: of decoding, `seed`, `decoding_settings`.
+            options: of decoding, `seed`, `decoding_settings`; with `constraints_file`, line i of
+                the file belongs to sentence i.
         Raises:
             UserError: an option is unknown, or has an impossible value.
         """
@@ -75,8 +77,13 @@ class TranslationHub(GeneratorHubInterface):
     ) -> Any:
         """Translate tokens (L,), or a list of them; see `translate`.
 
+        Args:
+            inference_step_args: may hold `prefix_tokens`, int64 (n, N), of which row i is how the
+                translation of sentence i begins after BOS, padded on the right.
         Returns:
             for each sentence its hypotheses, the best first.
+        Raises:
+            UserError: see `translate`; or words are given in two ways.
         """
         check_call(beam, options)
         if prefix_allowed_tokens_fn is not None:
@@ -85,11 +92,53 @@ class TranslationHub(GeneratorHubInterface):
                 "constraints_file, or prefix_tokens in inference_step_args"
             )
         if torch.is_tensor(tokenized_sentences) and tokenized_sentences.dim() == 1:
-            return self.generate([tokenized_sentences], verbose=verbose, **options)[0]
-        return super().generate(
-            tokenized_sentences, 1, verbose, skip_invalid_size_inputs, inference_step_args,
-            **options,
+            return self.generate(
+                [tokenized_sentences], beam, verbose, skip_invalid_size_inputs,
+                inference_step_args, **options,
+            )[0]  # fmt: skip
+        prefixes = self._prefixes(tokenized_sentences, inference_step_args, options)
+        generate = partial(
+            super().generate, beam=1, verbose=verbose,
+            skip_invalid_size_inputs=skip_invalid_size_inputs,
         )  # fmt: skip
+        if prefixes is None:
+            return generate(tokenized_sentences, **options)
+        # One by one: batches have another order than the rows.
+        found = []
+        for tokens, row in zip(tokenized_sentences, prefixes.split(1)):
+            given = {"prefix_tokens": row.to(self.device)}
+            own = generate([tokens], inference_step_args=given, prefix_size=row.shape[1], **options)
+            found += own
+        return found
+
+    def _prefixes(
+        self, sentences: Any, given: Mapping[str, Any] | None, options: Mapping[str, Any]
+    ) -> torch.Tensor | None:
+        """The prefixes in `inference_step_args`, None if there are none.
+
+        Raises:
+            UserError: there is something else, or not a row for each sentence, or a file as well.
+        """
+        prefixes = (given or {}).get("prefix_tokens")
+        if unknown := set(given or {}) - {"prefix_tokens"}:
+            raise UserError(
+                f"inference_step_args: no such argument as {', '.join(sorted(unknown))}; give "
+                "prefix_tokens, or constraints_file as an option of its own"
+            )
+        if prefixes is None:
+            return None
+        if options.get("constraints_file", self.task.cfg.constraints_file):
+            raise UserError("prefix_tokens and constraints_file exclude each other: choose one")
+        if not torch.is_tensor(prefixes) or prefixes.dim() != 2 or len(prefixes) != len(sentences):
+            raise UserError(
+                f"prefix_tokens must be a tensor of {len(sentences)} rows, one for each sentence"
+            )
+        return prefixes
+
+    def _build_batches(self, tokens: Any, skip_invalid_size_inputs: bool) -> Any:
+        """fairseq's batches of sentences, with a line of --constraints-file for each."""
+        self.task.given_words.check_count(len(tokens))
+        return super()._build_batches(tokens, skip_invalid_size_inputs)
 
     # What fairseq's tokeniser and subwords do, unless `codec` does it
 

@@ -16,6 +16,7 @@ from difformer_plugin.networks.layers import Memory
 from difformer_plugin.networks.layout import Layout
 
 UNLIKELY = -1e30  # in place of log-probabilities that are not numbers
+CHUNK = 2048  # tokens, with those of their sources, whose first prediction is made at a time
 
 
 def place(
@@ -51,13 +52,29 @@ def place(
         return _padded([_growing_row(constraint, frame) for constraint in own], device)
     rows = [_row(c, length, frame) for c, length in zip(own, lengths.flatten().tolist())]
     open_rows = [i for i, constraint in enumerate(own) if constraint.anywhere]
-    if open_rows:
-        found = _first_log_probs(
-            model, options, memory, keys, _padded(rows, device), open_rows, rows, own, beam
-        )
-        for i, log_probs in zip(open_rows, found):
+    given, sizes = _padded(rows, device), memory.lengths().tolist()
+    for chosen in _chunks(open_rows, [len(rows[i]) + sizes[i // beam] for i in open_rows]):
+        found = _first_log_probs(model, options, memory, keys, given, chosen, rows, own, beam)
+        for i, log_probs in zip(chosen, found):
             _insert(rows[i], own[i], log_probs)
     return _padded(rows, device)
+
+
+def _chunks(candidates: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
+    """Which candidates are predicted together: if possible, no more than CHUNK tokens.
+
+    Args:
+        sizes: the tokens of each, with those of its source.
+    """
+    chunks: list[list[int]] = []
+    tokens = 0
+    for i, size in zip(candidates, sizes):
+        if not chunks or tokens + size > CHUNK:
+            chunks.append([])
+            tokens = 0
+        chunks[-1].append(i)
+        tokens += size
+    return chunks
 
 
 def _row(constraint: Constraint, length: int, frame: tuple[int, int]) -> list[int]:

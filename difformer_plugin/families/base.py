@@ -31,6 +31,7 @@ class DiffusionModel(LoadableModel):
     reads: ClassVar[frozenset[str]] = frozenset()
     diffuses_embeddings: ClassVar[bool] = False
     scores_targets: bool = False
+    noises_source: bool = False
     ends_at_eos: bool = False
     generates_words: bool = False
     initialised: tuple[str, ...] = ()  # parts that --init-from-teacher took from a teacher

@@ -42,6 +42,8 @@ class Family(Protocol):
         knows_no_source: whether it was trained with absent sources, for `without_source`.
         scores_targets: whether it can corrupt a given target and tell how likely its tokens are,
             by `corrupt` and `log_probs`.
+        noises_source: whether sources are noised as well, so that decoding fills targets in after
+            them (see `leading_tokens`).
         ends_at_eos: whether a target ends at its first EOS, and what follows is padding.
         generates_words: whether targets are drawn word by word: `encoder` reads the source and the
             words so far, from which `length_predictor` tells the length of the next word.
@@ -64,6 +66,7 @@ class Family(Protocol):
     diffuses_embeddings: ClassVar[bool]
     predicts_length: bool
     scores_targets: bool
+    noises_source: bool
     ends_at_eos: bool
     generates_words: bool
     knows_no_source: bool

@@ -25,14 +25,13 @@ class Rows:
         count: n, the number of rows.
         width: the length of the longest row.
         total: N, the number of tokens.
-        lengths: int64 (n,) on the CPU.
         even: whether all rows have the same length.
         mask: bool (n, width), True at tokens; only if not `even`.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device):
         self.count, self.width, self.total = len(lengths), max(lengths), sum(lengths)
-        self.lengths = torch.tensor(lengths)
+        self._lengths = lengths
         self.even = self.total == self.count * self.width
         if not self.even:
             slots = torch.arange(self.width).expand(self.count, -1)
@@ -42,6 +41,11 @@ class Rows:
             # Padding repeats the row's last token: masked values do not matter but must be finite.
             self._tokens = (starts + slots.minimum(self.lengths[:, None] - 1)).flatten().to(device)
             self._slots = mask.flatten().nonzero()[:, 0].to(device)
+
+    @cached_property
+    def lengths(self) -> torch.Tensor:
+        """The number of tokens of each row, int64 (n,) on the CPU."""
+        return torch.tensor(self._lengths)
 
     def pad(self, x: torch.Tensor) -> torch.Tensor:
         """Packed tokens (N, C) -> padded rows (n, width, C)."""

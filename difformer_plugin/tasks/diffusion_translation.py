@@ -319,8 +319,6 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         for name in ("print_alignment", "score_reference"):
             if getattr(args, name, None):
                 raise UserError(f"{flag(name)} is not available for diffusion models: omit it")
-        if getattr(args, "nbest", 1) < 1:
-            raise UserError(f"--nbest must be at least 1, not {args.nbest}")
         history = getattr(args, "retain_iter_history", False)
         if not any(map(is_diffusion_model, models)):
             raise UserError(
@@ -331,7 +329,9 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
             seed = getattr(args, "seed", self.cfg.seed)
             generator = DiffusionGenerator(self.tgt_dict, options, seed, history)
             generator.check_models(models)
+            generator.check_nbest(getattr(args, "nbest", 1))
             self.given_words = GivenWords(self.tgt_dict, args, generator)
+            self.given_words.check_infill(models[0])
             self.given_words.check_splits(models[0], self.datasets)
         return generator
 

@@ -10,6 +10,7 @@ from fairseq.token_generation_constraints import unpack_constraints
 
 from difformer_plugin.decoding.constraints import MAX_UNORDERED, Constraint
 from difformer_plugin.decoding.generator import DiffusionGenerator
+from difformer_plugin.diffusion.gaussian.samplers.base import INFILL
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import Family
 
@@ -47,6 +48,39 @@ class GivenWords:
         """Whether there is a --constraints-file."""
         return self.generator is not None and self.generator.constraints is not None
 
+    def check_infill(self, model: Family) -> None:
+        """Refuse --infill where nothing is given that it could overwrite.
+
+        Raises:
+            UserError: nothing is.
+        """
+        assert self.generator is not None
+        given = self.prefix_size > 0 or self.phrases or self.has_file or model.noises_source
+        if self.generator.options.infill != INFILL and not given:
+            raise UserError(
+                "--infill has no effect where no words are given: give --prefix-size or "
+                "--constraints-file as well, or leave it out"
+            )
+
+    def check_count(self, sentences: int) -> None:
+        """Check that --constraints-file has a line for each of so many typed sentences.
+
+        Raises:
+            UserError: it has not.
+        """
+        if self.has_file:
+            self._check_lines(sentences, "the input")
+
+    def _check_lines(self, sentences: int, what: str) -> None:
+        generator = self.generator
+        assert generator is not None and generator.constraints is not None
+        if len(generator.constraints) != sentences:
+            raise UserError(
+                f"--constraints-file {generator.options.constraints_file} has "
+                f"{len(generator.constraints):,} lines, but {what} has {sentences:,} sentences: "
+                "write a line for each, an empty one where nothing is given"
+            )
+
     def check_splits(self, model: Family, datasets: Mapping[str, LanguagePairDataset]) -> None:
         """Check the words of all sentences of the splits that are loaded.
 
@@ -63,12 +97,8 @@ class GivenWords:
                     "--constraints-file"
                 )
             lines = generator.constraints
-            if lines is not None and len(lines) != len(dataset):
-                raise UserError(
-                    f"--constraints-file {generator.options.constraints_file} has {len(lines):,} "
-                    f"lines, but the split {split} has {len(dataset):,} sentences: write a line "
-                    "for each, an empty one where nothing is given"
-                )
+            if lines is not None:
+                self._check_lines(len(dataset), f"the split {split}")
             # prefixes of references have room, unless the length is forced
             if lines is None and not (self.prefix_size > 0 and generator.options.forces_length):
                 continue

@@ -201,6 +201,9 @@ def _check_together(command: str, options: Mapping[str, Any], given: Mapping[str
                 f"--batch-size {batch} is more than the {buffer} lines that are read at once: give "
                 f"--buffer-size {batch} as well"
             )
+        file = options["input"]
+        if file != "-" and not Path(file).is_file():
+            raise UserError(f"--input {file}: no such file; - is the standard input")
     if "distributed_world_size" in given and not options["distributed_init_method"]:
         _check_processes("distributed_world_size", given["distributed_world_size"])
     _check_subwords(options)

@@ -1,7 +1,7 @@
 """A trained model that translates raw text."""
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,6 @@ class Translator:
         path = settings.decoding_settings
         with mention_settings_file(path):
             self.generator = loaded.task.build_generator(loaded.models, given)
-        self._check_nbest()
         self.constraints: list[Constraint] | None = None
         if file := self.options["constraints_file"]:
             split = lambda text: loaded.codec.encode_target(text).split()  # noqa: E731
@@ -160,7 +159,23 @@ class Translator:
                 "each, an empty one where nothing is given"
             )
 
-    def _constraint(self, number: int, parts: int) -> Constraint:
+    def check_lines(self, lines: Iterable[tuple[int, str]]) -> None:
+        """Check that there is room for the words that --constraints-file gives for lines.
+
+        Args:
+            lines: (number, raw text) of as many lines as the file has; see `__call__`.
+        Raises:
+            UserError: there is not.
+        """
+        for number, text in lines if self.constraints is not None else ():
+            found = self._constraint(number)
+            if found.gives_something:
+                size = self._size(text)
+                if size > self.limit:
+                    raise _too_long(found, number)
+                self.generator.check_length(self.loaded.models[0], found, size + FRAME)
+
+    def _constraint(self, number: int, parts: int = 1) -> Constraint:
         """The constraint of a line of the input, which is translated in so many parts."""
         if self.constraints is None:
             return Constraint()
@@ -168,21 +183,8 @@ class Translator:
             self.check_constraints(number)
         found = self.constraints[number - 1]
         if found.gives_something and parts > 1:
-            raise UserError(
-                f"{found.name}: line {number} of the input is too long to be translated as a "
-                "whole: split it, or give no words for it"
-            )
+            raise _too_long(found, number)
         return found
-
-    def _check_nbest(self) -> None:
-        options = self.generator.options
-        candidates = options.length_beam_size * options.noise_beam_size
-        kept = min(candidates, options.race_keep) if options.race_after else candidates
-        if self.nbest > kept:
-            raise UserError(
-                f"--nbest {self.nbest} needs as many candidates, and there are {kept}: raise "
-                "--length-beam-size or --noise-beam-size"
-            )
 
     def __call__(self, lines: Sequence[tuple[int, str]]) -> list[list[tuple[float, str]]]:
         """Translate lines.
@@ -282,6 +284,14 @@ class Translator:
         dictionary = self.loaded.task.target_dictionary
         # as fairseq-interactive prints it: a model that predicts padding shows it
         return self.loaded.codec.decode(dictionary.string(tokens.int().cpu()))
+
+
+def _too_long(constraint: Constraint, number: int) -> UserError:
+    """What is said of a line that has to be split although words are given for it."""
+    return UserError(
+        f"{constraint.name}: line {number} of the input is too long to be translated as a whole: "
+        "split it, or give no words for it"
+    )
 
 
 def batches(lengths: Sequence[int], size: int) -> list[list[int]]:

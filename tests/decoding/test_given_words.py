@@ -285,6 +285,23 @@ def test_phrases_stand_where_the_first_prediction_wants_them(
     assert placed[best[1] : best[1] + 2] == [7, 8] and placed[best[2]] == 10
 
 
+@pytest.mark.parametrize("options", [{}, {"conditioning": "full"}], ids=["difformer", "full"])
+def test_places_are_found_for_a_few_tokens_at_a_time(
+    build, build_joint, translate, monkeypatch, options
+):
+    model = build_joint(**options) if options else build()
+    constraints = [Constraint(anywhere=((7, 8), (10,)))] * 5
+    beams = {"noise_beam_size": 3, "length_beam_size": 2}
+    expected = tokens_of(translate(model, constraints, **beams))
+    sizes, layout = [], placement.Layout
+    monkeypatch.setattr(placement, "CHUNK", 40)
+    monkeypatch.setattr(
+        placement, "Layout", lambda n, *rest: sizes.append(sum(n)) or layout(n, *rest)
+    )
+    assert tokens_of(translate(model, constraints, **beams)) == expected
+    assert len(sizes) > 5 and max(sizes) <= 40
+
+
 def test_nothing_given_changes_nothing(build, translate):
     model = build()
     assert (

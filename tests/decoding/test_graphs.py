@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from discrete_kinds import FIXED
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from difformer_plugin.decoding import engine, graphs
 from difformer_plugin.decoding.generator import DiffusionGenerator
@@ -17,6 +19,24 @@ def record_here(function):
     """A stand-in for CUDA graphs: each replay recomputes the output from the input tensors."""
     output = function().clone()
     return lambda: output.copy_(function()), output
+
+
+class NoHostData(TorchDispatchMode):
+    """Refuses tensors of data that is not in a tensor yet, as CUDA does while it records."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function._schema.name == "aten::lift_fresh":  # what torch.tensor ends with
+            raise RuntimeError("a tensor is made of host data")
+        return function(*args, **(kwargs or {}))
+
+
+def record_strictly(function):
+    """As `record_here`, with the warm-up and the refusals of real recordings."""
+    function()
+    with pytest.MonkeyPatch.context() as patch, NoHostData():
+        patch.setattr(torch, "from_numpy", refuse)  # it is not dispatched
+        function()
+    return record_here(function)
 
 
 def refuse(function):
@@ -43,7 +63,7 @@ def translate(model, task):
 def recordings(model, monkeypatch):
     """A function that makes decoding on the CPU replay what another function records."""
 
-    def recordings(record):
+    def recordings(record, model=model):
         monkeypatch.setattr(engine, "REPLAYING", {"cpu"})
         model.derived["graphs", 0] = Recordings(record)
         return model.derived["graphs", 0]
@@ -60,6 +80,48 @@ def test_replayed_predictions_are_those_of_the_model(translate, sentences, recor
     assert kept.by_shape and len(kept.by_shape) < len(batches)
     assert translate(batches[0], decoding_precision="bf16", force_precision=True)
     assert {shape[-1] for shape in kept.seen} == {torch.float32, torch.bfloat16}
+
+
+def assert_recorded(model, dictionary, source, recordings):
+    kept = recordings(record_strictly, model)
+    options = DecodingOptions(decoding_steps=3, noise_beam_size=2)
+    generator = DiffusionGenerator(dictionary, options, 1, speedups=PADDED)
+    for _ in range(2):
+        generator.generate([model], {"net_input": {"src_tokens": source}})
+    assert kept.enabled and kept.by_shape
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"normalize_input": True}, {"noise_schedule": "positional"}], ids=str
+)
+def test_no_step_makes_a_tensor_of_host_data(build, task, sentences, recordings, options):
+    model = build(self_cond=True, **options)
+    assert_recorded(model, task.target_dictionary, sentences([5, 3]), recordings)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"blind_source": True},
+        {"conditioning": "full"},
+        {"conditioning": "full", "prediction": "epsilon"},
+        {"prediction": "epsilon"},
+        {"prediction": "mean"},
+        {"prediction": "expected_embedding"},
+        {"normalize_input": True},
+    ],
+    ids=str,
+)
+def test_nor_of_joint_models(build_joint, joined_task, sentences, recordings, options):
+    model = build_joint(**options)
+    assert_recorded(model, joined_task.target_dictionary, sentences([5, 3]), recordings)
+
+
+@pytest.mark.parametrize("kind", FIXED)
+def test_nor_of_models_of_tokens(build_discrete, task, sentences, recordings, kind):
+    model = build_discrete(**FIXED[kind])
+    assert_recorded(model, task.target_dictionary, sentences([5, 3]), recordings)
 
 
 def test_candidates_that_finish_early_are_left_out(translate, sentences, recordings):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from difformer_plugin.diffusion.gaussian.coefficients import Coefficient, functions_of
+from difformer_plugin.diffusion.gaussian.device_copies import DeviceCopies
 from difformer_plugin.diffusion.gaussian.rescaling import check_factor
 from difformer_plugin.diffusion.parameters import ParameterError
 from difformer_plugin.diffusion.positional_schedules import (
@@ -258,9 +259,10 @@ class ScalarProcess(GaussianProcess):
             return xi, lam, np.log(variance)
 
     @cached_property
-    def deviations(self) -> np.ndarray:
-        """The standard deviation of z_t at each step if that of z_0 is 1, float64 array (K,)."""
-        return np.sqrt(self.alphas_cumprod + (1 - self.alphas_cumprod) * self.noise_scale**2)
+    def deviations(self) -> DeviceCopies:
+        """The standard deviation of z_t at each step if that of z_0 is 1, float64 (K,)."""
+        variances = self.alphas_cumprod + (1 - self.alphas_cumprod) * self.noise_scale**2
+        return DeviceCopies(np.sqrt(variances))
 
     def _of_candidates(
         self, t: torch.Tensor, z: torch.Tensor, layout: Places | None
@@ -269,8 +271,12 @@ class ScalarProcess(GaussianProcess):
             return self._at(t)[:, None, None]
         return torch.as_tensor(self.alpha_bar(t, layout))
 
+    @cached_property
+    def _alpha_bars(self) -> DeviceCopies:
+        return DeviceCopies(self.alphas_cumprod)
+
     def _at(self, t: torch.Tensor) -> torch.Tensor:
-        return torch.tensor(self.alphas_cumprod, device=t.device)[t]
+        return self._alpha_bars.on(t.device)[t]
 
 
 @dataclass(frozen=True)
@@ -291,6 +297,10 @@ class PositionalProcess(GaussianProcess):
     noise_scale: float = 1.0
     schedule_factor: float = 1.0
 
+    @cached_property
+    def _steps(self) -> DeviceCopies:
+        return DeviceCopies(self.timesteps)
+
     def _at_steps(self, chosen: np.ndarray) -> "PositionalProcess":
         return replace(self, timesteps=self.timesteps[chosen])
 
@@ -299,7 +309,7 @@ class PositionalProcess(GaussianProcess):
         assert layout is not None
         positions, rows = layout.positions, layout.rows
         if isinstance(k, torch.Tensor):
-            time = ((torch.from_numpy(self.timesteps).to(k.device)[k] + 1.0).double())[rows]
+            time = (self._steps.on(k.device)[k] + 1.0).double()[rows]
         else:
             step = float(self.timesteps[k] + 1)
             time = torch.full_like(positions, step, dtype=torch.float64)

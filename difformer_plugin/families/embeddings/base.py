@@ -159,7 +159,7 @@ class EmbeddingDiffusionModel(DiffusionModel):
 
     def _deviations(self, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """The deviations of z_t at times of the model's unit, (n,) -> (n, 1)."""
-        series = torch.from_numpy(self.scalar_process.deviations).to(like)
+        series = self.scalar_process.deviations.on(like.device).to(like.dtype)
         return series[t.long().clamp(0, len(series) - 1)][:, None]
 
     @property
