@@ -78,6 +78,14 @@ def forced_lengths(source_lengths: torch.Tensor, options: Any, longest: int) -> 
     return (subwords.clamp(min=1) + FRAME).clamp(max=longest)[:, None]
 
 
+def collapsed(candidate: Drawn) -> Drawn:
+    """A candidate without tokens that equal the one before them; its history stays."""
+    keep = torch.ones_like(candidate.tokens, dtype=torch.bool)
+    keep[1:] = candidate.tokens[1:] != candidate.tokens[:-1]
+    tokens, log_probs = candidate.tokens[keep], candidate.log_probs[keep]
+    return candidate._replace(tokens=tokens, log_probs=log_probs)
+
+
 def until_eos(candidate: Drawn, eos: int, given: torch.Tensor | None = None) -> Drawn:
     """A candidate up to its first EOS, in each step of its history as well.
 

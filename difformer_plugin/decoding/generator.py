@@ -11,6 +11,7 @@ from difformer_plugin.decoding import blocks, engine, oracle, words
 from difformer_plugin.decoding.candidates import (
     FRAME,
     Drawn,
+    collapsed,
     forced_lengths,
     length_beam,
     until_eos,
@@ -227,6 +228,12 @@ class DiffusionGenerator:
             drawn = [until_eos(c, self.eos, row) for c, row in zip(drawn, rows, strict=True)]
         beam = lengths.shape[1]
         sentences = [drawn[i : i + beam] for i in range(0, len(drawn), beam)]
+        if options.collapse_repeats:
+            repeats = (src_tokens[:, 1:] == src_tokens[:, :-1]) & memory.mask[:, 1:]
+            sentences = [
+                candidates if stays or rule.gives_something else [collapsed(c) for c in candidates]
+                for candidates, stays, rule in zip(sentences, repeats.any(1).tolist(), own)
+            ]
         for s in empty.nonzero()[:, 0].tolist():
             if not own[s].gives_something:
                 tokens = torch.tensor(frame)

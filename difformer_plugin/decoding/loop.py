@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -70,17 +71,19 @@ def reverse_process(
 
 
 def predictor(model: Any, options: Any, predict: Predict) -> Predict:
-    """A prediction with the options that alter it.
+    """A prediction with the options that alter it, for one reverse process.
 
     Args:
-        model: its `refine(prediction, options)` is called.
+        model: its `refine(prediction, options, calls)` is called, `calls` counting from 0.
         options: DecodingOptions; --decoding-fixed-t is read here.
         predict: the model's prediction.
     """
 
+    calls = count()
+
     def altered(z: Any, time: float, previous: torch.Tensor | None) -> torch.Tensor:
         if options.decoding_fixed_t is not None:
             time = options.decoding_fixed_t
-        return model.refine(predict(z, time, previous), options)
+        return model.refine(predict(z, time, previous), options, next(calls))
 
     return altered

@@ -92,6 +92,11 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
         False, "apply --decoding-rescaling-factor in its variance-preserving form (Eq. 8)"
     )
     clamping: bool = option(False, "replace z_0-hat by the nearest embeddings after every step")
+    soft_clamping: int = option(
+        0,
+        "in the first M calls of the network, replace z_0-hat by the mean of all embeddings, "
+        "weighted by their probabilities: better with few steps",
+    )
     infill: str = option(
         INFILL,
         "what overwrites given tokens at each step: z_0 (their prediction, so that z_t follows), "
@@ -114,6 +119,11 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
         "try b1 consecutive lengths around the most likely one, not the b1 most likely lengths",
     )
     noise_beam_size: int = option(1, "b2, the number of candidates per length (Sec. 3.3)")
+    collapse_repeats: bool = option(
+        False,
+        "drop a subword that equals the one before it, unless the source has such a pair or words "
+        "are given",
+    )
     force_length: Optional[int] = option(
         None, "translate to exactly this many subwords (App. C.9); needs --length-beam-size 1"
     )
@@ -197,6 +207,10 @@ def check_options(options: Any) -> None:
         if options.decoding_noise_schedule is not None:
             check_gaussian_schedule(options.decoding_noise_schedule)
         check_factor(options.decoding_rescaling_factor)
+    if options.soft_clamping < 0:
+        raise UserError(f"--soft-clamping must be at least 0, not {options.soft_clamping}")
+    if options.soft_clamping and options.clamping:
+        raise UserError("--clamping and --soft-clamping exclude each other: choose one")
     if options.infill not in INFILLS:
         raise UserError(
             f"--infill must be {', '.join(INFILLS[:-1])} or {INFILLS[-1]}, not {options.infill}"

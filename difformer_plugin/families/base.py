@@ -261,7 +261,7 @@ class DiffusionModel(LoadableModel):
         """A prediction that is sure of given tokens: as it is, where the state has them."""
         return prediction
 
-    def refine(self, prediction: torch.Tensor, options: Any) -> torch.Tensor:
+    def refine(self, prediction: torch.Tensor, options: Any, calls: int) -> torch.Tensor:
         """A prediction (N, D) as the options of decoding want it altered: as it is."""
         return prediction
 

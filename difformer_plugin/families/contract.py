@@ -144,8 +144,12 @@ class Family(Protocol):
             tokens: int64 (N,); given: bool (N,), which of them are given.
         """
 
-    def refine(self, prediction: torch.Tensor, options: Any) -> torch.Tensor:
-        """A prediction (N, D) as the options of decoding want it altered."""
+    def refine(self, prediction: torch.Tensor, options: Any, calls: int) -> torch.Tensor:
+        """A prediction (N, D) as the options of decoding want it altered.
+
+        Args:
+            calls: how many predictions of the reverse process came before.
+        """
 
     def round(self, z: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The tokens of a state, int64 (N,), and their log-probabilities (N,)."""

@@ -221,6 +221,24 @@ class Denoiser(nn.Module):
         ]
         return torch.cat(parts)
 
+    def expected(self, z: torch.Tensor) -> torch.Tensor:
+        """The mean of the embeddings of all types, weighted by their probabilities in the rounding.
+
+        It is the z_0-hat of score interpolation (Dieleman et al., 2022).
+
+        Args:
+            z: (N, D).
+        Returns:
+            (N, D), in the precision of the output projection.
+        """
+        weight = self.output_projection.weight
+        types = self.embed(torch.arange(len(weight), device=weight.device))
+        means = [
+            self.output_projection(chunk.type_as(weight)).float().softmax(-1).type_as(types) @ types
+            for chunk in z.split(ROUNDING_CHUNK)
+        ]
+        return torch.cat(means)
+
     def likeliest(self, z: torch.Tensor) -> torch.Tensor:
         """The most likely token of each latent (N, D), int64 (N,), without probabilities."""
         chunks = z.type_as(self.output_projection.weight).split(ROUNDING_CHUNK)

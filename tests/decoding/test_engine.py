@@ -58,7 +58,7 @@ def draw(model, sentences, task):
         {},
         {"decoding_early_stopping": 2, "clamping": True},
         {"decoding_fixed_t": 0.4, "decoding_rescaling_factor": 2.0},
-        {"decoding_timesteps": "46,20,7,3"},
+        {"decoding_timesteps": "46,20,7,3", "soft_clamping": 2},
     ],
     ids=["default", "clamped", "fixed", "listed"],
 )

@@ -33,12 +33,14 @@ def model(build):
 def translate(model, task, teacher):
     """A function from a batch of sources to the generator's hypotheses."""
 
-    def translate(src_tokens, seed=1, history=False, generator=DiffusionGenerator, **options):
+    def translate(
+        src_tokens, given=None, seed=1, history=False, generator=DiffusionGenerator, **options
+    ):
         options = DecodingOptions(**({"decoding_steps": 4} | options))
         own = generator(task.target_dictionary, options, seed, history)
         models = [model, teacher][: 1 + options.ppl_mbr]
         own.check_models(models)
-        return own.generate(models, {"net_input": {"src_tokens": src_tokens}})
+        return own.generate(models, {"net_input": {"src_tokens": src_tokens}}, given)
 
     return translate
 
@@ -74,6 +76,7 @@ BEAMS = {
     "length beam": {"length_beam_size": 3, "bleu_mbr": True},
     "both": {"length_beam_size": 2, "noise_beam_size": 2, "ppl_mbr": True},
     "clamped": {"clamping": True, "decoding_early_stopping": 1},
+    "few steps": {"soft_clamping": 1, "collapse_repeats": True, "decoding_timesteps": "50,19,9,3"},
     "window": {"length_beam_size": 3, "length_beam_window": True},
     "halting": {"halt_after": 1, "noise_beam_size": 2},
     "racing": {"race_after": 2, "race_keep": 2, "length_beam_size": 3, "bleu_mbr": True},
@@ -116,6 +119,30 @@ def test_the_first_candidate_is_the_single_output(translate, sentences, options)
     assert [[candidates[0]] for candidates in tokens_of(drawn)] == tokens_of(single)
     for candidates in tokens_of(drawn):
         assert len({tuple(tokens) for tokens in candidates}) > 1
+
+
+def test_repeats_are_collapsed_unless_the_source_has_some(translate, sentences):
+    """Each run of equal tokens becomes one, before candidates are scored."""
+    source = sentences(LENGTHS)
+    pairs = [any(a == b != PAD for a, b in zip(row, row[1:])) for row in source.tolist()]
+    source[0, -3:-1] = source[0, -3]  # two equal tokens before EOS
+    assert not all(pairs[1:])
+    drawn = translate(source, generator=Unranked, noise_beam_size=3)
+    found = translate(source, generator=Unranked, noise_beam_size=3, collapse_repeats=True)
+    shorter = 0
+    for row, (before, after) in enumerate(zip(drawn, found, strict=True)):
+        for a, b in zip(before, after, strict=True):
+            tokens = a["tokens"].tolist()
+            kept = [i for i in range(len(tokens)) if i == 0 or tokens[i] != tokens[i - 1]]
+            if row == 0 or pairs[row]:
+                kept = list(range(len(tokens)))
+            assert b["tokens"].tolist() == [tokens[i] for i in kept]
+            assert b["positional_scores"].equal(a["positional_scores"][kept])
+            shorter += len(kept) < len(tokens)
+    assert shorter
+    given = torch.full((len(LENGTHS), 1), 5)
+    fixed = translate(source, given, noise_beam_size=3, collapse_repeats=True)
+    assert tokens_of(fixed) == tokens_of(translate(source, given, noise_beam_size=3))
 
 
 def test_candidates_are_lengths_times_noises(translate, model, sentences):

@@ -137,7 +137,8 @@ def test_the_chain_without_noise_has_a_closed_form(sampler):
 # options that alter the prediction
 
 
-def refined(prediction, options):
+def refined(prediction, options, calls):
+    prediction = prediction + 10 * (calls < options.soft_clamping)
     return prediction.round() if options.clamping else prediction
 
 
@@ -158,6 +159,12 @@ def test_predictions_are_refined_as_the_model_does_it(clamping):
     options = DecodingOptions(clamping=clamping)
     predict = predictor(MODEL, options, lambda z, time, previous: z + 1)
     assert predict(torch.tensor([0.3]), 0.1, None).item() == pytest.approx(1.0 if clamping else 1.3)
+
+
+def test_the_calls_of_each_reverse_process_are_counted():
+    for _ in range(2):
+        predict = predictor(MODEL, DecodingOptions(soft_clamping=2), lambda z, *_: z)
+        assert [predict(torch.ones(1), 0.1, None).item() for _ in range(4)] == [11, 11, 1, 1]
 
 
 def test_any_sampler_will_do():

@@ -23,6 +23,8 @@ from difformer_plugin.errors import UserError
         ({"decoding_fixed_t": float("nan")}, "--decoding-fixed-t"),
         ({"decoding_noise_schedule": "cubic"}, "sqrt.*cubic"),
         ({"decoding_rescaling_factor": 0.0}, "--decoding-rescaling-factor"),
+        ({"soft_clamping": -1}, "--soft-clamping must be at least 0, not -1"),
+        ({"soft_clamping": 1, "clamping": True}, "--clamping and --soft-clamping exclude"),
         ({"length_beam_size": 0}, "--length-beam-size"),
         ({"length_beam_size": 257}, "--length-beam-size.*256"),
         ({"noise_beam_size": 0}, "--noise-beam-size"),

@@ -98,6 +98,7 @@ def models(build, build_discrete):
     [
         ("mdlm", {"clamping": True}, "--clamping .*option of a Difformer"),
         ("flexible", {"decoding_vp_rf": True}, "--decoding-vp-rf .*option of a Difformer"),
+        ("mdlm", {"soft_clamping": 1}, "--soft-clamping .*option of a Difformer"),
         ("difformer", {"decoding_temperature": 0.5}, "other models' samplers: confidence.*tweedie"),
         ("difformer", {"decoding_remasking": True}, "--decoding-remasking .*confidence"),
         ("mdlm", {"decoding_remasking": True}, "--decoding-remasking .*confidence"),

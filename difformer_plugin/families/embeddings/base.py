@@ -65,6 +65,7 @@ class EmbeddingDiffusionModel(DiffusionModel):
             "decoding_rescaling_factor",
             "decoding_vp_rf",
             "clamping",
+            "soft_clamping",
             "infill",
         }
     )
@@ -271,11 +272,17 @@ class EmbeddingDiffusionModel(DiffusionModel):
         tokens, log_probs = self.denoiser.round(z_0_hat)
         return self.denoiser.embed(tokens), log_probs
 
-    def refine(self, z_0_hat: torch.Tensor, options: Any) -> torch.Tensor:
-        """z_0-hat, or with --clamping the embeddings of its likeliest tokens (Li et al., 2022)."""
-        if not options.clamping:
-            return z_0_hat
-        return self.denoiser.embed(self.round(z_0_hat)[0]).float()
+    def refine(self, z_0_hat: torch.Tensor, options: Any, calls: int) -> torch.Tensor:
+        """z_0-hat, unless it is clamped; see `Family.refine`.
+
+        With --clamping it is the embeddings of its likeliest tokens (Li et al., 2022); in the first
+        calls, as many as --soft-clamping says, the mean of all embeddings (`Denoiser.expected`).
+        """
+        if options.clamping:
+            return self.denoiser.embed(self.round(z_0_hat)[0]).float()
+        if calls < options.soft_clamping:
+            return self.denoiser.expected(z_0_hat).float()
+        return z_0_hat
 
     def round(self, z: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The likeliest tokens (N,) of latents (N, D) and their log-probabilities (N,)."""

@@ -10,6 +10,7 @@ from difformer_plugin.decoding.sampling import build_sampler
 from difformer_plugin.diffusion.gaussian.samplers.ancestral import Ancestral
 from difformer_plugin.diffusion.schedules import alpha_bar_series
 from difformer_plugin.errors import UserError
+from difformer_plugin.networks import denoiser
 from difformer_plugin.networks.layers import Memory
 from difformer_plugin.networks.layout import Layout
 
@@ -36,7 +37,7 @@ def test_half_precision_predicts_in_float32(build):
     layout = Layout.dense(torch.ones(2, 4).bool())
     predicted = model.predict(torch.randn(8, 8), TIME, layout, model.conditions(memory), None)
     assert predicted.dtype == torch.float32
-    assert model.refine(predicted, CLAMPING).dtype == torch.float32
+    assert model.refine(predicted, CLAMPING, 0).dtype == torch.float32
     assert model.round(predicted)[1].dtype == torch.float32
 
 
@@ -88,12 +89,29 @@ def test_clamp_embeds_the_likeliest_tokens(build):
         model.denoiser.embed_tokens.weight[4:] = model.denoiser.embed(torch.arange(4, 24))
     tokens = torch.tensor([[4, 9, 23], [7, 7, 11]])
     z_0 = model.denoiser.embed(tokens.flatten())
-    torch.testing.assert_close(model.refine(z_0 + 0.01 * torch.randn(6, 8), CLAMPING), z_0)
+    torch.testing.assert_close(model.refine(z_0 + 0.01 * torch.randn(6, 8), CLAMPING, 0), z_0)
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_soft_clamping_is_the_mean_of_all_embeddings(build, monkeypatch, chunk):
+    """By a loop over tokens and types; in the first calls alone."""
+    monkeypatch.setattr(denoiser, "ROUNDING_CHUNK", chunk)
+    model = build(embed_norm=True, embed_norm_before_proj=True)
+    z_0_hat, own = torch.randn(5, 8), model.denoiser
+    embeddings = own.embed(torch.arange(len(own.embed_tokens.weight)))
+    probabilities = [
+        own.log_probs(torch.full((5,), y), z_0_hat).exp() for y in range(len(embeddings))
+    ]
+    expected = sum(p[:, None] * e for p, e in zip(probabilities, embeddings))
+    options = DecodingOptions(soft_clamping=2)
+    for calls in (0, 1):
+        torch.testing.assert_close(model.refine(z_0_hat, options, calls), expected)
+    assert model.refine(z_0_hat, options, 2) is z_0_hat
 
 
 def test_without_clamping_predictions_stay_as_they_are(build):
     z_0_hat = torch.randn(6, 8)
-    assert build().refine(z_0_hat, DecodingOptions()) is z_0_hat
+    assert build().refine(z_0_hat, DecodingOptions(), 0) is z_0_hat
 
 
 def test_the_sampler_has_the_process_of_training_but_for_the_factor(build):
