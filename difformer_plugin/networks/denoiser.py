@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from fairseq.modules import PositionalEmbedding
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from difformer_plugin.networks.dropout import Dropout
 from difformer_plugin.networks.layers import (
@@ -224,7 +225,8 @@ class Denoiser(nn.Module):
     def expected(self, z: torch.Tensor) -> torch.Tensor:
         """The mean of the embeddings of all types, weighted by their probabilities in the rounding.
 
-        It is the z_0-hat of score interpolation (Dieleman et al., 2022).
+        It is the z_0-hat of score interpolation (Dieleman et al., 2022), and the alternate kernel
+        of the thesis (Sec. 3.2.4).
 
         Args:
             z: (N, D).
@@ -233,11 +235,16 @@ class Denoiser(nn.Module):
         """
         weight = self.output_projection.weight
         types = self.embed(torch.arange(len(weight), device=weight.device))
-        means = [
-            self.output_projection(chunk.type_as(weight)).float().softmax(-1).type_as(types) @ types
-            for chunk in z.split(ROUNDING_CHUNK)
-        ]
-        return torch.cat(means)
+
+        def mean(part: torch.Tensor) -> torch.Tensor:
+            logits = self.output_projection(part.type_as(weight))
+            return logits.float().softmax(-1).type_as(types) @ types
+
+        parts = z.split(ROUNDING_CHUNK)
+        if not torch.is_grad_enabled():
+            return torch.cat([mean(part) for part in parts])
+        # The softmax of a part is computed anew for its gradient: all would fill the memory.
+        return torch.cat([checkpoint(mean, part, use_reentrant=False) for part in parts])
 
     def likeliest(self, z: torch.Tensor) -> torch.Tensor:
         """The most likely token of each latent (N, D), int64 (N,), without probabilities."""

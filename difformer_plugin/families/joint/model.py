@@ -5,9 +5,7 @@ from typing import Any
 
 import torch
 from fairseq.models import register_model
-from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from difformer_plugin.data.word_marks import find_joins, find_mark
 from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS
@@ -34,7 +32,6 @@ from difformer_plugin.families.joint.objective import JointDiffusionLoss
 from difformer_plugin.families.joint.words import Words
 from difformer_plugin.networks.building import build_joint_denoiser
 from difformer_plugin.networks.config import with_defaults
-from difformer_plugin.networks.denoiser import ROUNDING_CHUNK
 from difformer_plugin.networks.layout import Layout
 
 
@@ -188,7 +185,7 @@ class JointDiffusion(EmbeddingDiffusionModel):
         """z_0-hat (N, D), from what the network predicts."""
         output = super().denoise(denoiser, z_t, t, layout, conditions, previous, clean)
         if self.cfg.prediction == EXPECTED_EMBEDDING:
-            return expected_embeddings(denoiser, output)
+            return denoiser.expected(output)
         if self.predicts_z_0:
             return output
         steps = t.round().long().clamp(0, len(self.process) - 1).expand(len(layout.lengths))
@@ -212,24 +209,6 @@ class JointDiffusion(EmbeddingDiffusionModel):
     def predicts_z_0(self) -> bool:
         """Whether the network's output is z_0-hat, or turned into one without z_t."""
         return self.cfg.prediction in (Z_0, EXPECTED_EMBEDDING)
-
-
-def expected_embeddings(denoiser: nn.Module, latents: torch.Tensor) -> torch.Tensor:
-    """The mean embedding (N, D) under the softmax of the logits of latents (N, D).
-
-    The alternate kernel of the thesis (Sec. 3.2.4).
-    """
-    types = torch.arange(len(denoiser.embed_tokens.weight), device=latents.device)
-    table = denoiser.embed(types)
-
-    def mean(part: torch.Tensor) -> torch.Tensor:
-        return denoiser.output_projection(part).float().softmax(-1).to(table.dtype) @ table
-
-    parts = latents.split(ROUNDING_CHUNK)
-    if not torch.is_grad_enabled():
-        return torch.cat([mean(part) for part in parts])
-    # The softmax of a part is computed anew for its gradient: all of them would fill the memory.
-    return torch.cat([checkpoint(mean, part, use_reentrant=False) for part in parts])
 
 
 register_architectures("joint_diffusion", JointDiffusionConfig, ARCHITECTURES)
