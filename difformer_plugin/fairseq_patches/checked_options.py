@@ -29,7 +29,12 @@ from difformer_plugin.data.data_bin import check_folders
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import DiffusionTask
 from difformer_plugin.options import flag
-from difformer_plugin.tasks.fairseq_options import Verdict, rules_of
+from difformer_plugin.tasks.fairseq_options import (
+    DECODING_OPTIONS,
+    OF_EVAL_BLEU,
+    Verdict,
+    rules_of,
+)
 from difformer_plugin.tasks.option_values import check_values
 
 logger = logging.getLogger(__name__)
@@ -78,12 +83,16 @@ def check_options(command: str, given: dict[str, Any], warns: bool = True) -> se
             continue
         if rule.verdict is Verdict.REFUSED:
             reason = rule.reason.replace("`", "")
-            raise UserError(f"{flag(name)} is not available for diffusion models: {reason}")
+            where = f"in fairseq-{command}" if name in DECODING_OPTIONS else "for diffusion models"
+            raise UserError(f"{flag(name)} is not available {where}: {reason}")
         if rule.verdict is Verdict.NO_EFFECT:
             unread.setdefault(rule.reason.replace("`", ""), []).append(name)
     for reason, names in unread.items() if warns else ():
         flags = ", ".join(map(flag, names))
         _warn(f"no effect in fairseq-{command} with diffusion models: {flags} ({reason})")
+    idle = sorted(OF_EVAL_BLEU.get(command, set()) & given.keys())
+    if idle and warns and not given.get("eval_bleu"):
+        _warn(f"no effect without --eval-bleu: {', '.join(map(flag, idle))}")
     return {name for names in unread.values() for name in names}
 
 

@@ -1,13 +1,15 @@
-"""Which of fairseq's own options work with our task, which are refused, and which have no effect.
+"""Which options of fairseq's commands work with our task, are refused, and have no effect.
 
 This table is the only place that says so: commands refuse and warn by it (all but
 fairseq-preprocess, which knows no task), docs/fairseq-users.md is written from it, and a test
-compares it with fairseq's parsers.
+compares it with fairseq's parsers, to which the task has added its own options.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+
+from difformer_plugin.decoding.settings import OPTIONS as DECODING_OPTIONS
 
 ALL = ("train", "validate", "generate", "interactive")  # with `preprocess`, fairseq's commands
 COMMANDS = ("preprocess", *ALL)
@@ -90,6 +92,17 @@ VALIDATION_BLEU = """
     eval_bleu_remove_bpe eval_bleu_print_samples
 """
 OF_TRAINING = "an option of training"
+# Options of the task that need the sentences of one split, and so not those of validation.
+OF_ONE_SPLIT = "constraints_file history_file"
+OF_ANY_SPLIT = f"""
+    {" ".join(DECODING_OPTIONS.keys() - set(OF_ONE_SPLIT.split()))} decoding_settings use_ema
+"""
+# Options of validation that nobody reads without --eval-bleu. Those of decoding that a training
+# is given become the defaults of `from_pretrained`.
+OF_EVAL_BLEU = {
+    "train": {*VALIDATION_BLEU.split()} - {"eval_bleu"},
+    "validate": {*VALIDATION_BLEU.split(), *OF_ANY_SPLIT.split()} - {"eval_bleu", "use_ema"},
+}
 
 RULES = (
     # Common
@@ -318,6 +331,14 @@ RULES = (
     ),
     refused(DECODERS, "retain_dropout", "noise makes candidates differ: use `--noise-beam-size`"),
     refused(DECODERS, "decoding_format eos_token", "an option of other models: leave it out"),
+    # The task's own
+    works(ALL, OF_ANY_SPLIT),
+    works(DECODERS, OF_ONE_SPLIT),
+    refused(
+        "train validate",
+        OF_ONE_SPLIT,
+        "it belongs to the sentences of one split: give it to `fairseq-generate`",
+    ),
 )
 
 

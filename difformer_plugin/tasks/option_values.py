@@ -59,7 +59,8 @@ PACKAGES = {
     ("scoring", "wer"): ("editdistance", "editdistance"),
     ("write_checkpoints_asynchronously", True): ("iopath", "iopath"),
 }
-LAUNCHERS = ("WORLD_SIZE", "SLURM_JOB_ID", "SLURM_STEP_NODELIST")
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST")
+LAUNCHERS = ("WORLD_SIZE", *SLURM)
 
 
 def check_values(
@@ -206,8 +207,28 @@ def _check_together(command: str, options: Mapping[str, Any], given: Mapping[str
             raise UserError(f"--input {file}: no such file; - is the standard input")
     if "distributed_world_size" in given and not options["distributed_init_method"]:
         _check_processes("distributed_world_size", given["distributed_world_size"])
+    _check_meeting(options, given)
     _check_subwords(options)
     _check_packages(given)
+
+
+def _check_meeting(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Check the options that say how processes find each other.
+
+    Raises:
+        UserError: fairseq would start no process at all, or one with a share of the data alone.
+    """
+    spawns = "distributed_init_method" in given and not options["distributed_no_spawn"]
+    if spawns and torch.cuda.device_count() == 0:
+        raise UserError(
+            "--distributed-init-method starts a process for each GPU, and this machine has none: "
+            "leave it out, and start several processes on CPUs with torchrun"
+        )
+    if given.get("distributed_port", 0) > 0 and not any(name in os.environ for name in SLURM):
+        raise UserError(
+            "--distributed-port is for Slurm, whose processes meet there: leave it out, and a free "
+            "port is chosen"
+        )
 
 
 def _check_subwords(options: Mapping[str, Any]) -> None:

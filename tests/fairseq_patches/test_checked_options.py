@@ -73,7 +73,7 @@ def test_every_option_of_the_table_is_refused_or_warned_of(command, caplog):
     known = actions(command)
     for name, rule in rules_of(command):
         if rule.verdict is Verdict.REFUSED:
-            with pytest.raises(UserError, match=f"^{flag(name)} is not available for diffusion"):
+            with pytest.raises(UserError, match=f"^{flag(name)} is not available"):
                 parse(command, *other_value(known[name]))
         elif rule.verdict is Verdict.NO_EFFECT and name not in ("task", "data"):
             caplog.clear()
@@ -167,11 +167,48 @@ def test_shards_are_what_fairseq_divides_batches_by():
         ("train", ["--clip-norm", "nan"], "--clip-norm must be at least 0"),
         ("train", ["--eval-bleu-detok", "none"], "--eval-bleu-detok none: no such tokeniser"),
         ("train", ["--eval-bleu-remove-bpe", "x"], "--eval-bleu-remove-bpe 'x' is unknown"),
+        ("train", ["--constraints-file", "x"], "--constraints-file is not available in fairseq-tr"),
+        ("validate", ["--history-file", "x"], "not available in fairseq-validate.*-generate"),
+        ("train", ["--distributed-port", 9], "--distributed-port is for Slurm"),
+        ("interactive", ["--input", "none"], "--input none: no such file"),
     ],
 )
 def test_values_that_fairseq_would_trip_over(command, arguments, said):
     with pytest.raises(UserError, match=f"^[^\n]*{said}[^\n]*$"):
         parse(command, *arguments)
+
+
+@pytest.mark.parametrize(
+    "command, warned",
+    [
+        ("train", "--eval-bleu-args, --eval-bleu-print-samples"),
+        ("validate", "--decoding-steps, --eval-bleu-args, --eval-bleu-print-samples"),
+    ],
+)
+def test_options_that_need_eval_bleu(command, warned, caplog):
+    needing = [
+        "--eval-bleu-args",
+        '{"seed": 1}',
+        "--eval-bleu-print-samples",
+        "--decoding-steps",
+        5,
+    ]
+    assert parse(command, *needing, "--eval-bleu").decoding_steps == 5
+    assert not caplog.records
+    parse(command, *needing)
+    assert [r.message for r in caplog.records] == [f"no effect without --eval-bleu: {warned}"]
+
+
+def test_a_meeting_place_without_gpus(monkeypatch):
+    """fairseq starts a process for each GPU: it ended well and had done nothing."""
+    place = ["--distributed-init-method", "tcp://localhost:1"]
+    for command in ("train", "validate"):
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+        with pytest.raises(UserError, match="--distributed-init-method.*has none.*torchrun"):
+            parse(command, *place)
+        assert parse(command, *place, "--distributed-no-spawn")
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+        assert parse(command, *place)
 
 
 def test_more_processes_than_gpus(monkeypatch):
