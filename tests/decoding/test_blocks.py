@@ -105,22 +105,25 @@ def by_hand(model, options, memory, length, key, number, given):
 
 
 @every_model
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [1, 3])
 def test_blocks_are_those_of_a_loop_by_hand(model, draw, size):
     options = {"decoding_autoregressive": True, "block_size": size}
     given = torch.full((3 * BEAM, 7), FREE)
     given[1, 2], given[2, 5], given[5, 1], given[8:10, 3:6] = 6, 7, 8, 9
-    for decode in (engine.decode, oracle.decode):
-        found = draw(model, decode=decode, given=given, **options)
-        own = DecodingOptions(decoding_steps=4, **options)
-        for i, candidate in enumerate(found):
-            s = torch.tensor([i // BEAM])
-            length = int(draw.lengths[s, i % BEAM])
-            row = (given[i].tolist() + [FREE] * length)[:length]
-            with torch.no_grad():
-                memory = model.encoder(draw.source[s])
-                key = sentence_keys(draw.source[s], PAD, 7)
-                expected = by_hand(model, own, memory, length, key, i % BEAM, row)
+    own = DecodingOptions(decoding_steps=4, **options)
+    ways = [
+        draw(model, decode=decode, given=given, **options)
+        for decode in (engine.decode, oracle.decode)
+    ]
+    for i, found in enumerate(zip(*ways, strict=True)):
+        s = torch.tensor([i // BEAM])
+        length = int(draw.lengths[s, i % BEAM])
+        row = (given[i].tolist() + [FREE] * length)[:length]
+        with torch.no_grad():
+            memory = model.encoder(draw.source[s])
+            key = sentence_keys(draw.source[s], PAD, 7)
+            expected = by_hand(model, own, memory, length, key, i % BEAM, row)
+        for candidate in found:
             assert candidate.tokens.tolist() == expected[0]
             torch.testing.assert_close(
                 candidate.log_probs, torch.tensor(expected[1]), rtol=1e-3, atol=1e-3
