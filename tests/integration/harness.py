@@ -17,6 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 import child
+import pytest
 import torch
 
 import difformer_plugin
@@ -142,6 +143,14 @@ def binarise(text, folder, *options):
         text, "fairseq-preprocess", "-s", "de", "-t", "en", "--destdir", folder, *splits, *options
     )
     return folder
+
+
+def quick_and_slow(quick, slow):
+    """Cases for pytest.mark.parametrize: the second list, which unit tests have too, is slow."""
+    return [
+        *(pytest.param(*case) for case in quick),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in slow),
+    ]
 
 
 def lines(path):

@@ -6,7 +6,18 @@ import shutil
 
 import pytest
 import torch
-from harness import TASK, TRAIN, binarise, error_line, lines, load, run, shell, succeed
+from harness import (
+    TASK,
+    TRAIN,
+    binarise,
+    error_line,
+    lines,
+    load,
+    quick_and_slow,
+    run,
+    shell,
+    succeed,
+)
 
 import difformer_plugin
 
@@ -86,17 +97,21 @@ def test_shared_embeddings_of_two_dictionaries(train, generate, corpus):
 
 @pytest.mark.parametrize(
     "options, said",
-    [
-        (["--noise-schedule", "nonsense"], "nonsense"),
-        (["--rescaling-factor", "0"], "--rescaling-factor"),
-        (["--rescaling-factor", "-1"], "--rescaling-factor"),
-        (["--rescaling-factor", "nan"], "--rescaling-factor"),
-        (["--eval-bleu", "--decoding-steps", "3000"], "--decoding-steps"),
-        (["--max-source-positions", "12"], "--max-source-positions"),
-        (["--max-target-positions", "12"], "--max-target-positions"),
-        (["--label-smoothing", "nan"], "--label-smoothing"),
-        (["--eval-bleu", "--eval-bleu-args", '{"beam": 4, "lenpen": 1}'], "beam, lenpen"),
-    ],
+    quick_and_slow(
+        [
+            (["--rescaling-factor", "nan"], "--rescaling-factor"),
+            (["--max-source-positions", "12"], "--max-source-positions"),
+            (["--eval-bleu", "--eval-bleu-args", '{"beam": 4, "lenpen": 1}'], "beam, lenpen"),
+        ],
+        [
+            (["--noise-schedule", "nonsense"], "nonsense"),
+            (["--rescaling-factor", "0"], "--rescaling-factor"),
+            (["--rescaling-factor", "-1"], "--rescaling-factor"),
+            (["--eval-bleu", "--decoding-steps", "3000"], "--decoding-steps"),
+            (["--max-target-positions", "12"], "--max-target-positions"),
+            (["--label-smoothing", "nan"], "--label-smoothing"),
+        ],
+    ),
 )
 def test_values_that_training_cannot_have(train, options, said):
     assert said in train(SHARED, *options)
@@ -104,23 +119,30 @@ def test_values_that_training_cannot_have(train, options, said):
 
 @pytest.mark.parametrize(
     "options, said",
-    [
-        (["--decoding-steps", "2001"], "2000"),
-        (["--decoding-steps", "0"], "--decoding-steps"),
-        (["--decoding-steps", "5", "--decoding-early-stopping", "5"], "--decoding-early-stopping"),
-        (["--length-beam-size", "0"], "--length-beam-size"),
-        (["--noise-beam-size", "-1"], "--noise-beam-size"),
-        (["--decoding-noise-schedule", "nonsense"], "nonsense"),
-        (["--decoding-rescaling-factor", "0"], "--decoding-rescaling-factor"),
-        (["--decoding-rescaling-factor", "nan"], "--decoding-rescaling-factor"),
-        (["--decoding-fixed-t", "nan"], "--decoding-fixed-t"),
-        (["--force-length-ratio", "nan"], "--force-length-ratio"),
-        (["--bleu-mbr", "--ppl-mbr"], "--ppl-mbr"),
-        (["--noise-beam-size", "2", "--ppl-mbr"], "teacher"),
-        (["--prefix-size", "-1"], "--prefix-size"),
-        (["--constraints-file", "none.jsonl"], "none.jsonl"),
-        (["--constraints", "ordered"], "--constraints-file"),
-    ],
+    quick_and_slow(
+        [
+            (["--decoding-steps", "2001"], "2000"),
+            (["--noise-beam-size", "2", "--ppl-mbr"], "teacher"),
+            (["--prefix-size", "-1"], "--prefix-size"),
+            (["--constraints", "ordered"], "--constraints-file"),
+        ],
+        [
+            (["--decoding-steps", "0"], "--decoding-steps"),
+            (
+                ["--decoding-steps", "5", "--decoding-early-stopping", "5"],
+                "--decoding-early-stopping",
+            ),
+            (["--length-beam-size", "0"], "--length-beam-size"),
+            (["--noise-beam-size", "-1"], "--noise-beam-size"),
+            (["--decoding-noise-schedule", "nonsense"], "nonsense"),
+            (["--decoding-rescaling-factor", "0"], "--decoding-rescaling-factor"),
+            (["--decoding-rescaling-factor", "nan"], "--decoding-rescaling-factor"),
+            (["--decoding-fixed-t", "nan"], "--decoding-fixed-t"),
+            (["--force-length-ratio", "nan"], "--force-length-ratio"),
+            (["--bleu-mbr", "--ppl-mbr"], "--ppl-mbr"),
+            (["--constraints-file", "none.jsonl"], "none.jsonl"),
+        ],
+    ),
 )
 def test_values_that_decoding_cannot_have(generate, options, said):
     assert said in generate(*options)
@@ -216,7 +238,11 @@ def spoil(kind, good, path):
 
 
 @pytest.mark.parametrize(
-    "kind", ["truncated", "foreign", "a tensor", "text", "empty", "missing", "a folder"]
+    "kind",
+    quick_and_slow(
+        [("truncated",), ("foreign",), ("missing",)],
+        [("a tensor",), ("text",), ("empty",), ("a folder",)],
+    ),
 )
 def test_a_file_that_is_no_checkpoint(generate, refuse, trained, tmp_path, kind):
     path = tmp_path / "bad.pt"
@@ -302,7 +328,11 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+MAIN = ("no dictionary", "no split", "empty split", "truncated .bin", "unequal numbers of lines")
+REST = [(kind,) for kind in DAMAGE if kind not in MAIN]
+
+
+@pytest.mark.parametrize("kind", quick_and_slow([(kind,) for kind in MAIN], REST))
 def test_a_damaged_data_bin(generate, corpus, tmp_path, kind):
     damage, said = DAMAGE[kind]
     data = tmp_path / "data"

@@ -99,7 +99,8 @@ def test_checkpoints_and_tuned_settings(corpus, model, teacher, tmp_path):
     "options, title",
     [
         ("--objective d3pm --process uniform", "b = 2 x 2"),
-        ("--objective flexible", "b = 1 x 4"),  # predicts no lengths
+        # predicts no lengths
+        pytest.param("--objective flexible", "b = 1 x 4", marks=pytest.mark.slow),
     ],
 )
 def test_decoding_with_discrete_models(corpus, tmp_path, options, title):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from harness import DISCRETE, TASK, TRAIN, error_line, load, run
+from harness import DISCRETE, TASK, TRAIN, error_line, load, quick_and_slow, run
 
 CONFIDENCE = ["--decoding-sampler", "confidence"]
 
@@ -35,25 +35,35 @@ def generate(corpus, tmp_path):
 
 @pytest.mark.parametrize(
     "options, said",
-    [
-        (["--objective", "mdlm", "--process", "uniform"], "mdlm is not defined for --process uni"),
-        (["--objective", "mdlm", "--process", "nearest"], "use --process absorbing, or"),
-        (["--objective", "sedd", "--process", "nearest"], "use --process uniform or absorbing"),
-        (["--objective", "flexible", "--process", "uniform"], "use --process absorbing, or"),
-        (["--objective", "flexible", "--process", "nearest"], "use --process absorbing, or"),
-        (["--objective", "vlb"], "there are d3pm, mdlm, sedd, flexible"),
-        (["--process", "gaussian"], "there are uniform, absorbing, nearest"),
-        (["--noise-schedule", "sqrt"], "linear, cosine, log_linear, mutual_information"),
-        (["--objective", "d3pm", "--continuous-time"], "cannot be in continuous time"),
-        (["--objective", "flexible", "--self-cond"], "--self-cond cannot go with"),
-        (["--objective", "sedd", "--label-smoothing", 0.1], "no labels to smooth"),
-        (["--score-loss", "squared"], "--score-loss squared belongs to --objective sedd"),
-        (["--auxiliary-loss-factor", 0.1], "--auxiliary-loss-factor belongs to --objective d3pm"),
-        (["--objective", "d3pm", "--process", "nearest"], "--neighbour-embeddings"),
-        (["--neighbour-embeddings", "teacher.pt"], "does nothing with --process absorbing"),
-        (["--eval-bleu", "--decoding-steps", 51], "--decoding-steps must lie between 1 and"),
-        (["--criterion", "difformer_loss"], "use --criterion discrete_diffusion_loss"),
-    ],
+    quick_and_slow(
+        [
+            (
+                ["--objective", "mdlm", "--process", "uniform"],
+                "mdlm is not defined for",
+            ),
+            (
+                ["--auxiliary-loss-factor", 0.1],
+                "belongs to --objective d3pm",
+            ),
+            (["--eval-bleu", "--decoding-steps", 51], "--decoding-steps must lie between 1 and"),
+            (["--criterion", "difformer_loss"], "use --criterion discrete_diffusion_loss"),
+        ],
+        [
+            (["--objective", "mdlm", "--process", "nearest"], "use --process absorbing, or"),
+            (["--objective", "sedd", "--process", "nearest"], "use --process uniform or absorbing"),
+            (["--objective", "flexible", "--process", "uniform"], "use --process absorbing, or"),
+            (["--objective", "flexible", "--process", "nearest"], "use --process absorbing, or"),
+            (["--objective", "vlb"], "there are d3pm, mdlm, sedd, flexible"),
+            (["--process", "gaussian"], "there are uniform, absorbing, nearest"),
+            (["--noise-schedule", "sqrt"], "linear, cosine, log_linear, mutual_information"),
+            (["--objective", "d3pm", "--continuous-time"], "cannot be in continuous time"),
+            (["--objective", "flexible", "--self-cond"], "--self-cond cannot go with"),
+            (["--objective", "sedd", "--label-smoothing", 0.1], "no labels to smooth"),
+            (["--score-loss", "squared"], "--score-loss squared belongs to --objective sedd"),
+            (["--objective", "d3pm", "--process", "nearest"], "--neighbour-embeddings"),
+            (["--neighbour-embeddings", "teacher.pt"], "does nothing with --process absorbing"),
+        ],
+    ),
 )
 def test_values_that_training_cannot_have(train, options, said):
     assert said in train(*options)
@@ -82,20 +92,27 @@ def test_embeddings_without_neighbours(train, other_teacher, other_vectors, tmp_
 
 @pytest.mark.parametrize(
     "options, said",
-    [
-        (["--clamping"], "--clamping does nothing for this model, a discrete"),
-        (["--decoding-rescaling-factor", 2], "--decoding-rescaling-factor does nothing"),
-        (["--decoding-temperature", -1], "--decoding-temperature must be at least 0, not -1"),
-        (["--decoding-temperature", "nan"], "--decoding-temperature must be at least 0, not nan"),
-        (["--decoding-steps", 51], "the model's 50 diffusion steps, not 51"),
-        (["--decoding-sampler", "tweedie"], "use ancestral or confidence"),
-        (["--decoding-remasking"], "it is an option of --decoding-sampler confidence"),
-        (
-            [*CONFIDENCE, "--noise-beam-size", 2],
-            "all candidates of --noise-beam-size would be equal",
-        ),
-        (["--noise-beam-size", 2, "--ppl-mbr"], "--ppl-mbr needs a teacher"),
-    ],
+    quick_and_slow(
+        [
+            (["--decoding-rescaling-factor", 2], "--decoding-rescaling-factor does nothing"),
+            (["--decoding-steps", 51], "the model's 50 diffusion steps, not 51"),
+            (
+                [*CONFIDENCE, "--noise-beam-size", 2],
+                "all candidates of --noise-beam-size would be equal",
+            ),
+        ],
+        [
+            (["--clamping"], "--clamping does nothing for this model, a discrete"),
+            (["--decoding-temperature", -1], "--decoding-temperature must be at least 0, not -1"),
+            (
+                ["--decoding-temperature", "nan"],
+                "--decoding-temperature must be at least 0, not nan",
+            ),
+            (["--decoding-sampler", "tweedie"], "use ancestral or confidence"),
+            (["--decoding-remasking"], "it is an option of --decoding-sampler confidence"),
+            (["--noise-beam-size", 2, "--ppl-mbr"], "--ppl-mbr needs a teacher"),
+        ],
+    ),
 )
 def test_values_that_decoding_cannot_have(discrete_model, generate, options, said):
     assert said in generate(discrete_model("--objective", "mdlm").model, *options)
@@ -103,16 +120,17 @@ def test_values_that_decoding_cannot_have(discrete_model, generate, options, sai
 
 @pytest.mark.parametrize(
     "options",
-    [
-        ["--length-beam-size", 3],
-        ["--length-beam-window"],
-        ["--force-length", 5],
-        ["--force-length-ratio", 1.5],
-        ["--decoding-early-stopping", 1],
-        ["--halt-after", 2],
-        ["--race-after", 2, "--noise-beam-size", 3],
-        ["--decoding-fixed-t", 0.5],
-    ],
+    quick_and_slow(
+        [(["--length-beam-size", 3],), (["--decoding-fixed-t", 0.5],)],
+        [
+            (["--length-beam-window"],),
+            (["--force-length", 5],),
+            (["--force-length-ratio", 1.5],),
+            (["--decoding-early-stopping", 1],),
+            (["--halt-after", 2],),
+            (["--race-after", 2, "--noise-beam-size", 3],),
+        ],
+    ),
 )
 def test_options_of_a_fixed_length_are_not_for_one_that_grows(discrete_model, generate, options):
     line = generate(discrete_model("--objective", "flexible").model, *options)
@@ -121,17 +139,14 @@ def test_options_of_a_fixed_length_are_not_for_one_that_grows(discrete_model, ge
 
 @pytest.mark.parametrize(
     "options",
-    [
-        ["--decoding-temperature", 1],
-        ["--decoding-remasking"],
-    ],
+    quick_and_slow([(["--decoding-temperature", 1],)], [(["--decoding-remasking"],)]),
 )
 def test_a_difformer_does_not_read_the_options_of_token_samplers(model, generate, options):
     line = generate(model, *options)
     assert f"{options[0]} does nothing for this model, a Difformer" in line
 
 
-@pytest.mark.parametrize("name", ["confidence", "tweedie", "nonsense"])
+@pytest.mark.parametrize("name", quick_and_slow([("tweedie",)], [("confidence",), ("nonsense",)]))
 def test_a_difformer_has_samplers_of_its_own(model, generate, name):
     line = generate(model, "--decoding-sampler", name)
     assert f"--decoding-sampler {name} is not for this model, a Difformer: use ancestral" in line

@@ -14,6 +14,7 @@ from harness import (
     lines,
     load,
     logged,
+    quick_and_slow,
     succeed,
     weights,
 )
@@ -30,7 +31,7 @@ PAIRS = {
     "flexible": ["--objective", "flexible"],
 }
 # Left to the slow tests.
-LONG = ("d3pm-absorbing", "d3pm-nearest", "d3pm-uniform", "sedd-absorbing")
+LONG = ("d3pm-absorbing", "d3pm-nearest", "d3pm-uniform", "sedd-absorbing", "sedd-uniform")
 EXTRA = "chain._extra_state"
 
 
@@ -51,13 +52,17 @@ def family(corpus, pair_options, discrete_model):
     return call
 
 
-@pytest.fixture
-def generate(corpus, tmp_path):
-    """fairseq-generate on the test set, in three steps."""
+@pytest.fixture(scope="module")
+def generate(corpus, tmp_path_factory):
+    """fairseq-generate on the test set, in three steps; the same command runs once."""
+    folder, outcomes = tmp_path_factory.mktemp("generate"), {}
 
     def call(path, *options):
-        command = ["fairseq-generate", corpus.joined, *TASK, "--path", path]
-        return succeed(tmp_path, *command, "--decoding-steps", 3, "--seed", 5, *options)
+        command = ("fairseq-generate", corpus.joined, *TASK, "--path", path)
+        command = (*command, "--decoding-steps", 3, "--seed", 5, *options)
+        if command not in outcomes:
+            outcomes[command] = succeed(folder, *command)
+        return outcomes[command]
 
     return call
 
@@ -110,7 +115,10 @@ def test_every_pair_trains_validates_and_translates(name, family, corpus, genera
     ]
 
 
-@pytest.mark.parametrize("name", ["mdlm", "d3pm-uniform", "d3pm-nearest", "flexible"])
+@pytest.mark.parametrize(
+    "name",
+    quick_and_slow([("mdlm",), ("flexible",)], [("d3pm-uniform",), ("d3pm-nearest",)]),
+)
 def test_bf16_trains_on_the_cpu(name, corpus, pair_options, tmp_path):
     command = ["fairseq-train", corpus.joined, *DISCRETE, *pair_options[name], "--bf16"]
     outcome = succeed(tmp_path, *command, "--max-update", 20, "--save-dir", tmp_path)
@@ -162,6 +170,7 @@ def test_tables_of_the_data_come_back_from_the_checkpoint(
     assert not torch.equal(anew[EXTRA][made][:200], before[EXTRA][made][:200])
 
 
+@pytest.mark.slow  # the quick tests have it in test_stopping.py
 def test_resumed_training_is_as_if_it_had_not_stopped(corpus, tmp_path):
     for folder, updates in (("half", 5), ("whole", 10), ("half", 10)):
         command = ["fairseq-train", corpus.joined, *DISCRETE, "--save-dir", tmp_path / folder]
@@ -220,6 +229,7 @@ def test_the_history_shows_masks_and_ends_in_the_output(name, family, generate, 
     assert all(len(entries) == 3 + (name == "flexible") for entries in steps.values())
 
 
+@pytest.mark.slow
 def test_the_example_of_hydra_trains(corpus, generate, tmp_path):
     sizes = {"model_dim": 32, "latent_dim": 16, "encoder_layers": 1, "decoder_layers": 1}
     succeed(

@@ -153,6 +153,7 @@ def test_splits_that_stay_raw_are_named(distil, distilled, two_splits, tmp_path)
     assert "left raw" not in distilled[1]
 
 
+@pytest.mark.slow
 def test_all_train_splits(distil, distilled, two_splits, tmp_path):
     """Each as it is distilled alone; numbers run on; merged shards equal a single run."""
     (tmp_path / "alone").mkdir()

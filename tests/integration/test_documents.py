@@ -19,12 +19,12 @@ SLOW = pytest.mark.slow
 RUN = [
     "README.md",
     "docs/difformer.md",
-    "docs/discrete-diffusion.md",
+    pytest.param("docs/discrete-diffusion.md", marks=SLOW),
     "docs/decoding.md",
-    "docs/how-to/average-and-evaluate.md",
+    pytest.param("docs/how-to/average-and-evaluate.md", marks=SLOW),
     pytest.param("docs/how-to/distillation.md", marks=SLOW),
-    "docs/how-to/guidance.md",
-    "docs/how-to/export.md",
+    pytest.param("docs/how-to/guidance.md", marks=SLOW),
+    pytest.param("docs/how-to/export.md", marks=SLOW),
     "docs/how-to/translate.md",
     pytest.param("docs/how-to/corpora.md", marks=SLOW),
     pytest.param("docs/how-to/gpus.md", marks=SLOW),
@@ -198,6 +198,7 @@ def test_the_page_about_translating_does_so_from_python(corpus, kept, tmp_path):
     assert outcome.out.splitlines()[-1] == "1 <class 'str'>"
 
 
+@pytest.mark.slow
 def test_the_page_for_fairseq_users_translates_from_python(corpus, trained, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     shutil.copy(trained.checkpoint, tmp_path / "checkpoints" / "checkpoint_best.pt")

@@ -42,6 +42,7 @@ def test_a_system_trains_resumes_and_translates(corpus, generate, tmp_path, syst
     succeed(tmp_path, "difformer", "average", whole, "--last", 1, "--out", tmp_path / "average.pt")
 
 
+@pytest.mark.slow
 def test_the_example_of_hydra_trains(corpus, generate, tmp_path):
     sizes = {"model_dim": 32, "latent_dim": 16, "decoder_layers": 1}
     succeed(

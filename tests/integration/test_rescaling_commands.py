@@ -55,6 +55,7 @@ def test_training_chooses_and_follows(followed):
     assert 0 < float(row["dgs"]) < 0.3 and -1 <= float(row["ani"]) <= 1
 
 
+@pytest.mark.slow  # the quick tests have it in test_stopping.py
 def test_resuming_goes_on_with_the_factor(corpus, followed, tmp_path):
     train(corpus, tmp_path, "--max-update", 10)
     outcome = train(corpus, tmp_path, "--max-update", 20)

@@ -133,6 +133,7 @@ def test_all_but_targets_stays(corpus, present, improved):
     assert not failures(out)
 
 
+@pytest.mark.slow
 def test_mixed_shards_equal_a_single_run(command, present, improved, tmp_path):
     """With --mix, present pairs follow the new ones; --mix 1 appends all."""
     options, folders = ["--mix", 0.5], []
@@ -155,6 +156,7 @@ def test_mixed_shards_equal_a_single_run(command, present, improved, tmp_path):
     assert "holds pairs twice" in line
 
 
+@pytest.mark.slow
 def test_kills_do_not_change_the_result(command, present, tmp_path):
     """With a batch for each line and many steps, so that no run has finished when it is killed."""
     slowly, kills = [*command, "--batch-size", 1, "--decoding-steps", 20], 2

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from harness import DISCRETE, TRAIN, error_line, load, run, succeed, weights
+from harness import DISCRETE, TRAIN, error_line, load, quick_and_slow, run, succeed, weights
 
 UPDATES = 7
 KEEP = ["--save-interval-updates", 1, "--disable-validation", "--save-interval", 100]
@@ -30,7 +30,7 @@ def followed(log):
     return [int(n) for n in re.findall(r"rescaling factor \S+ -> \S+ at (\d+) updates", log)]
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4, 6])
+@pytest.mark.parametrize("stop", quick_and_slow([(3,)], [(1,), (4,), (6,)]))
 def test_a_training_that_stops_after_any_update(whole, tmp_path, stop):
     folder, command, log = whole
     (checkpoint,) = folder.glob(f"checkpoint_*_{stop}.pt")
