@@ -2,7 +2,7 @@
 #   make check       while one works: style, types and the mathematics, in under a minute
 #   make style       before a commit: lint, formatting and types
 #   make test        before a change is handed in: all tests but the slow ones
-#   make test-slow   before a release: the tests that take minutes each
+#   make test-slow   before a release: costly tests, and further cases of the quick ones
 #   make test-gpu    on a machine with a GPU: what needs one, and its speed, into gpu.json
 #   make docs        the site of the documentation
 #   make demo        data, training and translations of a toy task

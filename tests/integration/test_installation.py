@@ -27,6 +27,7 @@ def installed(tmp_path_factory):
     return folder / "target"
 
 
+@pytest.mark.slow
 def test_an_installed_copy_is_a_user_dir(installed, corpus, model, tmp_path):
     """Its path comes from `difformer user-dir`; the sources are in no path of that process."""
     outcome = shell(BIN / "difformer", "user-dir", cwd=tmp_path, PYTHONPATH=str(installed))

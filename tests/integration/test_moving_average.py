@@ -71,6 +71,7 @@ def test_a_checkpoint_without_an_average_is_refused(trained, corpus, tmp_path):
     assert "has no exponential moving average of the weights" in line
 
 
+@pytest.mark.slow
 def test_training_resumes_with_the_average(averaged, corpus, tmp_path):
     shutil.copy(averaged / "checkpoint_1_3.pt", tmp_path / "checkpoint_last.pt")
     command = [corpus.joined, *TRAIN, "--share-all-embeddings", *FOLLOWING, *EMA, *EVERY]
@@ -82,8 +83,15 @@ def test_training_resumes_with_the_average(averaged, corpus, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [TRAIN, DISCRETE, [*DISCRETE, "--process", "nearest", "--neighbour-embeddings"]],
-    ids=["embeddings", "tokens", "process of the data"],
+    [
+        pytest.param(TRAIN, id="embeddings"),
+        pytest.param(DISCRETE, id="tokens", marks=pytest.mark.slow),
+        pytest.param(
+            [*DISCRETE, "--process", "nearest", "--neighbour-embeddings"],
+            id="process of the data",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_validation_of_a_training_takes_the_average(options, corpus, other_vectors, tmp_path):
     if options[-1] == "--neighbour-embeddings":

@@ -137,7 +137,10 @@ def search(max_dgs, schedule="sqrt", vocab_size=10_000, latent_dim=LATENT_DIM, v
     return search_factor(lambda f: dgs(series, f, vocab_size, latent_dim), max_dgs)[0]
 
 
-@pytest.mark.parametrize("schedule, vocab_size", TABLE_19)
+@pytest.mark.parametrize(
+    "schedule, vocab_size",
+    [pytest.param(*row, marks=[pytest.mark.slow] * (row[1] != 20_000)) for row in TABLE_19],
+)
 def test_table_19(schedule, vocab_size):
     """Every entry within one step of the search, or 10 %."""
     for max_dgs, paper in zip(DGS_MAX, TABLE_19[schedule, vocab_size]):
