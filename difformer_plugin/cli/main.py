@@ -28,6 +28,7 @@ from difformer_plugin.cli import (
     tune,
     user_dir,
 )
+from difformer_plugin.cli.stopping import exit_status, terminable
 from difformer_plugin.errors import UserError
 
 # In the order of work: from raw text to scores, then what is needed less often.
@@ -73,7 +74,12 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    parser.set_defaults(run=lambda args: print_help(), resumes=False, build_parser=build_parser)
+    parser.set_defaults(
+        run=lambda args: print_help(),
+        resumes=False,
+        hint=lambda unknown: "",
+        build_parser=build_parser,
+    )
     subparsers = parser.add_subparsers(metavar="COMMAND", title="commands, in the order of work")
     for module in SUBCOMMANDS:
         module.add_parser(subparsers)
@@ -114,12 +120,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; those of the process by default.
     Returns:
         the exit status: that of the subcommand, 2 after a UserError or OSError, which is printed as
-        one line, and 130 after Ctrl-C.
+        one line, 130 after Ctrl-C, and 143 after `kill`.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(f"unrecognized arguments: {shlex.join(unknown)}{args.hint(unknown)}")
     args.command_line = shlex.join(["difformer", *(sys.argv[1:] if argv is None else argv)])
     try:
-        return args.run(args)
+        with terminable():
+            return args.run(args)
     except BrokenPipeError:  # whoever read the output has seen enough, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as shells report it
@@ -130,10 +140,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         hint = RESUMES if args.resumes is True else args.resumes
         print(f"interrupted: {hint}" if hint else "interrupted", file=sys.stderr)
-        return 130  # as shells report it
+        return exit_status(stop)
 
 
 if __name__ == "__main__":

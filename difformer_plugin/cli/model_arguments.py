@@ -1,9 +1,11 @@
 """Options of the commands that use a trained model: where it is, and how its text is processed."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from difformer_plugin.errors import UserError
+from difformer_plugin.options import flag
 
 # Of decoding; further ones come from the file of --decoding-settings.
 DECODING = (
@@ -74,6 +76,24 @@ def add_decoding(parser: ArgumentParser) -> None:
         "decoding.toml of an exported MODEL",
     )
     add("--seed", type=int, default=1, help="seed of the noise; default: 1")
+
+
+def hint(unknown: Sequence[str]) -> str:
+    """What to use in place of options of decoding that a command does not have.
+
+    Args:
+        unknown: words of the command line.
+    """
+    from difformer_plugin.decoding.settings import OPTIONS
+
+    names = {word.split("=")[0] for word in unknown if word.startswith("--")}
+    if "--beam" in names:
+        return (
+            "; there is no beam search: give --length-beam-size and --noise-beam-size, with "
+            "--bleu-mbr to choose among the candidates"
+        )
+    known = [name for name in OPTIONS if flag(name) in names]
+    return f"; write a line `{known[0]} = ...` to the file of --decoding-settings" if known else ""
 
 
 def check_seed(args: Namespace) -> None:

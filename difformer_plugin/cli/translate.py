@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from difformer_plugin.cli import add_command, model_arguments, register_quietly
+from difformer_plugin.cli.stopping import exit_status
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
 
@@ -68,7 +69,7 @@ def add_parser(subparsers: Any) -> None:
         help="raw words that translations have to contain: a line for each of the input, empty "
         'or as {"prefix": "The house", "anywhere": ["big"], "suffix": "."}',
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, hint=model_arguments.hint)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
             key = key_of(args, translator, digest)
             if done := files.lines_done(args.output):
                 print(f"{done:,} lines are done already", file=sys.stderr)
+            note_replacement(args.output)
             files.translate_file(
                 translator, args.input, args.output, key, args.batch_size, args.nbest, total, warn
             )
@@ -102,9 +104,9 @@ def run(args: argparse.Namespace) -> int:
             f"--output {args.output} could not be written ({error.strerror}): free some space and "
             "run the same command again; with --input it goes on from here"
         ) from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(interruption(args), file=sys.stderr)
-        return 130
+        return exit_status(stop)
     warn.summarise()
     return 0
 
@@ -127,6 +129,7 @@ def translate_stream(args: argparse.Namespace, translator: Any, warn: "Warnings"
         chunk = 1 if source.isatty() else args.batch_size
         output: Any = sys.stdout.buffer
         if args.output:
+            note_replacement(args.output)
             output = stack.enter_context(open(stack.enter_context(atomic_path(args.output)), "wb"))
         read = lines.read_lines(source, args.input or STANDARD_INPUT, warn)
         files.translate_stream(translator, read, output, chunk, args.nbest, total)
@@ -140,6 +143,12 @@ def check_constraints(args: argparse.Namespace, translator: Any, total: int) -> 
     with lines.open_lines(args.input) as source:
         # what there is to warn of is said when lines are translated
         translator.check_lines(lines.read_lines(source, args.input, lambda text: None))
+
+
+def note_replacement(output: Path) -> None:
+    """Say that an earlier translation is going to be replaced."""
+    if output.exists():
+        print(f"note: {output} exists, and is replaced when this is complete", file=sys.stderr)
 
 
 def interruption(args: argparse.Namespace) -> str:

@@ -45,9 +45,10 @@ def learn_subwords(recipe: Recipe, work: Path, langs: tuple[str, str]) -> Path |
         wanted = recipe.bpe_merges
         learned = learn_codes(tokens, unfinished, wanted)
         note = (
-            f"BPE ran dry after {learned:,} of {wanted:,} merges, when no pair of symbols occurred "
-            "twice any more: words are whole, even rare ones. On a small corpus fewer merges, such "
-            f"as --bpe-merges {max(1, learned // 2)}, leave more that words can share"
+            f"the training text is so small that BPE found {learned:,} of {wanted:,} merges: then "
+            "no pair of symbols occurred twice. The data can be used as it is, but nearly every "
+            "word has become a single token, rare ones too. Fewer merges split rare words into "
+            f"parts that others share: --bpe-merges {max(1, learned // 2)}, in a new --out"
         )
     with atomic_text(work / NOTES) as handle:
         json.dump([note] if learned < wanted else [], handle)

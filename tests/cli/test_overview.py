@@ -152,3 +152,19 @@ def test_ctrl_c_says_whether_the_same_command_goes_on(words, goes_on, monkeypatc
     assert main(words) == 130
     said = capsys.readouterr().err
     assert said == f"interrupted{': the same command goes on from here' * goes_on}\n"
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["translate", "m", "--beam", "5"], "--beam 5; .* give --length-beam-size and --noise-b"),
+        (["translate", "m", "--force-length=5"], "`force_length = ...` to the file of --decoding-"),
+        (["translate", "m", "--nonsense"], "unrecognized arguments: --nonsense$"),
+        (["factor", "--beam", "5"], "unrecognized arguments: --beam 5$"),
+    ],
+)
+def test_options_that_a_command_does_not_have(words, said, capsys):
+    with pytest.raises(SystemExit) as exited:
+        main(words)
+    assert exited.value.code == 2
+    assert re.search(said, capsys.readouterr().err.rstrip(), re.MULTILINE)

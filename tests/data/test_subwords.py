@@ -47,9 +47,9 @@ def test_a_bpe_that_runs_dry_is_mentioned_in_every_run(run):
     out, printed = run()
     merges = len(lines(out / "text" / "codes")) - 1
     assert 100 < merges < 8000
-    assert f"note: BPE ran dry after {merges:,} of 8,000 merges" in printed
+    assert f"so small that BPE found {merges:,} of 8,000 merges: then" in printed
     assert f"--bpe-merges {merges // 2}," in printed
-    assert f"after {merges:,} of 8,000" in run()[1]
+    assert f"found {merges:,} of 8,000" in run()[1]
     assert "note" not in run("--bpe-merges", "100", name="few")[1]
 
 

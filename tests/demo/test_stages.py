@@ -1,7 +1,12 @@
 """Stages of the demonstration: skipped where done, shown and logged where run."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -64,3 +69,34 @@ def test_a_failing_command_is_reported_with_the_end_of_its_log(tmp_path, capfd):
     assert re.search(r"(?s)The end of .*log:\n85\n.*no such schedule", capfd.readouterr().err)
     with pytest.raises(UserError, match="fairseq-nothing is missing"):
         execute(["fairseq-nothing"], tmp_path / "log")
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+from difformer_plugin.cli import demo, main
+from difformer_plugin.demo.stages import execute
+
+child = "import os, time; print('child', os.getpid(), flush=True); time.sleep(99)"
+demo.run = lambda args: execute(["python", "-c", child], Path(sys.argv[1]))
+sys.exit(main.main(["demo"]))
+"""
+
+
+def test_kill_stops_the_command_of_the_stage_as_well(tmp_path):
+    command = [sys.executable, "-c", STOPPED, tmp_path / "log"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        child = next(int(line.split()[1]) for line in process.stdout if line.startswith("child "))
+        process.terminate()
+        _, said = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said.startswith("interrupted: the same command goes on from here")
+    for _ in range(100):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the child is still alive")

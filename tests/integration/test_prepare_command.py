@@ -32,9 +32,10 @@ def test_fairseq_trains_on_the_data_bin(raw, tmp_path):
         "valid           9 pairs of 9 lines",
         "test           11 pairs of 11 lines",
         f"in {tmp_path / 'out'}: text, reference, data-bin",
-        "note: BPE ran dry after 918 of 8,000 merges, when no pair of symbols occurred twice any "
-        "more: words are whole, even rare ones. On a small corpus fewer merges, such as "
-        "--bpe-merges 459, leave more that words can share",
+        "note: the training text is so small that BPE found 918 of 8,000 merges: then no pair of "
+        "symbols occurred twice. The data can be used as it is, but nearly every word has become a "
+        "single token, rare ones too. Fewer merges split rare words into parts that others share: "
+        "--bpe-merges 459, in a new --out",
     ]
     assert "Traceback" not in first.err and "INFO" not in first.err
     assert lines(tmp_path / "out" / "reference" / "test.en") == lines(raw / "test.en")
