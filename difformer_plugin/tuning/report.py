@@ -49,8 +49,21 @@ def render(args: Namespace, result: dict[str, Any]) -> str:
         f"{args.out}.journal keeps all measurements: other --max-loss or --max-trials reuse them",
     ]
     if chosen is reference:
-        lines.insert(-3, "nothing faster was found: allow a greater --max-loss or more trials")
+        lines.insert(-3, _why_nothing_is_faster(args, rows))
     return "\n".join(lines)
+
+
+def _why_nothing_is_faster(args: Namespace, rows: list[dict[str, Any]]) -> str:
+    """The least loss of any faster settings of the front, and the remedy."""
+    faster = [each for each in rows if each["ratio"] > 1]
+    remedy = "allow a greater --max-loss or more trials"
+    if not faster:
+        return f"nothing faster was found: {remedy}"
+    best = min(faster, key=lambda each: each["loss"])
+    return (
+        f"nothing faster was found within {args.max_loss:g}: the least that faster settings "
+        f"lose is {best['loss']:.2f}, at {best['ratio']:.1f}x; {remedy}"
+    )
 
 
 def weights_comments(args: Namespace, result: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-from difformer_plugin.tuning.space import Settings, expected_work, features
+from difformer_plugin.tuning.settings import Settings, expected_work, features
 from difformer_plugin.tuning.surrogate import Surrogate
 
 MIN_GAIN = 0.01  # expected gain of log speed, below which nothing more is measured
@@ -117,13 +117,23 @@ class Search:
                 front.append(settings)
         return front
 
-    def run(self, used: Callable[[], float], observe: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self,
+        used: Callable[[], float],
+        observe: Callable[[], None] = lambda: None,
+        starts: Sequence[Settings] = (),
+    ) -> None:
         """Search until no gain is expected any more, or the budget is used up.
 
         Args:
             used: returns the share of the budget that is used up.
             observe: called after each measurement.
+            starts: settings of the space that are measured first, on a part of the sentences.
         """
+        for settings in starts:
+            if settings in self.rows and settings not in self.found and used() < EXPLORATION:
+                self._measure(settings, whole=False)
+                observe()
         while (share := used()) < 1:
             settings = self.most_promising(explore=share < EXPLORATION)
             if settings is None:

@@ -1,107 +1,25 @@
-"""The settings that `difformer tune` searches, and their features for the surrogates."""
+"""Which settings `difformer tune` searches: good starts first, then a sample of all."""
 
+import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import accumulate, product, takewhile
 from random import Random
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from difformer_plugin.decoding.options import DecodingOptions, check_options, setting_option
 from difformer_plugin.diffusion.sampler import settings_of
+from difformer_plugin.diffusion.timesteps import grid_names
 from difformer_plugin.errors import UserError
+from difformer_plugin.tuning.settings import SamplerChoice, Settings, Variant
 
 STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 BEAM_SIZES = (1, 2, 3, 5, 7, 10, 15, 20, 30)
-HALT_AFTER = (0, 1, 2, 3)
 RACE_AFTER = (1, 2, 3, 5, 8, 12)
 NO_RACE = (0, 1)  # race_after, race_keep
-MAX_SETTINGS = 40_000  # more are sampled down to this many, which keeps the surrogates fast
-
-
-class SamplerChoice(NamedTuple):
-    """A sampler, and the values of its settings.
-
-    Attributes:
-        name: value of --decoding-sampler.
-        settings: (option, value) of each setting of any sampler that the model has; those of other
-            samplers have their defaults.
-    """
-
-    name: str | None = None
-    settings: tuple[tuple[str, Any], ...] = ()
-
-    def options(self) -> dict[str, Any]:
-        """The options of decoding that it sets."""
-        return {"decoding_sampler": self.name, **dict(self.settings)}
-
-    def __str__(self) -> str:
-        on = [name.removeprefix("decoding_") for name, value in self.settings if value is True]
-        name = self.name or "the model's sampler"
-        return f"{name} with {' and '.join(on)}" if on else name
-
-
-class Settings(NamedTuple):
-    """The options that are searched over, and the sampler."""
-
-    decoding_steps: int
-    decoding_early_stopping: int
-    length_beam_size: int
-    noise_beam_size: int
-    halt_after: int
-    race_after: int
-    race_keep: int
-    decoding_precision: str | None
-    sampler: SamplerChoice = SamplerChoice()
-
-    @classmethod
-    def of(cls, options: DecodingOptions, sampler: SamplerChoice) -> "Settings":
-        """The settings of some options, with a sampler."""
-        own = {name: getattr(options, name) for name in cls._fields if name != "sampler"}
-        return cls(**own, sampler=sampler)
-
-    def options(self) -> dict[str, Any]:
-        """The options of decoding that they set, name -> value."""
-        own = self._asdict()
-        del own["sampler"]
-        return own | (self.sampler.options() if self.sampler.name else {})
-
-    @property
-    def num_steps(self) -> int:
-        """The steps that are taken, K - E."""
-        return self.decoding_steps - self.decoding_early_stopping
-
-    @property
-    def num_candidates(self) -> int:
-        """The candidates of a sentence."""
-        return self.length_beam_size * self.noise_beam_size
-
-    @property
-    def low_precision(self) -> bool:
-        """Whether the denoiser works in less than full precision."""
-        return self.decoding_precision not in (None, "fp32")
-
-    def __str__(self) -> str:
-        parts = [
-            f"K {self.decoding_steps}",
-            f"E {self.decoding_early_stopping}",
-            f"{self.length_beam_size} x {self.noise_beam_size}",
-        ]
-        if self.halt_after:
-            parts.append(f"halt {self.halt_after}")
-        if self.race_after:
-            parts.append(f"race {self.race_after} to {self.race_keep}")
-        if self.sampler.name:
-            parts.append(str(self.sampler))
-        return ", ".join([*parts, self.decoding_precision or "the model's precision"])
-
-    def denoiser_passes(self) -> int:
-        """Passes of a candidate through the denoiser for one sentence, if none halts early."""
-        if not self.race_after:
-            return self.num_steps * self.num_candidates
-        after = (self.num_steps - self.race_after) * self.race_keep
-        return self.race_after * self.num_candidates + after
+GOOD_STEPS, FAVOURITE = (4, 10, 2, 6), ("quadratic", 1)  # times and soft clamping
+MAX_SETTINGS = 20_000  # more are sampled down to this many, which keeps the surrogates fast
 
 
 def search_space(
@@ -110,7 +28,7 @@ def search_space(
     samplers: Mapping[str, type],
     check: Callable[[DecodingOptions], Any],
 ) -> list[Settings]:
-    """The settings to search; none exceeds the reference in any option.
+    """The settings to search; none exceeds the reference in steps or candidates.
 
     Args:
         options: of the reference; what is not searched over keeps its value.
@@ -118,35 +36,114 @@ def search_space(
         samplers: the model's, by name, its default first.
         check: raises a UserError for options that the model refuses.
     Returns:
-        the settings, the reference first.
+        the settings: the reference first, then those of `good_starts`, and of all others as many as
+        make MAX_SETTINGS, at random.
     Raises:
         UserError: the model refuses the reference.
     """
     check(options)
     accepts = _Accepted(options, check)
     own = _sampler_choice(samplers, options.decoding_sampler or next(iter(samplers)), options)
-    others = [each for each in _sampler_choices(samplers, options) if accepts.sampler(each)]
+    others = [each for each in _sampler_choices(samplers, options) if accepts.alone(each.options())]
     choices = list(dict.fromkeys([own, *others]))
+    variants = [each for each in _variants(options) if accepts.alone(each._asdict())]
     reference = Settings.of(options, own)
-    steps = _levels(STEPS, reference.decoding_steps)
-    lengths = _levels(BEAM_SIZES, reference.length_beam_size)
-    noises = _levels(BEAM_SIZES, reference.noise_beam_size)
-    found = {reference: None}
-    for k, b1, b2 in product(steps, lengths, noises):
-        stops = {0, k // 4, k // 2, min(reference.decoding_early_stopping, k - 1)}
-        for e, sampler in product(sorted(stops), choices):
+    blocks = _blocks(reference, choices, precisions, variants)
+    sizes = [math.prod(map(len, axes)) for axes in blocks]
+    numbers: Sequence[int] = range(sum(sizes))
+    if len(numbers) > MAX_SETTINGS:
+        numbers = Random(0).sample(numbers, MAX_SETTINGS)
+    ends = list(accumulate(sizes))
+    found = dict.fromkeys([reference, *good_starts(reference, precisions, variants)])
+    for number in numbers:
+        block = bisect_right(ends, number)
+        found[_combined(blocks[block], number - ends[block] + sizes[block])] = None
+    return [each for each in found if accepts(each)][:MAX_SETTINGS]
+
+
+def good_starts(
+    reference: Settings, precisions: Sequence[str], variants: Sequence[Variant]
+) -> list[Settings]:
+    """Settings that are often as good as twenty steps, to be measured before all others.
+
+    Args:
+        precisions: of which the first is used.
+        variants: those that the model accepts.
+    """
+    favourite = max(variants, key=lambda each: (each.collapse_repeats, each[:2] == FAVOURITE))
+    return [
+        reference._replace(
+            decoding_steps=k,
+            decoding_early_stopping=0,
+            noise_beam_size=noises,
+            halt_after=0,
+            race_after=0,
+            race_keep=1,
+            decoding_precision=precisions[0],
+            **favourite._asdict(),
+        )
+        for k in GOOD_STEPS
+        for noises in sorted({1, reference.noise_beam_size}, reverse=True)
+        if k < reference.decoding_steps
+    ]
+
+
+def starts_in(space: Sequence[Settings]) -> list[Settings]:
+    """The good starts of a space of `search_space`, behind its reference."""
+    leading = space[1 : 1 + 2 * len(GOOD_STEPS)]
+    return list(takewhile(lambda each: each.decoding_steps in GOOD_STEPS, leading))
+
+
+def _variants(options: DecodingOptions) -> list[Variant]:
+    """All variants; the factors are the reference's and two others near it."""
+    factor = options.decoding_rescaling_factor
+    return [
+        Variant(*values)
+        for values in product(
+            grid_names(),
+            sorted({0, 1, options.soft_clamping}),
+            (False, True),
+            (factor, 0.7 * factor, 1.4 * factor),
+        )
+    ]
+
+
+def _blocks(
+    reference: Settings,
+    choices: Sequence[SamplerChoice],
+    precisions: Sequence[str],
+    variants: Sequence[Variant],
+) -> list[list[Sequence[Any]]]:
+    """The space as blocks, each of which is the product of its axes.
+
+    The axes are (K, b1, b2), E and race, sampler, halting, precision and variant.
+    """
+    blocks: list[list[Sequence[Any]]] = []
+    for k, b1, b2 in product(
+        _levels(STEPS, reference.decoding_steps),
+        _levels(BEAM_SIZES, reference.length_beam_size),
+        _levels(BEAM_SIZES, reference.noise_beam_size),
+    ):
+        for e in sorted({0, k // 4, k // 2, min(reference.decoding_early_stopping, k - 1)}):
             races = [NO_RACE] + [
                 (after, keep)
                 for after, keep in product(RACE_AFTER, BEAM_SIZES)
                 if after < k - e and 2 * keep <= b1 * b2
             ]
-            halting = [n for n in HALT_AFTER if n < k - e]
-            for halt, race, precision in product(halting, races, precisions):
-                found[Settings(k, e, b1, b2, halt, *race, precision, sampler)] = None
-    settings = list(found)
-    if len(settings) > MAX_SETTINGS:
-        settings = [reference, *Random(0).sample(settings[1:], MAX_SETTINGS - 1)]
-    return [each for each in settings if accepts(each)]
+            halting = sorted({0, reference.halt_after})  # nothing is gained by other values
+            own = [each for each in variants if each.soft_clamping < k - e]
+            blocks.append([[(k, e, b1, b2)], halting, races, precisions, choices, own])
+    return blocks
+
+
+def _combined(axes: Sequence[Sequence[Any]], number: int) -> Settings:
+    """The settings of a block with this number."""
+    chosen = []
+    for axis in reversed(axes):
+        number, place = divmod(number, len(axis))
+        chosen.append(axis[place])
+    variant, sampler, precision, race, halt, sizes = chosen
+    return Settings(*sizes, halt, *race, precision, sampler, *variant)
 
 
 def _levels(levels, most):
@@ -187,10 +184,10 @@ class _Accepted:
     def __init__(self, options, check):
         self.options, self.check, self.answers = options, check, {}
 
-    def sampler(self, choice):
-        """Whether the model accepts a sampler for a single candidate."""
+    def alone(self, values):
+        """Whether the model accepts some options for a single candidate."""
         single = {"length_beam_size": 1, "noise_beam_size": 1, "race_after": 0, "race_keep": 1}
-        return self._ask(replace(self.options, **single, **choice.options()))
+        return self._ask(replace(self.options, **single | values))
 
     def __call__(self, settings):
         try:
@@ -203,6 +200,7 @@ class _Accepted:
             race_after=min(settings.race_after, 1),
             race_keep=1,
             decoding_precision=None,
+            collapse_repeats=False,
         )
         if key not in self.answers:
             self.answers[key] = self._ask(replace(self.options, **key.options()))
@@ -214,39 +212,3 @@ class _Accepted:
         except UserError:
             return False
         return True
-
-
-def features(settings: Settings, samplers: Sequence[SamplerChoice]) -> list[float]:
-    """The coordinates of settings for the surrogates.
-
-    They are scaled so that results differ noticeably at a distance of about 1.
-
-    Args:
-        samplers: all that occur in the search space.
-    """
-    dropped, share = 0.0, 0.0  # candidates that the race drops, in bits
-    if settings.race_after:
-        dropped = np.log2(settings.num_candidates / settings.race_keep)
-        share = dropped * settings.race_after / settings.num_steps
-    return [
-        1.5 * np.log2(settings.decoding_steps),
-        2 * settings.decoding_early_stopping / settings.decoding_steps,
-        np.log2(settings.length_beam_size),
-        np.log2(settings.noise_beam_size),
-        2 / settings.halt_after if settings.halt_after else 0.0,
-        dropped,
-        share,
-        2.0 * settings.low_precision,
-        2.0 * (settings.decoding_precision == "fp16"),
-        *(2.0 * (settings.sampler == sampler) for sampler in samplers),
-    ]
-
-
-def expected_work(settings: Settings) -> float:
-    """The time to expect before anything is measured, in passes through the denoiser."""
-    work = float(settings.denoiser_passes())
-    if settings.halt_after:
-        work *= 0.6 + 0.1 * settings.halt_after
-    if settings.low_precision:
-        work *= 0.6
-    return work + 2  # the encoder, and the choice among candidates

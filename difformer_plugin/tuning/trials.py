@@ -15,10 +15,11 @@ from fairseq.data import Dictionary
 from sacrebleu.metrics import BLEU
 
 from difformer_plugin.decoding.text import to_text
+from difformer_plugin.diffusion.timesteps import UNIFORM
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.journal import Journal
 from difformer_plugin.tuning.search import Measured
-from difformer_plugin.tuning.space import Settings
+from difformer_plugin.tuning.settings import Settings
 
 # Settings are screened on at least this many sentences and this share of all batches.
 MIN_SCREENING_SENTENCES = 200
@@ -44,7 +45,10 @@ class Trials:
         journal: where measurements are recorded.
         options: options that are not searched over, name -> value.
         observe: called with the number of sentences after each batch.
+        seconds_of_reference: after so many seconds of decoding with the reference no further batch
+            is begun, and the batches by then are all that losses are measured on; None for all.
     Attributes:
+        whole: indices of the batches that are measured on, in order.
         count: measurements so far.
         seconds: decoding time of them, including batches that the journal held already.
     """
@@ -60,6 +64,7 @@ class Trials:
         journal: Journal,
         options: Mapping[str, Any] | None = None,
         observe: Callable[[int], Any] = lambda sentences: None,
+        seconds_of_reference: float | None = None,
     ) -> None:
         self.build_generator, self.models, self.dictionary = build_generator, models, dictionary
         self.batches, self.reference, self.post_process = batches, reference, post_process
@@ -71,6 +76,8 @@ class Trials:
         ]
         self.metric = BLEU(tokenize="none", force=True)
         self.count, self.seconds = 0, 0.0
+        self.whole = list(range(len(batches)))
+        self.seconds_of_reference = seconds_of_reference
         self._generators: dict[Settings, Any] = {}
         self._warm = False
         self._counted: set[tuple] = set()  # records whose time is part of `seconds`
@@ -89,7 +96,9 @@ class Trials:
 
     def measure(self, settings: Settings, whole: bool) -> Measured:
         """Decode with some settings, all sentences or the screening batches."""
-        numbers = range(len(self.batches)) if whole else self.screening_batches
+        if settings == self.reference and whole and self.seconds_of_reference is not None:
+            self._shorten(self.seconds_of_reference)
+        numbers = self.whole if whole else self.screening_batches
         self.count += 1
         records = [self._record(settings, number) for number in numbers]
         statistics = _statistics(records)
@@ -100,36 +109,61 @@ class Trials:
             loss = bleu(base.sum(0)) - bleu(statistics.sum(0))
             error = float(bootstrap_losses(base, statistics).std())
         seconds = sum(record["seconds"] for record in records) / len(statistics)
-        return Measured(loss, error, seconds, len(numbers) == len(self.batches))
+        return Measured(loss, error, seconds, len(numbers) == len(self.whole))
+
+    def _shorten(self, most: float) -> None:
+        """Leave out batches, evenly, that the reference would need more than `most` seconds for."""
+        screening = self.screening_batches
+        others = [number for number in self.whole if number not in screening]
+        order = screening + evenly_first(others)
+        spent, chosen = 0.0, []
+        for number in order:
+            if spent > most and len(chosen) >= len(screening):
+                break
+            chosen.append(number)
+            spent += self._record(self.reference, number)["seconds"]
+        self.whole = sorted(chosen)
 
     def score(self, settings: Settings) -> tuple[float, tuple[float, float]]:
         """BLEU on all sentences, and the 95 % interval of the loss against the reference."""
         base, statistics = (
-            _statistics([self._record(each, number) for number in range(len(self.batches))])
+            _statistics([self._record(each, number) for number in self.whole])
             for each in (self.reference, settings)
         )
         low, high = np.percentile(bootstrap_losses(base, statistics), [2.5, 97.5])
         return bleu(statistics.sum(0)), (float(low), float(high))
 
-    def speeds(self, several: Sequence[Settings], repeats: int) -> dict[Settings, float]:
+    def speeds(
+        self, several: Sequence[Settings], repeats: int, most: float = math.inf
+    ) -> dict[Settings, float]:
         """Sentences per second of several settings, measured in alternation.
 
         Each batch is decoded with all of them before the next, so that other load on the machine
         slows all of them equally. The median of the repetitions counts.
+
+        Args:
+            most: seconds that this may take, by what the batches took before; one batch is always
+                measured.
         """
+        numbers = self.screening_batches
+        if most < math.inf:
+            rounds = [
+                sum(self._record(each, number)["seconds"] for each in several) for number in numbers
+            ]
+            affordable = int((np.cumsum(rounds) * repeats <= most).sum())
+            numbers = numbers[: max(1, affordable)]
         # Times are comparable only within one alternation, so its members are part of the key.
         group = hashlib.blake2b("\n".join(map(str, several)).encode(), digest_size=4).hexdigest()
         spent = defaultdict(list)  # settings, batch -> seconds
         for repeat in range(1, repeats + 1):
-            for number in self.screening_batches:
+            for number in numbers:
                 turn = repeat % len(several)
                 for settings in [*several[turn:], *several[:turn]]:
                     record = self._record(settings, number, f"{group}-{repeat}")
                     spent[settings, number].append(record["seconds"])
-        sentences = sum(self.sizes[number] for number in self.screening_batches)
+        sentences = sum(self.sizes[number] for number in numbers)
         return {
-            settings: sentences
-            / sum(median(spent[settings, number]) for number in self.screening_batches)
+            settings: sentences / sum(median(spent[settings, number]) for number in numbers)
             for settings in several
         }
 
@@ -206,7 +240,19 @@ def _cheapest(settings):
         halt_after=0,
         race_after=0,
         race_keep=1,
+        decoding_timesteps=UNIFORM,
+        soft_clamping=0,
     )
+
+
+def evenly_first(items: Sequence[int]) -> list[int]:
+    """The items in an order whose every beginning is spread over all of them: halves, quarters."""
+    if len(items) < 2:
+        return list(items)
+    middle = len(items) // 2
+    left, right = evenly_first(items[:middle]), evenly_first(items[middle + 1 :])
+    rest = [each for pair in zip(left, right) for each in pair]
+    return [items[middle], *rest, *left[len(right) :], *right[len(left) :]]
 
 
 def _statistics(records):

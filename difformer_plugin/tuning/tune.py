@@ -1,6 +1,7 @@
 """`difformer tune`: load, search, time the best settings once more, and write them to a file."""
 
 import hashlib
+import math
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -28,13 +29,16 @@ from difformer_plugin.storage.files import digest_files
 from difformer_plugin.storage.journal import Journal
 from difformer_plugin.tuning.report import plot, settings_comments
 from difformer_plugin.tuning.search import Search
-from difformer_plugin.tuning.space import Settings, search_space
+from difformer_plugin.tuning.settings import Settings, Variant
+from difformer_plugin.tuning.space import search_space, starts_in
 from difformer_plugin.tuning.trials import Trials
 
 FORMAT = 2  # of the journal
 REFERENCE = {"decoding_steps": 20, "decoding_precision": "fp32"}
 BEAMS = {"length_beam_size": 7, "noise_beam_size": 3}
 BEAMS_WITHOUT_LENGTHS = {"length_beam_size": 1, "noise_beam_size": 21}  # as many candidates
+# Shares of --minutes: the reference is decoded on as many sentences as fit into its share.
+REFERENCE_SHARE, TIMING_SHARE = 0.3, 0.15
 MAX_FINALISTS = 6  # settings of the Pareto front that are timed once more
 
 
@@ -77,11 +81,13 @@ def tune(args: Namespace) -> dict[str, Any]:
             journal,
             fixed | {"decoding_settings": None, "force_precision": True},
             progress.update,
+            args.minutes and REFERENCE_SHARE * 60 * args.minutes,
         )
         search = run_search(args, space, trials, progress)
         several = finalists(search)
         progress.set_postfix_str("timing the best settings in alternation")
-        speeds = trials.speeds(several, args.repeats)
+        most = TIMING_SHARE * 60 * args.minutes if args.minutes else math.inf
+        speeds = trials.speeds(several, args.repeats, most)
         rows = {settings: measured_row(settings, search, trials, speeds) for settings in several}
     best = max(
         (settings for settings, row in rows.items() if row["loss"] <= args.max_loss),
@@ -94,6 +100,7 @@ def tune(args: Namespace) -> dict[str, Any]:
         "trials": [{**s.options(), **m._asdict()} for s, m in search.found.items()],
         "signature": trials.signature(),
         **header,
+        "sentences": sum(trials.sizes[number] for number in trials.whole),
     }
     write_settings(args.out, values_to_write(best, fixed), settings_comments(args, result))
     if args.plot:
@@ -235,7 +242,8 @@ def run_search(
     """Search within the budget, and confirm the Pareto front on all sentences."""
 
     def used():
-        minutes = (trials.seconds - start) / 60 / args.minutes if args.minutes else 0
+        seconds = (1 - TIMING_SHARE) * 60 * args.minutes if args.minutes else math.inf
+        minutes = trials.seconds / seconds
         return max(trials.count / args.max_trials, minutes)
 
     def observe():
@@ -247,8 +255,7 @@ def run_search(
 
     progress.set_postfix_str("reference")
     search = Search(space, args.max_loss, trials.measure)
-    start = trials.seconds
-    search.run(used, observe)
+    search.run(used, observe, starts_in(space))
     for settings in evenly_spread(search.front(), MAX_FINALISTS):
         if used() < 1:
             search.confirm(settings)
@@ -286,11 +293,15 @@ def measured_row(
 def values_to_write(settings: Settings, fixed: Mapping[str, Any]) -> dict[str, Any]:
     """The contents of the settings file.
 
-    The searched options and the sampler are always written; the settings of the sampler and the
-    options in `fixed`, which were not searched over, only where they are not the default.
+    The searched steps, candidates, precision and sampler are always written; the other options only
+    where they are not the default.
     """
     values = settings.options()
-    always = [name for name in (*Settings._fields, "decoding_sampler") if name in values]
+    always = [
+        name
+        for name in (*Settings._fields, "decoding_sampler")
+        if name in values and name not in Variant._fields
+    ]
     others = {name: value for name, value in {**fixed, **values}.items() if name not in always}
     changed = {name: v for name, v in others.items() if v != OPTIONS[name].default}
     return {name: values[name] for name in always} | changed

@@ -5,6 +5,7 @@ import pytest
 from tuning_cases import REFERENCE, one_sampler_space
 
 from difformer_plugin.tuning.search import Measured, Search
+from difformer_plugin.tuning.space import starts_in
 
 WORLDS = {  # BLEU lost by fewer steps, fewer lengths, fewer noises, halting and racing
     "steps matter": (8, 0.5, 0.3, 0.3, 0.3),
@@ -16,19 +17,22 @@ WORLDS = {  # BLEU lost by fewer steps, fewer lengths, fewer noises, halting and
 
 @pytest.fixture(scope="module")
 def space():
-    """About 8,000 settings."""
+    """20,000 settings."""
     return one_sampler_space(REFERENCE, ["fp32", "bf16"])
 
 
 def truth(settings, world):
-    """(loss, seconds): monotone in each option, with bf16 twice as fast."""
+    """(loss, seconds): monotone in each option, with bf16 twice as fast, and a best variant."""
     steps, lengths, noises, halting, racing = WORLDS[world]
     num_steps = settings.num_steps
     loss = steps * (num_steps**-1.3 - 12**-1.3)
     loss += 3 * settings.decoding_early_stopping / settings.decoding_steps**2
     loss += lengths * np.log(5 / settings.length_beam_size)
     loss += noises * np.log(2 / settings.noise_beam_size)
-    work = settings.denoiser_passes()
+    loss -= {"uniform": 0, "quadratic": 0.05, "square_root": -0.05}[settings.decoding_timesteps]
+    loss -= 0.05 * bool(settings.soft_clamping) + 0.05 * settings.collapse_repeats
+    loss += 0.2 * np.log(settings.decoding_rescaling_factor) ** 2
+    work = settings.denoiser_passes() + 0.5 * settings.soft_clamping * settings.num_candidates
     if settings.halt_after:
         loss += halting / settings.halt_after**2
         work *= 0.5 + 0.5 * min(1, (settings.halt_after + 3) / num_steps)
@@ -68,7 +72,7 @@ class Machine:
 def test_search_finds_the_fastest_settings(space, world):
     machine = Machine(world)
     search = Search(space, 0.2, machine)
-    search.run(machine.used(60))
+    search.run(machine.used(60), starts=starts_in(space))
     best = search.best()
     fastest = min(
         seconds for loss, seconds in (truth(each, world) for each in space) if loss <= 0.2
@@ -99,6 +103,19 @@ def test_small_budget_ends_with_settings_measured_on_all_sentences(space):
         assert len(machine.calls) <= most
         found = search.found[search.best()]
         assert found.whole and found.loss <= 0.2
+
+
+def test_good_starts_are_measured_first(space):
+    machine, starts = Machine("all matters"), starts_in(space)
+    assert len(starts) == len(set(starts)) == 8
+    for each in starts:
+        assert each.decoding_steps < 12 and each.soft_clamping and each.collapse_repeats
+        assert not each.race_after and each.length_beam_size == 5
+    Search(space, 0.2, machine).run(machine.used(12), starts=[*starts, starts[0]])
+    assert machine.calls[:9] == [(space[0], True), *((each, False) for each in starts)]
+    few = Machine("all matters")
+    Search(space, 0.2, few).run(few.used(4), starts=starts)
+    assert [each for each, whole in few.calls if not whole] == starts[:2]
 
 
 def test_no_loss_is_allowed(space):

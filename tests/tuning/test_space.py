@@ -12,6 +12,7 @@ from difformer_plugin.decoding.options import DecodingOptions, check_options
 from difformer_plugin.decoding.sampling import check_decoding
 from difformer_plugin.diffusion.sampler import setting
 from difformer_plugin.errors import UserError
+from difformer_plugin.families import registered  # noqa: F401
 from difformer_plugin.tuning.space import SamplerChoice, Settings, search_space
 
 
@@ -59,7 +60,7 @@ def test_large_space_is_sampled(monkeypatch):
     assert part == again and len(set(part)) == len(part) == 500
     assert part[0] == Settings.of(REFERENCE, part[0].sampler) and part[0].sampler.name == "first"
     for name, values in zip(Settings._fields, zip(*part)):
-        assert len(set(values)) > 1, name
+        assert len(set(values)) > 1 or name == "halt_after", name
 
 
 def test_boolean_settings_of_samplers_are_varied_and_others_are_kept():
@@ -110,13 +111,14 @@ def test_space_of_a_discrete_model_is_what_it_accepts(build_discrete, kind):
     check(replace(options, decoding_sampler=None))
     assert {str(settings.sampler) for settings in found} == set(own)
     grid = {
-        Settings(k, e, b1, b2, halt, *race, "fp32", sampler)
+        Settings(k, e, b1, b2, 0, *race, "fp32", sampler, timesteps, 0, collapse)
         for k in (1, 2, 3)
         for e in {0, k // 2}
         for b1, b2 in product({1, options.length_beam_size}, (1, 2))
-        for halt in (0, 1, 2)
         for race in ((0, 1), (1, 1), (2, 1), (1, 2), (2, 2))
         for sampler in {settings.sampler for settings in found}
+        for timesteps in ("uniform", "quadratic", "square_root")
+        for collapse in (False, True)
     }
 
     def possible(settings):
@@ -126,9 +128,7 @@ def test_space_of_a_discrete_model_is_what_it_accepts(build_discrete, kind):
             check(every)
         except UserError:
             return False
-        return settings.halt_after < settings.num_steps and 2 * settings.race_keep <= max(
-            settings.num_candidates, 2
-        )
+        return 2 * settings.race_keep <= max(settings.num_candidates, 2)
 
     offered = set(found[1:]) | {found[0]._replace(decoding_precision="fp32")}
     assert offered == {settings for settings in grid if possible(settings)}

@@ -10,7 +10,7 @@ from sacrebleu.metrics import BLEU
 
 from difformer_plugin.storage.journal import Journal
 from difformer_plugin.tuning.space import Settings
-from difformer_plugin.tuning.trials import Trials, bleu, bootstrap_losses
+from difformer_plugin.tuning.trials import Trials, bleu, bootstrap_losses, evenly_first
 
 
 class Generator:
@@ -141,3 +141,38 @@ def test_bootstrap_losses_are_centred_on_the_loss():
     drawn = bootstrap_losses(base, found)
     assert abs(drawn.mean() - loss) < 0.2 * drawn.std() < loss
     assert not bootstrap_losses(base, base).any()
+
+
+def test_the_reference_is_measured_on_what_it_has_time_for(trials, monkeypatch):
+    """Batches of 2 s each: those of screening, then more until the time is up; resuming as well."""
+    clock = iter(range(0, 10**6, 2))
+    monkeypatch.setattr("difformer_plugin.tuning.trials.time.perf_counter", lambda: next(clock))
+    for seconds, count in [(1, 4), (9, 5), (11, 6), (1000, 7)]:
+        trials.journal.begin({})
+        for _ in range(2):  # the second reads the journal
+            own = trials(trials.journal).trials
+            own.seconds_of_reference = seconds
+            found = own.measure(settings(20), True)
+            assert found.whole and len(own.whole) == count == len(set(own.whole))
+            assert set(own.screening_batches) <= set(own.whole) and own.whole == sorted(own.whole)
+            assert own.measure(settings(5), True).whole
+            assert not own.measure(settings(5), False).whole or count == 4
+        assert own.seconds == 2 * 2 * count
+
+
+@pytest.mark.parametrize("count", range(12))
+def test_every_beginning_is_spread(count):
+    order = evenly_first(list(range(count)))
+    assert sorted(order) == list(range(count))
+    for taken in range(1, count):
+        gaps = np.diff([-1, *sorted(order[:taken]), count])
+        assert gaps.max() <= 2 * (count + 1) / (taken + 1) + 2
+
+
+def test_the_last_timing_takes_no_longer_than_it_may(trials, monkeypatch):
+    clock = iter(range(0, 10**6, 2))
+    monkeypatch.setattr("difformer_plugin.tuning.trials.time.perf_counter", lambda: next(clock))
+    for most, batches in [(1, 1), (24, 2), (36, 3), (1e9, 4)]:
+        own = trials(trials.journal)
+        own.trials.speeds([settings(20), settings(3)], 3, most)
+        assert len({key[1] for key in own.trials._records if key[2]}) == batches

@@ -86,9 +86,13 @@ def test_table_marks_the_reference_and_the_chosen_settings():
         row.update(sentences_per_second=speed, ratio=speed)
     result = {"chosen": rows[1], "reference": rows[0], "front": rows, "sentences": 10}
     result |= {"machine": "a CPU", "signature": "tok:none"}
-    args = Namespace(out="fast.toml", gen_subset="valid", batch_size=5)
+    args = Namespace(out="fast.toml", gen_subset="valid", batch_size=5, max_loss=0.05)
     lines = render(args, result).splitlines()
     assert lines[1].startswith("r slow") and lines[2].startswith("* fast")
     assert lines[2].endswith("4.0x") and "nothing faster" not in "".join(lines)
     alone = render(args, result | {"chosen": rows[0]})
-    assert "nothing faster was found" in alone
+    assert "nothing faster was found within 0.05: the least that faster settings lose is" in alone
+    assert "is 0.10, at 4.0x; allow a greater --max-loss or more trials" in alone
+    assert "nothing faster was found: allow" in render(
+        args, result | {"chosen": rows[0], "front": rows[:1]}
+    )
