@@ -111,6 +111,7 @@ def test_resumed_training_is_as_if_it_had_not_stopped(corpus, half, tmp_path):
     assert any(not torch.equal(before[name], after[name]) for name in after)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model_and_resume(corpus, half, tmp_path):
     """torchrun --nproc_per_node 2 fairseq-train ... --cpu: gloo is chosen where there is no GPU.
 

@@ -13,6 +13,7 @@ from harness import (
     error_line,
     lines,
     load,
+    quick_and_slow,
     redraw,
     run,
     shell,
@@ -168,7 +169,9 @@ def names(folder):
 FILES = ["README.md", "codes", "config.json", "dict.de.txt", "dict.en.txt", "model.safetensors"]
 
 
-@pytest.mark.parametrize("family", ["difformer", "mdlm", "nearest", "flexible"])
+@pytest.mark.parametrize(
+    "family", quick_and_slow([("difformer",), ("nearest",)], [("mdlm",), ("flexible",)])
+)
 def test_an_exported_model_translates_token_for_token(
     family, model, discrete_model, teacher, prepared, corpus, interactive, tmp_path
 ):

@@ -45,7 +45,7 @@ def draw_setting(number):
 
 @pytest.mark.parametrize(
     "number",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n >= 24)) for n in range(36)],
+    [pytest.param(n, marks=[pytest.mark.slow] * (n >= 12)) for n in range(36)],
 )
 def test_exact_is_what_sampling_finds(number):
     """Within three standard errors, real tables being drawn."""

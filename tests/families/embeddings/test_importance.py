@@ -117,8 +117,12 @@ def batch(sentences, count=1):
     "options, model_options",
     [
         ({"label_smoothing": 0.1}, {}),
-        ({"mse_loss_only": True, "mse_factor": 2.0}, {}),
-        ({"rounding_loss": True}, {"share_decoder_input_output_embed": True}),
+        pytest.param({"mse_loss_only": True, "mse_factor": 2.0}, {}, marks=pytest.mark.slow),
+        pytest.param(
+            {"rounding_loss": True},
+            {"share_decoder_input_output_embed": True},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_mean_of_weighted_losses_is_that_of_uniform_times(
