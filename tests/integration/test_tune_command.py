@@ -217,7 +217,7 @@ def test_tune_refuses_wrong_input_in_one_line(corpus, model, teacher, tmp_path):
 
     assert "--max-loss must be at least 0" in said("--max-loss", -1)
     assert "--batch-size must be at least 1" in said("--batch-size", 0)
-    assert "--precisions: no such precision as int8" in said("--precisions", "int8")
+    assert "--precisions: no such precision as int9" in said("--precisions", "int9")
     assert "--length-beam-size" in said("--length-beam-size", 0)
     assert "not a diffusion model" in said(path=teacher)
     assert "--bleu-mbr and --ppl-mbr exclude" in said("--ppl-mbr", "--bleu-mbr")
