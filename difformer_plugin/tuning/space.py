@@ -138,12 +138,13 @@ def _blocks(
 
 def _combined(axes: Sequence[Sequence[Any]], number: int) -> Settings:
     """The settings of a block with this number."""
-    chosen = []
+    chosen: list[Any] = []
     for axis in reversed(axes):
         number, place = divmod(number, len(axis))
         chosen.append(axis[place])
-    variant, sampler, precision, race, halt, sizes = chosen
-    return Settings(*sizes, halt, *race, precision, sampler, *variant)
+    variant, sampler, precision, (after, keep), halt, (k, e, b1, b2) = chosen
+    own = (k, e, b1, b2, halt, after, keep, precision, sampler)
+    return Settings(*own, **variant._asdict())
 
 
 def _levels(levels, most):
