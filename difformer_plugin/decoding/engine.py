@@ -1,4 +1,4 @@
-"""Fast decoding: sources projected once, little padding, pieces that fit caches, early leavers.
+"""Fast decoding: sources projected once, little padding, pieces that fit caches, races.
 
 The output is that of `oracle.decode`, up to floating-point rounding.
 """
@@ -198,8 +198,6 @@ class ActiveCandidates:
         ]
         self.numbers = list(range(len(lengths)))  # of those that are still active
         self.taken = 0  # steps
-        self.tokens: Any = None  # after the last step
-        self.unchanged: Any = None  # and for how many steps
         self.history: list[list[Rounded]] | None = [[] for _ in lengths] if history else None
         self.done: dict[int, tuple] = {}
         self.dropped: set[int] = set()
@@ -208,14 +206,13 @@ class ActiveCandidates:
 
     def run(self) -> None:
         """Draw all."""
-        narrows = self.options.halt_after or self.options.race_after
         end = reverse_process(
             self.sampler,
             predictor(self.model, self.options, self._predict),
             self._draw_noise,
             self.options.decoding_early_stopping,
             None if self.history is None else self._observe,
-            self._drop_finished if narrows else None,
+            self._drop_losers if self.options.race_after else None,
             lambda: self.layout,
             self._arrange if self.sampler.grows else None,
             self._infilling(),
@@ -307,31 +304,23 @@ class ActiveCandidates:
     def _finish(self, rounded: dict[int, Rounded], taken: int) -> None:
         self.done |= {i: (*pair, taken) for i, pair in rounded.items()}
 
-    def _drop_finished(self, k: int, z: Any, prediction: torch.Tensor) -> torch.Tensor | None:
-        """Finish candidates that have converged or lost the race: an index of tokens that go on."""
+    def _drop_losers(self, k: int, z: Any, prediction: torch.Tensor) -> torch.Tensor | None:
+        """Finish the candidates that have lost the race: an index of tokens that go on."""
         self.taken += 1
-        converged = self._converged(z, prediction) if self.options.halt_after else set()
-        racing = self.taken == self.options.race_after
-        if not converged and not racing:
+        if self.taken != self.options.race_after:
             return None
         rounded = self._guess(z, prediction)
-        self._finish({i: rounded.pop(i) for i in converged}, self.taken)
-        if racing:
-            # Those that have finished cost nothing more, and stay what they are.
-            self.dropped = set(rounded) - self._winners(rounded)
-            self._finish({i: rounded.pop(i) for i in self.dropped}, self.taken)
+        self.dropped = set(rounded) - self._winners(rounded)
+        self._finish({i: rounded.pop(i) for i in self.dropped}, self.taken)
         stays = torch.tensor([i in rounded for i in self.numbers], device=self.device)
         keep = stays[self.layout.rows]
         self.numbers = list(rounded)
-        if self.options.halt_after:
-            self.tokens, self.unchanged = self.tokens[keep], self.unchanged[stays]
-        if self.numbers:
-            self._lay_out()
+        self._lay_out()
         return keep
 
     def _winners(self, active: dict[int, Rounded]) -> set[int]:
-        """Numbers of the --race-keep best of each sentence, finished ones included."""
-        candidates = [active.get(i) or self.done[i][:2] for i in range(len(self.lengths))]
+        """Numbers of the --race-keep best of each sentence."""
+        candidates = [active[i] for i in range(len(self.lengths))]
         starts = range(0, len(candidates), self.beam)
         scores = self.race_scores([candidates[s : s + self.beam] for s in starts])
         winners = set()
@@ -340,22 +329,6 @@ class ActiveCandidates:
             best = sorted(range(self.beam), key=lambda i: -own[i])[: self.options.race_keep]
             winners |= {start + i for i in best}
         return winners
-
-    def _converged(self, z: Any, prediction: torch.Tensor) -> set[int]:
-        """Numbers of those whose tokens have not changed for --halt-after steps."""
-        tokens = self.model.likeliest(z, prediction, self.sources[0].conditions())
-        if self.tokens is None:
-            self.unchanged = torch.zeros(len(self.numbers), dtype=torch.long, device=self.device)
-        else:
-            differs = tokens != self.tokens
-            if self.layout.real is not None:
-                differs &= self.layout.real
-            changed = torch.zeros_like(self.unchanged, dtype=torch.bool)
-            changed[self.layout.rows[differs]] = True
-            self.unchanged = (self.unchanged + 1).masked_fill(changed, 0)
-        self.tokens = tokens
-        converged = (self.unchanged >= self.options.halt_after).tolist()
-        return {i for i, yes in zip(self.numbers, converged) if yes}
 
     def drawn(self) -> dict[int, Drawn]:
         """All candidates on the host, by number."""

@@ -29,7 +29,6 @@ FIXED_LENGTH_OPTIONS = frozenset(
     {
         "decoding_early_stopping",
         "decoding_fixed_t",
-        "halt_after",
         "retain_z_0_hat",  # otherwise a prediction has other tokens than the state after the step
     }
 )
@@ -138,9 +137,6 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
     )
     block_size: int = option(
         1, "number of subwords that --decoding-autoregressive keeps of each reverse process"
-    )
-    halt_after: int = option(
-        0, "finish a candidate when its tokens have not changed for this many steps; 0: never"
     )
     race_after: int = option(
         0, "after this many steps, continue with the best candidates of a sentence; 0: with all"
@@ -259,14 +255,12 @@ def check_timesteps(options: Any) -> None:
 
 
 def check_shortcuts(options: Any) -> None:
-    """Check the options of halting, racing and precision.
+    """Check the options of racing and precision.
 
     Raises:
         UserError: one is out of range, or they contradict each other.
     """
     steps = options.decoding_steps - options.decoding_early_stopping
-    if options.halt_after < 0:
-        raise UserError(f"--halt-after must be at least 0, not {options.halt_after}")
     if options.race_after and not 0 < options.race_after < steps:
         raise UserError(
             f"--race-after must lie between 1 and {steps - 1}, less than the number of decoding "

@@ -33,7 +33,7 @@ def decode(
     """Draw the candidates of a batch.
 
     Args:
-        options: DecodingOptions; halting, racing and another precision are the engine's alone.
+        options: DecodingOptions; racing and another precision are the engine's alone.
         memory: of B sources.
         lengths: int64 (B, b), the target length of each candidate.
         keys: int64 (B,), of the sentences' noise.

@@ -16,6 +16,7 @@ from difformer_plugin.storage.files import atomic_text
 
 logger = logging.getLogger(__name__)
 OPTIONS = {f.name: f for f in fields(DecodingOptions) if f.name != "_name"}
+RETIRED = {"halt_after": 0}  # options that files of older versions set, and what did nothing
 TYPE_NAMES = {
     bool: "true or false",
     int: "a whole number",
@@ -41,6 +42,9 @@ def read_settings(path: str | PathLike) -> dict[str, Any]:
         raise UserError(
             f"--decoding-settings {path} is not a TOML file ({reason}): {remedy}"
         ) from error
+    for name, neutral in RETIRED.items():
+        if values.get(name) == neutral:
+            del values[name]
     for name, value in values.items():
         if name not in OPTIONS:
             raise UserError(

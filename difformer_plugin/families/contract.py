@@ -157,9 +157,6 @@ class Family(Protocol):
     def guess(self, z: Any, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The tokens of the target that a prediction stands for, and their log-probabilities."""
 
-    def likeliest(self, z: Any, prediction: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """The tokens of `guess` alone, in the precision of the conditions."""
-
     def corrupt(
         self, tokens: torch.Tensor, time: float, noise: torch.Tensor, layout: Layout
     ) -> Any:

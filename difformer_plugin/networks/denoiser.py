@@ -245,8 +245,3 @@ class Denoiser(nn.Module):
             return torch.cat([mean(part) for part in parts])
         # The softmax of a part is computed anew for its gradient: all would fill the memory.
         return torch.cat([checkpoint(mean, part, use_reentrant=False) for part in parts])
-
-    def likeliest(self, z: torch.Tensor) -> torch.Tensor:
-        """The most likely token of each latent (N, D), int64 (N,), without probabilities."""
-        chunks = z.type_as(self.output_projection.weight).split(ROUNDING_CHUNK)
-        return torch.cat([self.output_projection(chunk).argmax(-1) for chunk in chunks])

@@ -294,7 +294,7 @@ RULES = (
         iter_decode_eos_penalty iter_decode_max_iter iter_decode_force_max_iter
         iter_decode_with_beam
         """,
-        "use `--decoding-steps`, `--halt-after` and `--length-beam-size`",
+        "use `--decoding-steps` and `--length-beam-size`",
     ),
     no_effect(DECODERS, "sacrebleu", "fairseq reads `--scoring sacrebleu` instead"),
     no_effect(DECODERS, "no_seed_provided", "the noise depends on `--seed` alone"),

@@ -38,7 +38,6 @@ class Settings(NamedTuple):
     decoding_early_stopping: int
     length_beam_size: int
     noise_beam_size: int
-    halt_after: int
     race_after: int
     race_keep: int
     decoding_precision: str | None
@@ -81,8 +80,6 @@ class Settings(NamedTuple):
             f"E {self.decoding_early_stopping}",
             f"{self.length_beam_size} x {self.noise_beam_size}",
         ]
-        if self.halt_after:
-            parts.append(f"halt {self.halt_after}")
         if self.race_after:
             parts.append(f"race {self.race_after} to {self.race_keep}")
         if self.decoding_timesteps != UNIFORM:
@@ -98,7 +95,7 @@ class Settings(NamedTuple):
         return ", ".join([*parts, self.decoding_precision or "the model's precision"])
 
     def denoiser_passes(self) -> int:
-        """Passes of candidates through the denoiser for one sentence, if none halts early."""
+        """Passes of candidates through the denoiser for one sentence."""
         if not self.race_after:
             return self.num_steps * self.num_candidates
         after = (self.num_steps - self.race_after) * self.race_keep
@@ -131,7 +128,6 @@ def features(settings: Settings, samplers: Sequence[SamplerChoice]) -> list[floa
         2 * settings.decoding_early_stopping / settings.decoding_steps,
         np.log2(settings.length_beam_size),
         np.log2(settings.noise_beam_size),
-        2 / settings.halt_after if settings.halt_after else 0.0,
         dropped,
         share,
         2.0 * settings.low_precision,
@@ -148,8 +144,6 @@ def expected_work(settings: Settings) -> float:
     """The time to expect before anything is measured, in passes through the denoiser."""
     # soft clamping reads the whole vocabulary, which costs about as much as a pass
     work = float(settings.denoiser_passes() + settings.soft_clamping * settings.num_candidates)
-    if settings.halt_after:
-        work *= 0.6 + 0.1 * settings.halt_after
     if settings.low_precision:
         work *= 0.6
     return work + 2  # the encoder, and the choice among candidates

@@ -12,13 +12,13 @@ from difformer_plugin.decoding.options import DecodingOptions, check_options, se
 from difformer_plugin.diffusion.sampler import settings_of
 from difformer_plugin.diffusion.timesteps import grid_names
 from difformer_plugin.errors import UserError
-from difformer_plugin.tuning.settings import SamplerChoice, Settings, Variant
+from difformer_plugin.tuning.settings import SamplerChoice, Settings, Variant, expected_work
 
 STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 BEAM_SIZES = (1, 2, 3, 5, 7, 10, 15, 20, 30)
 RACE_AFTER = (1, 2, 3, 5, 8, 12)
 NO_RACE = (0, 1)  # race_after, race_keep
-GOOD_STEPS, FAVOURITE = (4, 10, 2, 6), ("quadratic", 1)  # times and soft clamping
+GOOD_STEPS, FAVOURITE = (2, 4, 6, 10), ("quadratic", 1)  # times and soft clamping
 MAX_SETTINGS = 20_000  # more are sampled down to this many, which keeps the surrogates fast
 
 
@@ -66,26 +66,28 @@ def good_starts(
 ) -> list[Settings]:
     """Settings that are often as good as twenty steps, to be measured before all others.
 
+    The fastest come first, so that a small budget suffices for some.
+
     Args:
         precisions: of which the first is used.
         variants: those that the model accepts.
     """
     favourite = max(variants, key=lambda each: (each.collapse_repeats, each[:2] == FAVOURITE))
-    return [
+    starts = [
         reference._replace(
             decoding_steps=k,
             decoding_early_stopping=0,
             noise_beam_size=noises,
-            halt_after=0,
             race_after=0,
             race_keep=1,
             decoding_precision=precisions[0],
             **favourite._asdict(),
         )
         for k in GOOD_STEPS
-        for noises in sorted({1, reference.noise_beam_size}, reverse=True)
+        for noises in {1, reference.noise_beam_size}
         if k < reference.decoding_steps
     ]
+    return sorted(starts, key=expected_work)
 
 
 def starts_in(space: Sequence[Settings]) -> list[Settings]:
@@ -116,7 +118,7 @@ def _blocks(
 ) -> list[list[Sequence[Any]]]:
     """The space as blocks, each of which is the product of its axes.
 
-    The axes are (K, b1, b2), E and race, sampler, halting, precision and variant.
+    The axes are (K, b1, b2), E and race, race, precision, sampler and variant.
     """
     blocks: list[list[Sequence[Any]]] = []
     for k, b1, b2 in product(
@@ -130,9 +132,8 @@ def _blocks(
                 for after, keep in product(RACE_AFTER, BEAM_SIZES)
                 if after < k - e and 2 * keep <= b1 * b2
             ]
-            halting = sorted({0, reference.halt_after})  # nothing is gained by other values
             own = [each for each in variants if each.soft_clamping < k - e]
-            blocks.append([[(k, e, b1, b2)], halting, races, precisions, choices, own])
+            blocks.append([[(k, e, b1, b2)], races, precisions, choices, own])
     return blocks
 
 
@@ -142,8 +143,8 @@ def _combined(axes: Sequence[Sequence[Any]], number: int) -> Settings:
     for axis in reversed(axes):
         number, place = divmod(number, len(axis))
         chosen.append(axis[place])
-    variant, sampler, precision, (after, keep), halt, (k, e, b1, b2) = chosen
-    own = (k, e, b1, b2, halt, after, keep, precision, sampler)
+    variant, sampler, precision, race, sizes = chosen
+    own = (*sizes, *race, precision, sampler)
     return Settings(*own, **variant._asdict())
 
 
@@ -178,7 +179,7 @@ def _sampler_choice(samplers, name, options):
 class _Accepted:
     """Which settings the model accepts, asking it as seldom as possible.
 
-    A model is asked only whether there is early stopping, halting or racing at all: it is taken to
+    A model is asked only whether there is early stopping or racing at all: it is taken to
     accept either all numbers of steps for them or none. Its answers are cached.
     """
 
@@ -197,11 +198,10 @@ class _Accepted:
             return False
         key = settings._replace(
             decoding_early_stopping=min(settings.decoding_early_stopping, 1),
-            halt_after=min(settings.halt_after, 1),
             race_after=min(settings.race_after, 1),
             race_keep=1,
             decoding_precision=None,
-            collapse_repeats=False,
+            **Variant()._asdict(),  # those of the space are accepted with any steps and beams
         )
         if key not in self.answers:
             self.answers[key] = self._ask(replace(self.options, **key.options()))

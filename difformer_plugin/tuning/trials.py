@@ -237,7 +237,6 @@ def _cheapest(settings):
         decoding_early_stopping=0,
         length_beam_size=1,
         noise_beam_size=1,
-        halt_after=0,
         race_after=0,
         race_keep=1,
         decoding_timesteps=UNIFORM,

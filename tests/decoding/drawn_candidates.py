@@ -26,13 +26,3 @@ def race_scores_of(options, dictionary):
         return reranker.race_scores(Batch((), None, None, candidates))
 
     return race_scores
-
-
-def expected_halt(history, patience):
-    """After how many steps the tokens have not changed for `patience` of them."""
-    unchanged = 0
-    for taken, ((tokens, _), (before, _)) in enumerate(zip(history[1:], history), 2):
-        unchanged = unchanged + 1 if tokens.equal(before) else 0
-        if unchanged == patience and taken < len(history):
-            return taken
-    return len(history)

@@ -245,11 +245,3 @@ def test_only_the_first_block_is_a_race(model, draw):
         expected = at_once if own.dropped else other
         assert own.tokens.equal(expected.tokens) and own.steps == expected.steps
     assert sum(c.dropped for c in raced) == 6
-
-
-@pytest.mark.parametrize("model", ["difformer", "partial"], indirect=True)
-def test_halting_counts_in_each_block(model, draw):
-    options = {"decoding_autoregressive": True, "block_size": 2, "decoding_steps": 10}
-    halted, whole = (draw(model, **options, **more) for more in ({"halt_after": 1}, {}))
-    assert all(a.steps <= b.steps for a, b in zip(halted, whole) if len(a.tokens) == len(b.tokens))
-    assert sum(c.steps for c in halted) < sum(c.steps for c in whole)

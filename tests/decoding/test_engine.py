@@ -1,10 +1,8 @@
-"""The engine against the oracle; halting and racing against the history of the oracle's steps."""
-
-from collections import Counter
+"""The engine against the oracle; racing against the history of the oracle's steps."""
 
 import pytest
 import torch
-from drawn_candidates import assert_same, expected_halt, race_scores_of
+from drawn_candidates import assert_same, race_scores_of
 
 from difformer_plugin.decoding import engine, oracle
 from difformer_plugin.decoding.options import DecodingOptions
@@ -124,9 +122,9 @@ def test_the_times_of_the_uniform_grid_can_be_listed(draw, sampler):
 
 @pytest.mark.parametrize("size", [1, 60, 100])
 def test_chunks_change_nothing(draw, monkeypatch, size):
-    whole = draw(halt_after=1, race_after=3, race_keep=2)
+    whole = draw(race_after=3, race_keep=2)
     monkeypatch.setitem(engine.CHUNK, "cpu", size)
-    assert_same(draw(halt_after=1, race_after=3, race_keep=2), whole)
+    assert_same(draw(race_after=3, race_keep=2), whole)
 
 
 def test_chunks_hold_whole_sentences():
@@ -136,28 +134,6 @@ def test_chunks_hold_whole_sentences():
     assert sorted(s for chunk in chunks for s in chunk) == [0, 1, 2, 3]
     assert engine._chunks(lengths, None) == [[0, 1, 2, 3]]
     assert engine._chunks(lengths, 1) == [[1], [3], [0], [2]]
-
-
-@pytest.mark.parametrize("speedups", [ENGINE, PADDED], ids=["packed", "padded"])
-@pytest.mark.parametrize("patience", [1, 2, 3])
-def test_a_candidate_that_has_converged_halts(draw, speedups, patience):
-    """Its tokens are those of the step at which it halts, as the oracle has them there."""
-    options = {"decoding_steps": 12}
-    expected = draw(PLAIN, history=True, retain_z_0_hat=True, **options)
-    halted = draw(speedups, halt_after=patience, **options)
-    for ours, theirs in zip(halted, expected):
-        steps = expected_halt(theirs.history, patience)
-        assert ours.steps == steps
-        assert ours.tokens.equal(theirs.history[steps - 1][0])
-        torch.testing.assert_close(
-            ours.log_probs, theirs.history[steps - 1][1], atol=1e-4, rtol=1e-4
-        )
-
-
-@pytest.mark.parametrize("model", [CALM], indirect=True)
-def test_some_halt_and_some_do_not(draw):
-    steps = Counter(c.steps for c in draw(halt_after=1, decoding_steps=12))
-    assert len(steps) > 2
 
 
 @pytest.mark.parametrize("speedups", [ENGINE, PADDED], ids=["packed", "padded"])
@@ -181,20 +157,6 @@ def test_the_best_go_on_from_a_race(draw, speedups, reranker, keep):
         for i, (a, b) in enumerate(zip(ours, own)):
             assert a.tokens.equal(b.tokens if i in best else then[i][0])
             assert a.steps == (6 if i in best else 3)
-
-
-@pytest.mark.parametrize("model", [CALM], indirect=True)
-def test_a_candidate_that_has_converged_is_not_dropped(draw):
-    """It takes part in the race; the others have to be among the best to go on."""
-    options = {"decoding_steps": 12, "halt_after": 1}
-    alone, raced = draw(**options), draw(race_after=4, race_keep=2, **options)
-    for s in range(len(LENGTHS)):
-        own, ours = alone[6 * s : 6 * s + 6], raced[6 * s : 6 * s + 6]
-        active = [i for i in range(6) if own[i].steps > 4]
-        assert [c.dropped for c in ours].count(True) >= len(active) - 2
-        assert {i for i, c in enumerate(ours) if c.dropped} <= set(active)
-        for a, b in zip(ours, own):
-            assert a.dropped and a.steps == 4 or a.tokens.equal(b.tokens)
 
 
 def test_half_precision_is_close(draw, model):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from discrete_kinds import DECODINGS, FIXED, KINDS
-from drawn_candidates import assert_same, expected_halt, race_scores_of
+from drawn_candidates import assert_same, race_scores_of
 
 from difformer_plugin.decoding import engine, oracle
 from difformer_plugin.decoding.graphs import Recordings
@@ -126,28 +126,10 @@ def test_chunks_change_nothing(build_loud, draw, monkeypatch, name, size):
     model = build_loud(name)
     options = {"decoding_temperature": 0.7}
     if name != "flexible":
-        options |= {"halt_after": 1, "race_after": 3, "race_keep": 2}
+        options |= {"race_after": 3, "race_keep": 2}
     whole = draw(model, **options)
     monkeypatch.setitem(engine.CHUNK, "cpu", size)
     assert_same(draw(model, **options), whole, TOLERANCE)
-
-
-@pytest.mark.parametrize("speedups", [ENGINE, PADDED], ids=["packed", "padded"])
-@pytest.mark.parametrize(
-    "name, options, temperature", [c for c in DECODINGS if "flexible" not in c.id]
-)
-def test_a_candidate_that_has_converged_halts(
-    build_loud, draw, speedups, name, options, temperature
-):
-    """It ends with the tokens that the network has guessed for `halt_after` steps."""
-    model = build_loud(name)
-    options = options | {"decoding_temperature": temperature}
-    guesses = draw(model, PLAIN, history=True, retain_z_0_hat=True, **options)
-    halted = draw(model, speedups, halt_after=1, **options)
-    for ours, theirs in zip(halted, guesses):
-        assert ours.steps == expected_halt(theirs.history, 1)
-        converged = ours.steps < STEPS
-        assert ours.tokens.equal(theirs.history[ours.steps - 1][0] if converged else theirs.tokens)
 
 
 @pytest.mark.parametrize("name", FIXED)

@@ -78,9 +78,8 @@ BEAMS = {
     "clamped": {"clamping": True, "decoding_early_stopping": 1},
     "few steps": {"soft_clamping": 1, "collapse_repeats": True, "decoding_timesteps": "50,19,9,3"},
     "window": {"length_beam_size": 3, "length_beam_window": True},
-    "halting": {"halt_after": 1, "noise_beam_size": 2},
     "racing": {"race_after": 2, "race_keep": 2, "length_beam_size": 3, "bleu_mbr": True},
-    "racing by its own score": {"race_after": 1, "noise_beam_size": 3, "halt_after": 1},
+    "racing by its own score": {"race_after": 1, "noise_beam_size": 3},
 }
 
 

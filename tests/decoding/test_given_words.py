@@ -32,7 +32,6 @@ SHORT_CUTS = {
     "plain": {},
     "beams": {"length_beam_size": 2, "noise_beam_size": 2, "bleu_mbr": True},
     "window": {"length_beam_size": 3, "length_beam_window": True},
-    "halting": {"halt_after": 1, "noise_beam_size": 2},
     "racing": {"race_after": 2, "race_keep": 2, "noise_beam_size": 3},
     "early": {"decoding_early_stopping": 2},
     "forced": {"force_length": 8},

@@ -126,7 +126,7 @@ def test_nor_of_models_of_tokens(build_discrete, task, sentences, recordings, ki
 
 def test_candidates_that_finish_early_are_left_out(translate, sentences, recordings):
     source = sentences([5, 3, 8])
-    shortcuts = {"halt_after": 1, "race_after": 2, "decoding_steps": 8}
+    shortcuts = {"race_after": 2, "decoding_steps": 8}
     expected = translate(source, **shortcuts)
     recordings(record_here)
     for _ in range(3):

@@ -37,7 +37,6 @@ from difformer_plugin.errors import UserError
         ({"force_length_ratio": 1.0, "length_beam_size": 2}, "--length-beam-size 1"),
         ({"block_size": 0, "decoding_autoregressive": True}, "--block-size.*at least 1, not 0"),
         ({"block_size": 4}, "--block-size.*--decoding-autoregressive"),
-        ({"halt_after": -1}, "--halt-after"),
         ({"race_after": 20, "noise_beam_size": 2}, "--race-after.*between 1 and 19"),
         (
             {"race_after": 15, "decoding_early_stopping": 5, "noise_beam_size": 2},
@@ -66,7 +65,7 @@ def test_refused(values, said):
         {"decoding_early_stopping": 19, "decoding_fixed_t": 0.0},
         {"force_length": 4, "noise_beam_size": 3},
         {"length_beam_size": 256, "bleu_mbr": True},
-        {"race_after": 14, "decoding_early_stopping": 5, "noise_beam_size": 2, "halt_after": 1},
+        {"race_after": 14, "decoding_early_stopping": 5, "noise_beam_size": 2},
         {"race_after": 1, "race_keep": 5, "length_beam_size": 3, "noise_beam_size": 2},
     ],
 )

@@ -102,7 +102,7 @@ def models(build, build_discrete):
         ("difformer", {"decoding_temperature": 0.5}, "other models' samplers: confidence.*tweedie"),
         ("difformer", {"decoding_remasking": True}, "--decoding-remasking .*confidence"),
         ("mdlm", {"decoding_remasking": True}, "--decoding-remasking .*confidence"),
-        ("flexible", {"halt_after": 2}, "--halt-after .*fix the length"),
+        ("flexible", {"race_after": 2, "noise_beam_size": 3}, "--race-after .*fix the length"),
         ("flexible", {"force_length": 2}, "--force-length .*fix the length"),
         ("flexible", {"decoding_autoregressive": True}, "--decoding-auto.*fix the length"),
         ("difformer", {"decoding_sampler": "confidence"}, "Difformer: use ancestral"),

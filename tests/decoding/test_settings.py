@@ -51,6 +51,12 @@ def test_a_written_file_reads_back(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["settings.toml"]
 
 
+def test_an_option_that_is_gone_may_be_set_to_what_did_nothing(file):
+    assert read_settings(file("decoding_steps = 3\nhalt_after = 0")) == {"decoding_steps": 3}
+    with pytest.raises(UserError, match="no such option as halt_after"):
+        read_settings(file("halt_after = 1"))
+
+
 def test_a_whole_number_is_a_number(file):
     assert read_settings(file("force_length_ratio = 1")) == {"force_length_ratio": 1}
 
@@ -70,7 +76,7 @@ def test_a_whole_number_is_a_number(file):
         ("decoding_steps = 2026-01-02", "decoding_steps must be a whole number"),
         ("decoding_steps", "is not a TOML file .*decoding_steps = 10"),
         ("bleu_mbr = yes", "is not a TOML file"),
-        ("halt_after = 1\nhalt_after = 2", "is not a TOML file"),
+        ("race_keep = 1\nrace_keep = 2", "is not a TOML file"),
         (b"\x80\x02PK", "is not a TOML file"),
     ],
 )

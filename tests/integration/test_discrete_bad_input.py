@@ -127,7 +127,6 @@ def test_values_that_decoding_cannot_have(discrete_model, generate, options, sai
             (["--force-length", 5],),
             (["--force-length-ratio", 1.5],),
             (["--decoding-early-stopping", 1],),
-            (["--halt-after", 2],),
             (["--race-after", 2, "--noise-beam-size", 3],),
         ],
     ),

@@ -38,7 +38,6 @@ def test_round_is_the_argmax_of_the_softmax(build, monkeypatch, chunk):
     denoiser = build().denoiser
     z = torch.randn(7, 8)
     tokens, scores = denoiser.round(z)
-    assert torch.equal(denoiser.likeliest(z), tokens)
     for i in range(7):
         odds = torch.exp(denoiser.output_projection.weight @ z[i])
         best = max(range(len(odds)), key=lambda v: odds[v].item())  # noqa: B023

@@ -7,11 +7,11 @@ from tuning_cases import REFERENCE, one_sampler_space
 from difformer_plugin.tuning.search import Measured, Search
 from difformer_plugin.tuning.space import starts_in
 
-WORLDS = {  # BLEU lost by fewer steps, fewer lengths, fewer noises, halting and racing
-    "steps matter": (8, 0.5, 0.3, 0.3, 0.3),
-    "little matters": (3, 0.1, 0.05, 0.05, 0.1),
-    "all matters": (20, 1, 0.5, 1, 0.1),
-    "shortcuts are free": (8, 1, 1, 0.02, 0.02),
+WORLDS = {  # BLEU lost by fewer steps, fewer lengths, fewer noises, and racing
+    "steps matter": (8, 0.5, 0.3, 0.3),
+    "little matters": (3, 0.1, 0.05, 0.1),
+    "all matters": (20, 1, 0.5, 0.1),
+    "shortcuts are free": (8, 1, 1, 0.02),
 }
 
 
@@ -23,7 +23,7 @@ def space():
 
 def truth(settings, world):
     """(loss, seconds): monotone in each option, with bf16 twice as fast, and a best variant."""
-    steps, lengths, noises, halting, racing = WORLDS[world]
+    steps, lengths, noises, racing = WORLDS[world]
     num_steps = settings.num_steps
     loss = steps * (num_steps**-1.3 - 12**-1.3)
     loss += 3 * settings.decoding_early_stopping / settings.decoding_steps**2
@@ -33,9 +33,6 @@ def truth(settings, world):
     loss -= 0.05 * bool(settings.soft_clamping) + 0.05 * settings.collapse_repeats
     loss += 0.2 * np.log(settings.decoding_rescaling_factor) ** 2
     work = settings.denoiser_passes() + 0.5 * settings.soft_clamping * settings.num_candidates
-    if settings.halt_after:
-        loss += halting / settings.halt_after**2
-        work *= 0.5 + 0.5 * min(1, (settings.halt_after + 3) / num_steps)
     if settings.race_after:
         loss += racing * np.log(settings.num_candidates / settings.race_keep) / settings.race_after
     seconds = 1 + 0.05 * num_steps + 0.2 * work

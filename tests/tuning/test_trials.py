@@ -58,7 +58,7 @@ def trials(task, sentences, tmp_path):
 
 
 def settings(steps):
-    return Settings(steps, 0, 1, 1, 0, 0, 1, None)
+    return Settings(steps, 0, 1, 1, 0, 1, None)
 
 
 def text(task, tokens):

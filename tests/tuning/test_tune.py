@@ -38,7 +38,7 @@ def test_settings_file_has_the_sampler_and_its_settings_that_are_not_default():
     sampler = SamplerChoice(
         "confidence", (("decoding_remasking", True), ("decoding_temperature", 0.0))
     )
-    settings = Settings(4, 0, 2, 1, 0, 0, 1, "bf16", sampler)
+    settings = Settings(4, 0, 2, 1, 0, 1, "bf16", sampler)
     options = DecodingOptions(bleu_mbr=True, decoding_temperature=0.5)
     fixed = {name: getattr(options, name) for name in OPTIONS}
     assert tune.values_to_write(settings, fixed) == {
@@ -46,7 +46,6 @@ def test_settings_file_has_the_sampler_and_its_settings_that_are_not_default():
         "decoding_early_stopping": 0,
         "length_beam_size": 2,
         "noise_beam_size": 1,
-        "halt_after": 0,
         "race_after": 0,
         "race_keep": 1,
         "decoding_precision": "bf16",

@@ -21,7 +21,7 @@ from difformer_plugin.families.embeddings.corruption import (
 )
 from difformer_plugin.families.embeddings.importance import Draw, ImportanceTimes, completed
 from difformer_plugin.families.embeddings.rescaling import Rescaling
-from difformer_plugin.networks.layers import Conditions, Memory
+from difformer_plugin.networks.layers import Memory
 from difformer_plugin.networks.layout import Layout
 
 
@@ -291,10 +291,6 @@ class EmbeddingDiffusionModel(DiffusionModel):
     def guess(self, z: Any, z_0_hat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The tokens of z_0-hat, or of z_0 where it is decided; see `round`."""
         return self.denoiser.round(self._decided(z, z_0_hat))
-
-    def likeliest(self, z: Any, z_0_hat: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """The tokens of `guess` alone, (N,), in the precision of the conditions."""
-        return self.denoiser_in(conditions.precision).likeliest(self._decided(z, z_0_hat))
 
     def _decided(self, z: Any, z_0_hat: torch.Tensor) -> torch.Tensor:
         return z.completed(z_0_hat) if isinstance(z, PartlyClean) else z_0_hat

@@ -27,7 +27,6 @@ from difformer_plugin.families.base import (
     rank_generator,
 )
 from difformer_plugin.families.tokens.data_process import DataDependentProcess
-from difformer_plugin.networks.layers import Conditions
 
 
 class Gaps(NamedTuple):
@@ -148,11 +147,6 @@ class TokenDiffusionModel(DiffusionModel):
     def guess(self, z: Draft, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The tokens (N,) of the target that a prediction stands for, and log-probabilities."""
         return self.round(self.filled(z, prediction, self.logits))
-
-    def likeliest(self, z: Draft, prediction: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """The tokens (N,) of `guess` alone, in the precision of the conditions."""
-        table = self.rounding_table(self.denoiser_in(conditions.precision))
-        return self.filled(z, prediction, lambda own: own.type_as(table) @ table.T).tokens
 
     def filled(self, z: Draft, prediction: torch.Tensor, logits: Logits) -> Draft:
         """The draft with the likeliest types: of masks, or of all tokens without a mask."""

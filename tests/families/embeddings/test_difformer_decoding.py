@@ -53,8 +53,6 @@ def test_decoding_in_another_precision(build):
     half = copy.deepcopy(model).bfloat16()
     expected = half.predict(z_t, TIME, layout, half.conditions(memory.to(torch.bfloat16)), None)
     assert torch.equal(predict(), expected) and not torch.equal(predict(None), expected)
-    tokens = model.likeliest(None, expected, model.conditions(memory, torch.bfloat16))
-    assert torch.equal(tokens, half.denoiser.likeliest(expected))
     with torch.no_grad():
         model.train().denoiser.project_in_dim.weight.data.mul_(3)
     assert not torch.equal(model.eval() and predict(), expected)
