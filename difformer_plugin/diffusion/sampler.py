@@ -5,7 +5,7 @@ by `setting` are options of decoding: a field `eta` becomes `--decoding-eta`. A 
 file in a folder `samplers` of `gaussian` or `categorical`; nothing else has to know its name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, field, fields
 from typing import Any, ClassVar, Protocol
 
@@ -98,14 +98,16 @@ def register_sampler(kind: type) -> type:
     return kind
 
 
-def setting(default: Any, text: str) -> Any:
+def setting(default: Any, text: str, tries: Sequence[float] = ()) -> Any:
     """A field of a sampler that is an option of decoding.
 
     Args:
         default: its default value.
         text: its help text.
+        tries: values that `difformer tune` tries besides the user's own; a switch is always tried
+            both ways.
     """
-    return field(default=default, kw_only=True, metadata={"help": text})
+    return field(default=default, kw_only=True, metadata={"help": text, "tries": tries})
 
 
 def settings_of(kind: type) -> list[Field]:

@@ -26,7 +26,11 @@ class SamplerChoice(NamedTuple):
         return {"decoding_sampler": self.name, **dict(self.settings)}
 
     def __str__(self) -> str:
-        on = [name.removeprefix("decoding_") for name, value in self.settings if value is True]
+        on = [
+            name.removeprefix("decoding_") + ("" if value is True else f" {value:g}")
+            for name, value in self.settings
+            if value
+        ]
         name = self.name or "the model's sampler"
         return f"{name} with {' and '.join(on)}" if on else name
 

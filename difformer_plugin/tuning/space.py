@@ -155,14 +155,16 @@ def _levels(levels, most):
 def _sampler_choices(
     samplers: Mapping[str, type], options: DecodingOptions
 ) -> Iterator[SamplerChoice]:
-    """Each sampler with all combinations of its boolean settings."""
+    """Each sampler with all combinations of its switches, and of what its settings try."""
     for name, kind in samplers.items():
-        switches = [
-            setting_option(f.name) for f in settings_of(kind) if isinstance(f.default, bool)
-        ]
-        for values in product((False, True), repeat=len(switches)):
-            chosen: dict[str, Any] = dict(zip(switches, values))
-            varied = replace(options, **chosen)
+        tried: dict[str, Any] = {}
+        for f in settings_of(kind):
+            own = setting_option(f.name)
+            switch = isinstance(f.default, bool)
+            others = (False, True) if switch else (getattr(options, own), *f.metadata["tries"])
+            tried[own] = dict.fromkeys(others)
+        for values in product(*tried.values()):
+            varied = replace(options, **dict(zip(tried, values)))
             yield _sampler_choice(samplers, name, varied)
 
 

@@ -25,7 +25,7 @@ class Deterministic:
 class Tempered:
     """A sampler with two settings."""
 
-    temperature: float = setting(0.0, "temperature")
+    temperature: float = setting(0.0, "temperature", (0.0, 0.5))
     remasking: bool = setting(False, "remasking")
 
 
@@ -63,37 +63,39 @@ def test_large_space_is_sampled(monkeypatch):
         assert len(set(values)) > 1, name
 
 
-def test_boolean_settings_of_samplers_are_varied_and_others_are_kept():
+def test_settings_of_samplers_are_varied():
     samplers = {"first": Deterministic, "second": Tempered}
-    options = DecodingOptions(decoding_steps=1, decoding_sampler="second", decoding_temperature=0.5)
+    options = DecodingOptions(decoding_steps=1, decoding_sampler="second", decoding_temperature=0.7)
     found = search_space(options, ["fp32"], samplers, lambda options: None)
-    assert {str(settings.sampler): settings.sampler.options() for settings in found} == {
+    expected = {
         "first": {
             "decoding_sampler": "first",
             "decoding_remasking": False,
             "decoding_temperature": 0.0,  # the default, since this sampler does not read it
-        },
-        "second": {
-            "decoding_sampler": "second",
-            "decoding_remasking": False,
-            "decoding_temperature": 0.5,
-        },
-        "second with remasking": {
-            "decoding_sampler": "second",
-            "decoding_remasking": True,
-            "decoding_temperature": 0.5,
-        },
+        }
     }
-    assert str(found[0].sampler) == "second"
+    for remasking, temperature in product((False, True), (0.0, 0.5, 0.7)):  # one is the user's
+        on = ["remasking"] * remasking + [f"temperature {temperature:g}"] * (temperature > 0)
+        expected[f"second with {' and '.join(on)}" if on else "second"] = {
+            "decoding_sampler": "second",
+            "decoding_remasking": remasking,
+            "decoding_temperature": temperature,
+        }
+    assert {str(settings.sampler): settings.sampler.options() for settings in found} == expected
+    assert str(found[0].sampler) == "second with temperature 0.7"
 
 
 def expected_samplers(objective, process):
-    """The samplers of a discrete model, its default first, each with and without remasking."""
+    """The samplers of a discrete model, its default first, with all switches and temperatures."""
+    warm = "temperature 0.5"
     if objective == "sedd":
-        return ["tweedie", "tau_leaping"]
-    if process == "absorbing" and objective != "flexible":
-        return ["ancestral", "confidence", "confidence with remasking"]
-    return ["ancestral"]
+        kinds = ["tweedie", "tau_leaping"]
+    elif process == "absorbing" and objective != "flexible":
+        kinds = ["ancestral", "confidence", "confidence with remasking"]
+    else:
+        kinds = ["ancestral"]
+    hot = [f"{kind} {'and' if 'with' in kind else 'with'} {warm}" for kind in kinds]
+    return [*kinds, *hot]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -50,7 +50,7 @@ class Growing:
     missing: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     max_length: int
     temperature: float = setting(
-        0.0, "temperature at which a discrete model draws tokens; 0: the likeliest"
+        0.0, "temperature at which a discrete model draws tokens; 0: the likeliest", (0.0, 0.5)
     )
 
     name: ClassVar[str] = "ancestral"

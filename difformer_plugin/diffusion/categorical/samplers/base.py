@@ -114,7 +114,7 @@ class TokenSampler:
     vocabulary: Vocabulary
     logits: Logits
     temperature: float = setting(
-        0.0, "temperature at which a discrete model draws tokens; 0: the likeliest"
+        0.0, "temperature at which a discrete model draws tokens; 0: the likeliest", (0.0, 0.5)
     )
 
     name: ClassVar[str]

@@ -22,7 +22,9 @@ class DDIM(GaussianSampler):
     """
 
     eta: float = setting(
-        0.0, "with --decoding-sampler ddim, the part of a step's noise that is drawn anew: 0 to 1"
+        0.0,
+        "with --decoding-sampler ddim, the part of a step's noise that is drawn anew: 0 to 1",
+        (0.0, 0.5),
     )
 
     name: ClassVar[str] = "ddim"
