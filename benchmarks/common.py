@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import checkpoint_utils
+from fairseq.data import data_utils
 from fairseq.tasks import FairseqTask
 from tqdm import tqdm
 
@@ -37,8 +38,12 @@ def load(data: str, paths: Sequence[str], subset: str) -> tuple[list[Any], Fairs
 
 
 def spread_by_length(dataset: Any, count: int | None) -> np.ndarray:
-    """Numbers of `count` sentences, spread evenly over all lengths; None for all sentences."""
-    order = dataset.ordered_indices()
+    """Numbers of `count` sentences, spread evenly over all lengths; None for all sentences.
+
+    They are the same in every run: fairseq shuffles sentences of equal lengths at random.
+    """
+    with data_utils.numpy_seed(1):
+        order = dataset.ordered_indices()
     return order[np.linspace(0, len(order) - 1, count or len(order)).astype(int)]
 
 
