@@ -16,12 +16,11 @@ from difformer_plugin.errors import UserError
 
 # Prints as fairseq-generate does: the first token of each sentence, and its other arguments.
 STAND_IN = """
-import os, sys
-from fairseq.data.data_utils import load_indexed_dataset
+import array, os, sys
 data, others = sys.argv[1], sys.argv[2:]
-lines = load_indexed_dataset(os.path.join(data, "test.de-en.de"))
-for i in range(len(lines)):
-    print(f"H-{i}\\t-0.5\\tw{int(lines[i][0])} {' '.join(others)}")
+tokens = array.array("H", open(os.path.join(data, "test.de-en.de.bin"), "rb").read())
+for i, word in enumerate(tokens[::2]):
+    print(f"H-{i}\\t-0.5\\tw{word} {' '.join(others)}")
 assert len(os.sched_getaffinity(0)) == 1 and os.environ["OMP_NUM_THREADS"] == "1"
 """
 
