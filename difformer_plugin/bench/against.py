@@ -13,7 +13,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from shutil import copyfile
+from shutil import copyfile, which
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -117,9 +117,13 @@ def write_part(args: Namespace, numbers: np.ndarray, folder: Path) -> Path:
 def execute(name: str, command: Sequence[str], cores: set[int]) -> Run:
     """Run a command on some cores, with as many threads, and wait for it.
 
+    Programs are looked for on PATH, and then beside this Python.
+
     Raises:
         UserError: it cannot be started, or fails.
     """
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), os.path.dirname(sys.executable)])
+    program = which(command[0], path=path) or command[0]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(len(cores)))
     with TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
@@ -127,7 +131,7 @@ def execute(name: str, command: Sequence[str], cores: set[int]) -> Run:
         try:
             with open(out, "wb") as stdout, open(err, "wb") as stderr:
                 process = subprocess.Popen(
-                    command,
+                    [program, *command[1:]],
                     stdout=stdout,
                     stderr=stderr,
                     env={**os.environ, **threads},

@@ -25,6 +25,7 @@ RUN = [
     pytest.param("docs/how-to/distillation.md", marks=SLOW),
     pytest.param("docs/how-to/guidance.md", marks=SLOW),
     pytest.param("docs/how-to/export.md", marks=SLOW),
+    pytest.param("docs/how-to/few-steps.md", marks=SLOW),
     "docs/how-to/translate.md",
     pytest.param("docs/how-to/corpora.md", marks=SLOW),
     pytest.param("docs/how-to/gpus.md", marks=SLOW),
@@ -84,6 +85,8 @@ def smaller(words):
     if program == "difformer bench":
         decode = "--sentences 2 --steps 1 --beams 1 --batch-size 1"
         options += f" {decode}" if "decode" in words else " --updates 1 --max-tokens 512"
+    if "--against" in words:
+        options = "--repetitions 1 --sentences 4 --steps 1 --batch-size 2 --cpu"
     if "--fit-rerank" in words:
         options = "--sentences 4 --cpu"
     if "--show" in words:
@@ -170,6 +173,8 @@ def test_the_commands_of_a_page_run(page, workplace, kept, corpus):
         (workplace / "data-bin").unlink()
     if page == "docs/tutorial.md":
         shutil.rmtree(workplace / "raw")
+    if page == "docs/decoding.md":
+        (workplace / "demo-run").symlink_to(workplace)
     (workplace / "examples").symlink_to(REPOSITORY / "examples")
     outcomes = run_page(page, workplace)
     for command, outcome in outcomes:
