@@ -20,6 +20,7 @@ def script():
     return runpy.run_path(str(SCRIPT))
 
 
+@pytest.mark.slow
 def test_rehearsal_writes_what_a_gpu_would(script, corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     out = tmp_path / "gpu.json"
