@@ -1,10 +1,10 @@
-"""fairseq is imported without the statistics that two of its own tasks use.
+"""Import fairseq without scikit-learn and scipy.stats, until they are needed.
 
-``import fairseq`` imports all of its tasks and criteria. Two of them, for audio and for classifying
-sentences, import scikit-learn and scipy.stats, which is two fifths of the start-up of a command. No
-translation calls these; whoever does imports them then.
+``import fairseq`` imports all of fairseq's tasks and criteria. Two of them, for audio and for
+classifying sentences, import these two packages, which takes a third of the start-up of a command.
+Translation never calls them.
 
-It works where this package is imported before fairseq: for `difformer`, the hub interface and
+This works where the plug-in is imported before fairseq: in `difformer`, the hub interface and
 scripts. fairseq's own commands import fairseq first.
 """
 
@@ -28,7 +28,7 @@ USED = {
 
 
 class Finder(MetaPathFinder):
-    """Finds fairseq as the other finders do, and has it imported among placeholders."""
+    """Finds fairseq as the other finders do, and loads it with a `Loader`."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         """The specification of fairseq; None for other modules, which the other finders find."""
@@ -42,7 +42,7 @@ class Finder(MetaPathFinder):
 
 
 class Loader(importlib.abc.Loader):
-    """Loads a module as another loader does, among placeholders."""
+    """Loads a module as another loader does, with `placeholders` while its code runs."""
 
     def __init__(self, loader: importlib.abc.Loader):
         self.loader = loader
@@ -61,16 +61,16 @@ class Loader(importlib.abc.Loader):
 
 
 def install() -> None:
-    """Prepare for the first ``import fairseq``; nothing happens if it has come before."""
+    """Make the first ``import fairseq`` use the placeholders. No effect after that import."""
     if "fairseq" not in sys.modules:
         sys.meta_path.insert(0, Finder())
 
 
 @contextmanager
 def placeholders() -> Iterator[None]:
-    """Within the context, the modules of `USED` that are not imported yet are placeholders.
+    """Within the context, modules of `USED` that are not imported yet are placeholders.
 
-    The functions that are imported from a placeholder import the real module when they are called.
+    A function imported from a placeholder imports the real module at its first call.
     """
     added = {name: ModuleType(name) for name in USED if name not in sys.modules}
     for name, module in added.items():

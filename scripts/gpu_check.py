@@ -2,11 +2,10 @@
 
     python scripts/gpu_check.py [--data DATA-BIN] [--out gpu.json]    (make test-gpu)
 
-It runs the tests that need a GPU (the mark `gpu`), with as many GPUs as there are, and then
+It runs the tests marked `gpu`, on as many GPUs as there are, and then
 `difformer bench decode` and `difformer bench train` with the rows of the documentation. Without
 --data, the benchmarks read a synthetic corpus, whose vocabulary is small. It takes less than ten
-minutes. The exit status is 1 if a test or a benchmark failed; what was found until then is in the
-file.
+minutes. The exit status is 1 if a test or a benchmark failed. The file is written after each part.
 
 --rehearse runs the same on the CPU, with a tiny model and a part of the tests.
 """
@@ -40,7 +39,7 @@ TRAIN = {
     "rows": ["plain", "engine", "engine-bf16", "transformer", "transformer-bf16"],
     "options": "--max-tokens 8192 --updates 10",
 }
-# in place of the above: what a CPU does in seconds
+# a run that takes a CPU seconds
 REHEARSAL = {
     "tests": ["tests/decoding/test_graphs.py", "tests/diffusion/test_noise.py"],
     "decode": "--arch difformer_tiny --sentences 4 --steps 2 --beams 1 --repetitions 1",
@@ -71,7 +70,7 @@ def machine() -> dict[str, Any]:
 
 
 def run_tests(folder: Path, rehearse: bool) -> dict[str, Any]:
-    """Run the tests that need a GPU; in a rehearsal those of some files that need none."""
+    """Run the tests that need a GPU; in a rehearsal, tests of two files that need none."""
     report = folder / "tests.xml"
     chosen = ["-m", "not gpu", *REHEARSAL["tests"]] if rehearse else ["-m", "gpu", "tests"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
@@ -93,7 +92,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def make_corpus(folder: Path) -> Path:
-    """A data-bin of the demonstration's language."""
+    """Make a data-bin of the demonstration's synthetic language."""
     from difformer_plugin.data.synthetic.grammar import write_corpus
 
     write_corpus(folder / "raw", 1, SENTENCES, 200, 200)

@@ -1,8 +1,8 @@
-"""Commands side by side: this plug-in's fairseq-generate and those of other implementations.
+"""Time commands of other implementations beside this plug-in's fairseq-generate.
 
-A command translates a data-bin of few and one of more sentences. The difference of the two times
-is what the further sentences cost, without the start-up: imports, weights, warm-up. Commands take
-turns and run on the same cores.
+Each command translates a small and a large data-bin. The difference between the two times is the
+cost of the additional sentences; the start-up (imports, weights, warm-up) cancels out. Commands
+take turns and run on the same cores.
 """
 
 import os
@@ -32,7 +32,7 @@ from difformer_plugin.evaluation.outputs import parse_outputs
 OURS = "ours"
 TUNED = "tuned"
 SPLIT = "test"  # its name in the data-bins that commands read
-FEW = 4  # the large data-bin has so many times the sentences of the small one
+FEW = 4  # the large data-bin has four times as many sentences as the small one
 FIELDS = ("data", "batch_size", "steps", "lengths", "noises", "seed")
 GENERATE = (
     f"{shlex.quote(sys.executable)} -m fairseq_cli.generate {{data}} --task diffusion_translation "
@@ -40,13 +40,13 @@ GENERATE = (
     "--batch-size {batch_size} --seed {seed}"
 )
 SETTING = "--decoding-steps {steps} --length-beam-size {lengths} --noise-beam-size {noises}"
-LEGEND = f"""CPU s, wall s: for a further sentence, without the start-up; sent./s: of a CPU second;
-ratio: CPU s relative to {OURS}; start s: CPU seconds besides the sentences; equal: translations
-that are those of {OURS}. Medians of the repetitions, whose commands take turns."""
+LEGEND = f"""CPU s, wall s: seconds per sentence, start-up excluded; sent./s: sentences per CPU
+second; ratio: CPU s relative to {OURS}; start s: CPU seconds of the start-up; equal: translations
+identical to those of {OURS}. All times are medians of the repetitions."""
 
 
 class Run(NamedTuple):
-    """A command that has ended: its times in seconds, and its best translations by number."""
+    """A finished command: its times in seconds, and the best translation by sentence number."""
 
     cpu: float
     wall: float
@@ -57,7 +57,7 @@ def parse_commands(texts: Iterable[str]) -> dict[str, str]:
     """The commands of --against, NAME=COMMAND, by name.
 
     Raises:
-        UserError: a text has another form, a name occurs twice, or a placeholder is unknown.
+        UserError: a text has another form, a name is taken, or a placeholder is unknown.
     """
     commands: dict[str, str] = {}
     for text in texts:
@@ -68,13 +68,13 @@ def parse_commands(texts: Iterable[str]) -> dict[str, str]:
                 "'greedy=fairseq-generate {data} --path teacher.pt --beam 1'"
             )
         if name in (OURS, TUNED, *commands):
-            raise UserError(f"--against: {name} stands for another row, choose another name")
+            raise UserError(f"--against: there is a row {name} already, choose another name")
         try:
             fill(command, dict.fromkeys(FIELDS, "0"))
         except (KeyError, IndexError, ValueError) as error:
             raise UserError(
-                f"--against {name}: {command!r} may hold {{{'}, {'.join(FIELDS)}}}, and braces "
-                f"are doubled otherwise ({error})"
+                f"--against {name}: {command!r} is not a command with placeholders "
+                f"{{{'}, {'.join(FIELDS)}}} ({error}); double the braces that are none"
             ) from error
         if "{data}" not in command:
             raise UserError(f"--against {name}: the command must read the data-bin {{data}}")
@@ -83,7 +83,7 @@ def parse_commands(texts: Iterable[str]) -> dict[str, str]:
 
 
 def fill(command: str, values: dict[str, Any]) -> list[str]:
-    """The words of a command with values in place of its placeholders."""
+    """Split a command into words, and replace its placeholders by values."""
     return [part.format(**values) for part in shlex.split(command)]
 
 
@@ -98,16 +98,15 @@ def own_commands(args: Namespace, setting: Setting) -> dict[str, str]:
 
 def write_part(args: Namespace, numbers: np.ndarray, folder: Path) -> Path:
     """Write some sentences of a split as the split `test` of a new data-bin."""
-    pair = language_pair(args.data, None, None)
-    paths = [Path(args.data) / f"dict.{language}.txt" for language in pair]
-    types = [len(Dictionary.load(str(path))) for path in paths]
-    check_dataset(args.data, args.subset, *pair, (types[0], types[1]))
+    pair = language_pair(args.data)
     folder.mkdir()
-    for path, size, language in zip(paths, types, pair):
+    for language in pair:
+        path = Path(args.data) / f"dict.{language}.txt"
         copyfile(path, folder / path.name)
         loaded = load_indexed_dataset(str(stem_of(args.data, args.subset, *pair, language)))
         stem = folder / f"{SPLIT}.{'-'.join(pair)}.{language}"
-        builder = indexed_dataset.make_builder(f"{stem}.bin", "mmap", size)
+        types = len(Dictionary.load(str(path)))
+        builder = indexed_dataset.make_builder(f"{stem}.bin", "mmap", types)
         for number in numbers:
             builder.add_item(loaded[int(number)])
         builder.finalize(f"{stem}.idx")
@@ -117,7 +116,7 @@ def write_part(args: Namespace, numbers: np.ndarray, folder: Path) -> Path:
 def execute(name: str, command: Sequence[str], cores: set[int]) -> Run:
     """Run a command on some cores, with as many threads, and wait for it.
 
-    Programs are looked for on PATH, and then beside this Python.
+    The program is searched on PATH, and then in the folder of this Python.
 
     Raises:
         UserError: it cannot be started, or fails.
@@ -160,8 +159,8 @@ def figures(name: str, runs: dict[str, list[tuple[Run, Run]]], counts: Sequence[
     """The figures of a row.
 
     Args:
-        runs: for each row its runs on few and on more sentences, repetition by repetition.
-        counts: how many sentences these are.
+        runs: for each row, (small, large) runs of each repetition.
+        counts: the numbers of sentences in the small and the large data-bin.
     """
     extra = counts[1] - counts[0]
 
@@ -198,9 +197,10 @@ def measure(args: Namespace, setting: Setting, cores: set[int], progress: Any) -
             f"--sentences {args.sentences}: comparing commands in batches of "
             f"{setting.batch_size} needs at least {2 * few}"
         )
-    pair = language_pair(args.data, None, None)
-    total = len(load_indexed_dataset(str(stem_of(args.data, args.subset, *pair, pair[0]))))
-    numbers = choose_sentences(args.sentences, total, args.seed)
+    pair = language_pair(args.data)
+    check_dataset(args.data, args.subset, *pair)
+    source = load_indexed_dataset(str(stem_of(args.data, args.subset, *pair, pair[0])))
+    numbers = choose_sentences(args.sentences, len(source), args.seed)
     runs: dict[str, list] = {name: [] for name in commands}
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)

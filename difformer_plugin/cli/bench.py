@@ -72,9 +72,10 @@ def add_parser(subparsers) -> None:
         "--against",
         action="append",
         metavar="NAME=COMMAND",
-        help="instead, time commands beside fairseq-generate with --path: any that read a data-bin "
-        "{data} and print as fairseq-generate does, of other environments, too; {batch_size} "
-        "{steps} {lengths} {noises} and {seed} stand for values; may be repeated",
+        help="instead, time a command, which may belong to another environment, beside "
+        "fairseq-generate with --path; it reads the data-bin {data} and prints what "
+        "fairseq-generate prints; {batch_size}, {steps}, {lengths}, {noises} and {seed} are "
+        "replaced; may be repeated",
     )
     add(
         "--scaling",

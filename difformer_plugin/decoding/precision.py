@@ -12,10 +12,10 @@ MARGIN = 1.1  # measured times differ by less
 
 
 def check_precision(denoiser: nn.Module, options: Any) -> None:
-    """Check that --decoding-precision is none that slows decoding down on the denoiser's device.
+    """Refuse a --decoding-precision that is slower than float32 on the denoiser's device.
 
     Raises:
-        UserError: it does, and --force-precision is not given; or int8 is to run on a GPU.
+        UserError: it is slower, and --force-precision is not given; or it is int8 on a GPU.
     """
     name, device = options.decoding_precision, denoiser.output_projection.weight.device
     if name == "int8" and device.type != "cpu":
@@ -31,10 +31,10 @@ def check_precision(denoiser: nn.Module, options: Any) -> None:
 
 
 def pays(denoiser: nn.Module, name: str | None) -> bool:
-    """Whether decoding in a precision is not slower than in float32 on the denoiser's device.
+    """Whether a precision is at least as fast as float32 on the denoiser's device.
 
-    What the processor says of itself answers that where it has instructions for the precision;
-    elsewhere a linear layer of the model's size is timed in both.
+    It is, where the processor has matrix instructions for it. Elsewhere a linear layer of the
+    model's size is timed in both precisions.
 
     Args:
         name: of `PRECISIONS`; None is the model's own.
@@ -46,16 +46,15 @@ def pays(denoiser: nn.Module, name: str | None) -> bool:
 
 
 def has_instructions(name: str, device: torch.device) -> bool:
-    """Whether a processor is known to multiply matrices faster in a half precision.
+    """Whether a processor has matrix instructions for a half precision.
 
-    That are GPUs with tensor cores for it (from compute capability 7.0 on for float16, 8.0 for
-    bfloat16), and CPUs with AMX.
+    GPUs have tensor cores for float16 from compute capability 7.0 on, for bfloat16 from 8.0 on;
+    CPUs with AMX multiply in bfloat16.
     """
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= {"fp16": (7, 0)}.get(name, (8, 0))
-    if device.type != "cpu":
-        return False
-    return {"bf16": torch.cpu._is_amx_tile_supported}.get(name, lambda: False)()
+        least = (7, 0) if name == "fp16" else (8, 0)
+        return torch.cuda.get_device_capability(device) >= least
+    return device.type == "cpu" and name == "bf16" and torch.cpu._is_amx_tile_supported()
 
 
 def processor(device: torch.device) -> str:

@@ -8,26 +8,26 @@ from functools import cache
 import torch
 from torch import nn
 
-# torch.qint8 stands for float32 but for the weights and inputs of linear layers, which are int8
+# torch.qint8: linear layers compute in int8, all else in float32
 PRECISIONS = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
     "int8": torch.qint8,
 }
-TOKENS, SECONDS = 1024, 0.02  # what is timed: a batch, again and again for so long
+TOKENS, SECONDS = 1024, 0.02  # size of the timed batch, and how long it is repeated
 
 
 def state_type(dtype: torch.dtype) -> torch.dtype:
-    """The type of the states that a denoiser in a precision reads and returns."""
+    """The dtype of the states that a denoiser reads and returns in a precision."""
     return torch.float32 if dtype == torch.qint8 else dtype
 
 
 def converted(denoiser: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy of a denoiser in a precision.
 
-    In int8, the weights of a linear layer have one scale, and its inputs one that is found at each
-    call (dynamic quantisation). The output projection, which rounds to tokens, is left as it is.
+    int8 is dynamic quantisation: each linear layer has one scale for its weights, and computes one
+    for its inputs at each call. The output projection, which rounds to tokens, stays in float32.
     """
     if dtype != torch.qint8:
         return copy.deepcopy(denoiser).to(dtype)
@@ -36,7 +36,7 @@ def converted(denoiser: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def quantised(module: nn.Module, linear: set[str]) -> nn.Module:
-    """The module with some of its linear layers, given by name, in int8."""
+    """A copy of a module whose linear layers of these names compute in int8."""
     from torch.ao.quantization import quantize_dynamic  # slow to import
 
     with warnings.catch_warnings():

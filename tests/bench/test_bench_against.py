@@ -114,11 +114,11 @@ def test_own_commands_are_those_of_the_setting():
     [
         (["fairseq-generate {data}"], "give NAME=COMMAND"),
         (["a="], "give NAME=COMMAND"),
-        (["a=x {data}", "a=y {data}"], "a stands for another row"),
-        (["ours=x {data}"], "ours stands for another row"),
-        (["a=x {data} {beam}"], "may hold {data}.*beam"),
-        (["a=x {data} {"], "may hold {data}"),
-        (["a=x 'y {data}"], "may hold {data}"),
+        (["a=x {data}", "a=y {data}"], "there is a row a already"),
+        (["ours=x {data}"], "there is a row ours already"),
+        (["a=x {data} {beam}"], "placeholders {data}.*beam"),
+        (["a=x {data} {"], "placeholders {data}"),
+        (["a=x 'y {data}"], "placeholders {data}"),
         (["a=x data-bin"], "must read the data-bin {data}"),
     ],
 )
@@ -133,6 +133,12 @@ def test_failures_name_the_command_and_its_last_line():
         against.execute("other", command, {0})
     with pytest.raises(UserError, match="other: /no/such/program: No such file"):
         against.execute("other", ["/no/such/program"], {0})
+
+
+def test_a_split_that_is_missing_is_one_line(data):
+    args = arguments(data, subset="none", against=[])
+    with pytest.raises(UserError, match="data-bin.*none"):
+        against.measure(args, Setting(5, (1, 1), 2), {0}, iter)
 
 
 def test_too_few_sentences_for_two_sizes(data):
