@@ -1,4 +1,4 @@
-"""The file of --constraints-file: what its lines mean, what is refused, and who reads which line."""
+"""The file of --constraints-file: what lines mean, what is refused, and who reads which line."""
 
 import pytest
 import torch
