@@ -293,6 +293,7 @@ class DiffusionGenerator:
                 longest,
                 self.options.length_beam_window,
                 least,
+                self.options.length_scale,
             )
         exact = empty | torch.tensor([own.complete for own in constraints], device=empty.device)
         return torch.where(exact[:, None], least[:, None], lengths)

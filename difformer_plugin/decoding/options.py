@@ -117,6 +117,11 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
         False,
         "try b1 consecutive lengths around the most likely one, not the b1 most likely lengths",
     )
+    length_scale: float = option(
+        1.0,
+        "multiply predicted lengths by this; a little above 1 leaves room for the subwords that "
+        "--collapse-repeats drops",
+    )
     noise_beam_size: int = option(1, "b2, the number of candidates per length (Sec. 3.3)")
     collapse_repeats: bool = option(
         False,
@@ -229,6 +234,10 @@ def check_options(options: Any) -> None:
     check_reranking(options)
     if options.force_length is not None and options.force_length_ratio is not None:
         raise UserError("--force-length and --force-length-ratio exclude each other: choose one")
+    if not 0.5 <= options.length_scale <= 2:
+        raise UserError(f"--length-scale must lie between 0.5 and 2, not {options.length_scale:g}")
+    if options.forces_length and options.length_scale != 1:
+        raise UserError("--length-scale has no effect on a forced length: leave one of them out")
     if options.force_length is not None and options.force_length < 1:
         raise UserError(f"--force-length must be at least 1, not {options.force_length}")
     if options.force_length_ratio is not None and not options.force_length_ratio > 0:

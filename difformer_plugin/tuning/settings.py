@@ -49,6 +49,7 @@ class Settings(NamedTuple):
     decoding_timesteps: str = UNIFORM
     soft_clamping: int = 0
     collapse_repeats: bool = False
+    length_scale: float = 1.0
     decoding_rescaling_factor: float = 1.0
 
     @classmethod
@@ -92,6 +93,8 @@ class Settings(NamedTuple):
             parts.append(f"soft {self.soft_clamping}")
         if self.collapse_repeats:
             parts.append("collapsed")
+        if self.length_scale != 1:
+            parts.append(f"lengths x {self.length_scale:g}")
         if self.decoding_rescaling_factor != 1:
             parts.append(f"F {self.decoding_rescaling_factor:g}")
         if self.sampler.name:
@@ -112,6 +115,7 @@ class Variant(NamedTuple):
     decoding_timesteps: str = UNIFORM
     soft_clamping: int = 0
     collapse_repeats: bool = False
+    length_scale: float = 1.0
     decoding_rescaling_factor: float = 1.0
 
 
@@ -139,6 +143,7 @@ def features(settings: Settings, samplers: Sequence[SamplerChoice]) -> list[floa
         *(2.0 * (settings.decoding_timesteps == grid) for grid in grid_names()[1:]),
         2.0 * (settings.soft_clamping > 0),
         2.0 * settings.collapse_repeats,
+        25 * (settings.length_scale - 1),
         2 * np.log2(settings.decoding_rescaling_factor),
         *(2.0 * (settings.sampler == sampler) for sampler in samplers),
     ]

@@ -18,6 +18,7 @@ STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 BEAM_SIZES = (1, 2, 3, 5, 7, 10, 15, 20, 30)
 RACE_AFTER = (1, 2, 3, 5, 8, 12)
 NO_RACE = (0, 1)  # race_after, race_keep
+LENGTH_SCALES = (1.0, 1.04, 1.08)  # only with collapsed repeats, which shorten
 GOOD_STEPS, FAVOURITE = (2, 4, 6, 10), ("quadratic", 1)  # times and soft clamping
 MAX_SETTINGS = 20_000  # more are sampled down to this many, which keeps the surrogates fast
 
@@ -72,7 +73,14 @@ def good_starts(
         precisions: of which the first is used.
         variants: those that the model accepts.
     """
-    favourite = max(variants, key=lambda each: (each.collapse_repeats, each[:2] == FAVOURITE))
+    favourite = max(
+        variants,
+        key=lambda each: (
+            each.collapse_repeats,
+            each[:2] == FAVOURITE,
+            each.length_scale == LENGTH_SCALES[1],
+        ),
+    )
     starts = [
         reference._replace(
             decoding_steps=k,
@@ -99,14 +107,17 @@ def starts_in(space: Sequence[Settings]) -> list[Settings]:
 def _variants(options: DecodingOptions) -> list[Variant]:
     """All variants; the factors are the reference's and two others near it."""
     factor = options.decoding_rescaling_factor
+    scales = sorted({options.length_scale, *LENGTH_SCALES})
     return [
         Variant(*values)
         for values in product(
             grid_names(),
             sorted({0, 1, options.soft_clamping}),
             (False, True),
+            scales,
             (factor, 0.7 * factor, 1.4 * factor),
         )
+        if Variant(*values).collapse_repeats or values[3] == options.length_scale
     ]
 
 

@@ -48,6 +48,16 @@ def test_more_lengths_than_are_possible_stay_in_bounds():
         assert len(row) == 12 and set(row) == {2, 3, 4, 5, 6}
 
 
+def test_scaled_lengths_count_neither_bos_nor_eos():
+    """23 subwords become 23 x 1.04 = 23.92, and 12 become 12.48."""
+    logits, lengths = torch.zeros(1, CLASSES), torch.arange(CLASSES)[None]
+    logits[0, 25], logits[0, 14] = 2, 1
+    assert length_beam(logits, lengths, 2, 100, scale=1.04).tolist() == [[26, 14]]
+    assert length_beam(logits, lengths, 2, 25, scale=1.5).tolist() == [[25, 20]]  # the longest
+    every = length_beam(logits, lengths, CLASSES - 2, 10 * CLASSES, scale=1.04)
+    assert len(set(every[0].tolist())) == CLASSES - 2  # different lengths stay different
+
+
 @pytest.mark.parametrize(
     "best, size, expected",
     [

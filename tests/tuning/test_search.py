@@ -32,6 +32,7 @@ def truth(settings, world):
     loss -= {"uniform": 0, "quadratic": 0.05, "square_root": -0.05}[settings.decoding_timesteps]
     loss -= 0.05 * bool(settings.soft_clamping) + 0.05 * settings.collapse_repeats
     loss += 0.2 * np.log(settings.decoding_rescaling_factor) ** 2
+    loss -= (settings.length_scale - 1) * (1.1 - settings.length_scale)  # best at 1.05
     work = settings.denoiser_passes() + 0.5 * settings.soft_clamping * settings.num_candidates
     if settings.race_after:
         loss += racing * np.log(settings.num_candidates / settings.race_keep) / settings.race_after

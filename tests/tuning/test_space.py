@@ -113,14 +113,14 @@ def test_space_of_a_discrete_model_is_what_it_accepts(build_discrete, kind):
     check(replace(options, decoding_sampler=None))
     assert {str(settings.sampler) for settings in found} == set(own)
     grid = {
-        Settings(k, e, b1, b2, *race, "fp32", sampler, timesteps, 0, collapse)
+        Settings(k, e, b1, b2, *race, "fp32", sampler, timesteps, 0, collapse, scale)
         for k in (1, 2, 3)
         for e in {0, k // 2}
         for b1, b2 in product({1, options.length_beam_size}, (1, 2))
         for race in ((0, 1), (1, 1), (2, 1), (1, 2), (2, 2))
         for sampler in {settings.sampler for settings in found}
         for timesteps in ("uniform", "quadratic", "square_root")
-        for collapse in (False, True)
+        for collapse, scale in [(False, 1.0), *((True, scale) for scale in (1.0, 1.04, 1.08))]
     }
 
     def possible(settings):
