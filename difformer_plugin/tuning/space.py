@@ -107,18 +107,16 @@ def starts_in(space: Sequence[Settings]) -> list[Settings]:
 def _variants(options: DecodingOptions) -> list[Variant]:
     """All variants; the factors are the reference's and two others near it."""
     factor = options.decoding_rescaling_factor
-    scales = sorted({options.length_scale, *LENGTH_SCALES})
-    return [
-        Variant(*values)
-        for values in product(
-            grid_names(),
-            sorted({0, 1, options.soft_clamping}),
-            (False, True),
-            scales,
-            (factor, 0.7 * factor, 1.4 * factor),
-        )
-        if Variant(*values).collapse_repeats or values[3] == options.length_scale
-    ]
+    values = product(
+        grid_names(),
+        sorted({0, 1, options.soft_clamping}),
+        (False, True),
+        sorted({options.length_scale, *LENGTH_SCALES}),
+        (factor, 0.7 * factor, 1.4 * factor),
+    )
+    found = [Variant(*each) for each in values]
+    own = options.length_scale
+    return [each for each in found if each.collapse_repeats or each.length_scale == own]
 
 
 def _blocks(
