@@ -180,6 +180,7 @@ def corpus(tmp_path_factory):
 SUBWORDS = replace(PLAIN, bpe_merges=60, valid=Split(every=7))
 
 
+@pytest.mark.slow
 def test_the_same_bytes_for_any_number_of_workers_and_after_kills(corpus, tmp_path):
     go(corpus, tmp_path / "whole", SUBWORDS)
     go(corpus, tmp_path / "parallel", SUBWORDS, workers=3)

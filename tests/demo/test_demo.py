@@ -55,6 +55,7 @@ def test_another_seed_of_training_is_the_same_corpus(tmp_path):
     assert fairseq_commands(first)[1] != fairseq_commands(other)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "own_data",
     [

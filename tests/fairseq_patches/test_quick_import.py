@@ -39,6 +39,7 @@ def outcome():
     return {name: run(first) for name, first in (("quick", "import difformer_plugin"), ("own", ""))}
 
 
+@pytest.mark.slow
 def test_the_plug_in_leaves_the_statistics_until_they_are_called(outcome):
     assert outcome["quick"][0] == [False, False]
     assert outcome["own"][0] == [True, True]  # else this file and the finder can go

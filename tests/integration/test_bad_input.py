@@ -57,7 +57,7 @@ def train(refuse, corpus, tmp_path):
     return call
 
 
-@pytest.mark.parametrize("data, types", [("smaller", 2), ("other", 1)])
+@pytest.mark.parametrize("data, types", quick_and_slow([("other", 1)], [("smaller", 2)]))
 def test_a_checkpoint_and_the_dictionaries_of_other_data(
     corpus, model, trained, generate, refuse, tmp_path, data, types
 ):

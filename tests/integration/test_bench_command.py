@@ -73,6 +73,7 @@ def test_figures_are_consistent(decoded):
     assert not any(model["trained"] for model in figures["models"].values())
 
 
+@pytest.mark.slow
 def test_checkpoints_and_tuned_settings(corpus, model, teacher, tmp_path):
     settings = tmp_path / "found.toml"
     settings.write_text("decoding_steps = 3\nlength_beam_size = 2\nbleu_mbr = true\n")

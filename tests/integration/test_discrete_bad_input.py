@@ -74,6 +74,7 @@ def test_a_difformer_has_another_criterion(train):
     assert "use --criterion difformer_loss" in train("--share-all-embeddings", command=command)
 
 
+@pytest.mark.slow
 def test_embeddings_without_neighbours(train, other_teacher, other_vectors, tmp_path):
     nearest = ["--objective", "d3pm", "--process", "nearest", "--neighbour-embeddings"]
     assert "nowhere.pt: No such file" in train(*nearest, tmp_path / "nowhere.pt")
@@ -151,6 +152,7 @@ def test_a_difformer_has_samplers_of_its_own(model, generate, name):
     assert f"--decoding-sampler {name} is not for this model, a Difformer: use ancestral" in line
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_combined(discrete_model, generate, teacher, other_teacher):
     path = discrete_model("--objective", "mdlm").model
     mbr = ["--noise-beam-size", 2, "--ppl-mbr"]

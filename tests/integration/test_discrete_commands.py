@@ -128,6 +128,7 @@ def test_bf16_trains_on_the_cpu(name, corpus, pair_options, tmp_path):
     assert torch.equal(saved, saved.bfloat16().to(saved))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -187,9 +188,17 @@ def test_resumed_training_is_as_if_it_had_not_stopped(corpus, tmp_path):
         ("mdlm", ["--decoding-sampler", "confidence"]),
         ("mdlm", ["--decoding-sampler", "confidence", "--decoding-remasking"]),
         ("mdlm", ["--decoding-temperature", 1]),
-        ("sedd-uniform", ["--decoding-sampler", "tau_leaping", "--decoding-temperature", 1]),
+        pytest.param(
+            "sedd-uniform",
+            ["--decoding-sampler", "tau_leaping", "--decoding-temperature", 1],
+            marks=pytest.mark.slow,
+        ),
         ("flexible", ["--decoding-temperature", 1]),
-        ("d3pm-uniform", ["--length-beam-size", 3, "--noise-beam-size", 2, "--bleu-mbr"]),
+        pytest.param(
+            "d3pm-uniform",
+            ["--length-beam-size", 3, "--noise-beam-size", 2, "--bleu-mbr"],
+            marks=pytest.mark.slow,
+        ),
         ("flexible", ["--noise-beam-size", 4, "--bleu-mbr"]),
     ],
 )
@@ -200,6 +209,7 @@ def test_an_option_of_decoding_has_an_effect(name, options, family, generate):
     assert translations != generate(path).translations()
 
 
+@pytest.mark.slow
 def test_a_teacher_chooses(family, corpus, teacher, generate):
     path = family("mdlm").model
     beams = ["--length-beam-size", 3, "--noise-beam-size", 2]
@@ -248,6 +258,7 @@ def test_the_example_of_hydra_trains(corpus, generate, tmp_path):
     assert sorted(outcome.translations()) == list(range(SENTENCES))
 
 
+@pytest.mark.slow
 def test_the_insertion_model_has_an_architecture_of_its_own(corpus, generate, tmp_path):
     arch = {"discrete_diffusion_tiny": "insertion_diffusion_tiny"}
     arch |= {"discrete_diffusion_loss": "insertion_diffusion_loss"}

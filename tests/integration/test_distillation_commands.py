@@ -297,6 +297,7 @@ def test_sources_that_the_teacher_cannot_translate(corpus, drilled_teacher, tmp_
     assert len(side(tmp_path / "out", "en", "test")) == SENTENCES + 3
 
 
+@pytest.mark.slow
 def test_a_diffusion_model_can_be_the_teacher(corpus, model, tmp_path):
     """It decodes as in fairseq-generate."""
     out = tmp_path / "out"

@@ -18,6 +18,7 @@ def generate(corpus, model, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_shards_translate_what_one_process_translates(generate, tmp_path):
     """Each sentence once, token for token and score for score; `evaluate` reads their logs."""
     whole = generate()

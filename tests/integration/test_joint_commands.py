@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from harness import EXAMPLES, SENTENCES, TASK, USER_DIR, load, succeed, weights
+from harness import (
+    EXAMPLES,
+    SENTENCES,
+    TASK,
+    USER_DIR,
+    load,
+    quick_and_slow,
+    succeed,
+    weights,
+)
 
 TRAIN = [
     *("--arch", "joint_diffusion_tiny", "--criterion", "joint_diffusion_loss"),
@@ -27,7 +36,7 @@ def generate(corpus, tmp_path):
     return call
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", quick_and_slow([("diffuseq",)], [("diffusion-lm",)]))
 def test_a_system_trains_resumes_and_translates(corpus, generate, tmp_path, system):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     command = ["fairseq-train", corpus.joined, *TASK, *TRAIN, *SYSTEMS[system]]

@@ -133,6 +133,7 @@ def test_factor_refuses_other_files(corpus, followed, tmp_path):
 # difformer probe
 
 
+@pytest.mark.slow
 def test_probe_scores_a_single_step_from_noise(corpus, model, tmp_path):
     """Its translations are those of fairseq-generate --decoding-steps 1 --decoding-fixed-t t."""
     outcome = succeed(

@@ -65,6 +65,7 @@ def test_what_begins_anew_counts_from_0(corpus, tmp_path, reset):
     assert shown == [f"{given:g}"] and "from the checkpoint" in log
 
 
+@pytest.mark.slow
 def test_patience_counts_on(corpus, tmp_path):
     """Nothing is learned: the first validation is the best, and four more are waited for."""
     command = ["fairseq-train", corpus.joined, *TRAIN, "--share-all-embeddings", "--lr", 0]

@@ -170,7 +170,7 @@ FILES = ["README.md", "codes", "config.json", "dict.de.txt", "dict.en.txt", "mod
 
 
 @pytest.mark.parametrize(
-    "family", quick_and_slow([("difformer",), ("nearest",)], [("mdlm",), ("flexible",)])
+    "family", quick_and_slow([("difformer",)], [("nearest",), ("mdlm",), ("flexible",)])
 )
 def test_an_exported_model_translates_token_for_token(
     family, model, discrete_model, teacher, prepared, corpus, interactive, tmp_path
@@ -209,6 +209,7 @@ def test_an_exported_model_translates_token_for_token(
     assert hub.translate(text) == before.translate(text)
 
 
+@pytest.mark.slow
 def test_the_model_card_has_scores_and_the_settings_are_the_default(
     model, prepared, corpus, interactive, tmp_path
 ):

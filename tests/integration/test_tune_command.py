@@ -160,6 +160,7 @@ def test_tune_writes_settings_for_generate(corpus, model, tmp_path):
     assert "settings.toml.journal" in other and "another --seed" in other
 
 
+@pytest.mark.slow
 def test_fitted_weights_are_those_that_generate_uses(corpus, model, teacher, tmp_path):
     """The settings file makes fairseq-generate choose what was chosen; other names draw nothing."""
     out = tmp_path / "rerank.toml"
@@ -196,6 +197,7 @@ def test_fitted_weights_are_those_that_generate_uses(corpus, model, teacher, tmp
     assert "needs a teacher" in error_line(run(tmp_path, *command, "mbr,teacher"))
 
 
+@pytest.mark.slow
 def test_tune_resumes_after_an_interruption(corpus, model, tmp_path):
     """The journal is cut where a kill might cut it; the whole lines before stay as they were."""
     command = ["difformer", "tune", corpus.joined, "--path", model, *TUNE, *QUICK]

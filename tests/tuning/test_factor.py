@@ -73,6 +73,7 @@ def test_monte_carlo_agrees_within_its_standard_error(factor):
     assert again["dgs"] != sampled["dgs"]
 
 
+@pytest.mark.slow
 def test_table_has_the_layout_of_the_paper_and_marks_differences(factor):
     out = factor("--table").splitlines()
     assert out[0].split() == ["DGS_MAX", "Linear", "Cosine", "Sqrt"]
