@@ -18,8 +18,9 @@ STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 BEAM_SIZES = (1, 2, 3, 5, 7, 10, 15, 20, 30)
 RACE_AFTER = (1, 2, 3, 5, 8, 12)
 NO_RACE = (0, 1)  # race_after, race_keep
-LENGTH_SCALES = (1.0, 1.04, 1.08)  # only with collapsed repeats, which shorten
 GOOD_STEPS, FAVOURITE = (2, 4, 6, 10), ("quadratic", 1)  # times and soft clamping
+GOOD_SCALE = 1.04
+LENGTH_SCALES = (1.0, GOOD_SCALE, 1.08)  # above 1 only where repeats are collapsed
 MAX_SETTINGS = 20_000  # more are sampled down to this many, which keeps the surrogates fast
 
 
@@ -78,7 +79,7 @@ def good_starts(
         key=lambda each: (
             each.collapse_repeats,
             each[:2] == FAVOURITE,
-            each.length_scale == LENGTH_SCALES[1],
+            each.length_scale == GOOD_SCALE,
         ),
     )
     starts = [

@@ -144,6 +144,16 @@ def test_repeats_are_collapsed_unless_the_source_has_some(translate, sentences):
     assert tokens_of(fixed) == tokens_of(translate(source, given, noise_beam_size=3))
 
 
+def test_lengths_are_scaled(translate, sentences):
+    source = sentences(LENGTHS)
+    beams = {"generator": Unranked, "length_beam_size": 2}
+    plain, scaled = (
+        [[len(tokens) - 2 for tokens in own] for own in tokens_of(translate(source, **each))]
+        for each in (beams, beams | {"length_scale": 0.75})
+    )
+    assert scaled == [[round(0.75 * subwords) for subwords in own] for own in plain] != plain
+
+
 def test_candidates_are_lengths_times_noises(translate, model, sentences):
     source = sentences(LENGTHS)
     drawn = translate(source, generator=Unranked, length_beam_size=3, noise_beam_size=2)
