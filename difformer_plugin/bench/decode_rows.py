@@ -62,11 +62,12 @@ BASELINES = {
     ),
     "cmlm": (CMLMSubject, "fairseq's CMLM of the same size, 10 iterations, one length"),
 }
-LIMIT, MBR = "limit", "mbr"
+LIMIT, MBR, LINES = "limit", "mbr", "lines"
 TABLES = {
     LIMIT: "the engine's operations per second against the rate of matrix products alone, for the "
     "largest batches",
     MBR: "choosing among synthetic candidates, with sacreBLEU in a loop and with tensors",
+    LINES: "raw text to raw text, a line at a time, as `difformer translate` does it",
 }
 NAMES = [*ROWS, TUNED, *BASELINES, *TABLES]
 
@@ -81,17 +82,15 @@ def legend(settings: str | PathLike | None) -> dict[str, str]:
     )
 
 
-def choose_rows(
-    wanted: Sequence[str] | None, device: torch.device, settings: str | PathLike | None
-) -> list[str]:
+def choose_rows(args: Namespace, device: torch.device) -> list[str]:
     """The names of the rows and tables to measure, in the order of NAMES.
 
     Args:
-        wanted: names, or None for all that make sense here.
-        settings: the file of --settings, or None.
+        args: of `difformer bench decode`; --rows names them, or else all that make sense are taken.
     Raises:
         UserError: a row is unknown or cannot be measured.
     """
+    wanted, settings = args.rows, args.settings
     if unknown := sorted(set(wanted or ()) - set(NAMES)):
         raise UserError(
             f"--rows: no such row as {', '.join(unknown)}; there are {', '.join(NAMES)}"
@@ -100,15 +99,18 @@ def choose_rows(
         raise UserError("the row tuned needs --settings FILE, which `difformer tune` writes")
     if settings:
         read_settings(settings)
+    if LINES in (wanted or ()) and not (args.path and args.sentences > 1):
+        raise UserError("the row lines needs a trained model (--path) and two --sentences or more")
     if wanted:
         if not (set(wanted) - set(TABLES)):
-            raise UserError("--rows: give a row that translates, besides limit and mbr")
+            raise UserError(f"--rows: give a row that decodes, besides {', '.join(wanted)}")
         return [name for name in NAMES if name in wanted]
     gpu = device.type == "cuda"
     return [
         name
         for name in NAMES
         if not (name == TUNED and not settings)
+        and not (name == LINES and not (args.path and args.sentences > 1))
         and not (name in ROWS and ROWS[name].gpu and not gpu)
     ]
 

@@ -10,8 +10,19 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from difformer_plugin.bench import against, decode_rows, mbr, scaling, table, train, workload
+from difformer_plugin.bench import (
+    against,
+    decode_rows,
+    lines,
+    mbr,
+    scaling,
+    table,
+    train,
+    workload,
+)
 from difformer_plugin.bench.decode import DecodeBench, Progress
+from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.decoding.settings import read_settings
 from difformer_plugin.errors import UserError
 
 STEPS, BEAMS = [5], ["1", "21"]
@@ -72,7 +83,7 @@ def decode(args: Namespace, show: Show) -> dict[str, Any]:
         all figures.
     """
     device = device_of(args)
-    names = decode_rows.choose_rows(args.rows, device, args.settings)
+    names = decode_rows.choose_rows(args, device)
     with one_thread(args.threads) as threads:
         bench = DecodeBench(args, names, device, threads)
         beams = parse_beams(bench, args.beams or BEAMS)
@@ -116,7 +127,24 @@ def decode(args: Namespace, show: Show) -> dict[str, Any]:
         candidates = mbr.synthetic_candidates(bench.systems.diffusion, args.seed)
         result["mbr"] = mbr.measure(candidates, args.repetitions, device)
         show(table.mbr(result["mbr"]))
+    if decode_rows.LINES in names:
+        result["lines"] = _lines(args, bench, settings)
+        show(table.lines(result["lines"]))
     return result
+
+
+def _lines(
+    args: Namespace, bench: DecodeBench, settings: Sequence[decode_rows.Setting]
+) -> list[dict[str, Any]]:
+    """The rows of `lines.measure`, for each K and number of candidates, and for --settings."""
+    sources = bench.systems.diffusion.source_texts(bench.numbers)
+    rows = {
+        f"K = {s.steps}, b = {s.beams[0]} x {s.beams[1]}": s.options() for s in settings
+    }  # the batch size does not matter
+    if args.settings:
+        rows[decode_rows.TUNED] = DecodingOptions(**read_settings(args.settings))
+    measured = progress_bar("lines")(list(rows.items()))
+    return [lines.measure(args, name, options, sources) for name, options in measured]
 
 
 def decode_against(args: Namespace, show: Show) -> dict[str, Any]:
@@ -151,19 +179,19 @@ def _describe(bench, names, where, show):
     """Show the head of the decoding table; returns its figures."""
     args, systems = bench.args, bench.systems
     length = float(systems.diffusion.reference_lengths()[bench.numbers].float().mean())
-    lines = [
+    head = [
         f"{args.sentences} sentences of {args.subset}, {length:.1f} subwords per reference; "
         f"{where['device']}, torch {where['torch']}"
     ]
     width = max(map(len, systems.subjects)) + 2
     for name, subject in systems.subjects.items():
         parameters = f"{subject.parameters / 1e6:.1f}M parameters"
-        lines.append(f"{name + ':':<{width}}{parameters}, {subject.weights}")
+        head.append(f"{name + ':':<{width}}{parameters}, {subject.weights}")
     if args.model_options:
-        lines.append(f"model options: {args.model_options}")
+        head.append(f"model options: {args.model_options}")
     legend = decode_rows.legend(args.settings)
-    lines += ["", *(f"{name:<13}{legend[name]}" for name in names)]
-    lines += [
+    head += ["", *(f"{name:<13}{legend[name]}" for name in names)]
+    head += [
         "",
         f"ratio: speed relative to the row {names[0]} in the same repetition; sent./s, tokens/s",
         f"and ratio are medians of {args.repetitions}; p50, p95: of a batch; MiB: peak memory "
@@ -171,7 +199,7 @@ def _describe(bench, names, where, show):
         "differ: tokens of all candidates that differ from the exact path's; chosen: sentences",
         "with another best candidate",
     ]
-    show("\n".join(lines))
+    show("\n".join(head))
     return {
         **where,
         "subset": args.subset,
@@ -223,7 +251,7 @@ def train_rows(args: Namespace, show: Show) -> dict[str, Any]:
         memory = {name: bench.memory(name) for name in progress_bar("memory")(names)}
     where, tokens = machine(device, threads), sum(bench.tokens)
     sentences, updates = sum(map(len, bench.numbers)), len(bench.numbers)
-    lines = [
+    head = [
         f"{updates} updates of at most {args.max_tokens} tokens: {sentences} sentences, "
         f"{tokens} target subwords; {args.arch}; {where['device']}, torch {where['torch']}",
         "",
@@ -233,7 +261,7 @@ def train_rows(args: Namespace, show: Show) -> dict[str, Any]:
         f"are medians of {args.repetitions}; p50, p95: of an update; MiB: peak memory beyond "
         "weights and Adam's averages",
     ]
-    show("\n".join(lines))
+    show("\n".join(head))
     rows = bench.block(memory, progress_bar("updates"))
     show(table.block("training", rows, table.TRAINING_KEYS))
     return {

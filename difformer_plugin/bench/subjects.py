@@ -87,6 +87,11 @@ class Subject:
             self.batches[key] = utils.apply_to_sample(lambda x: x.to(self.device), batch)
         return self.batches[key]
 
+    def source_texts(self, numbers: np.ndarray) -> list[str]:
+        """The sources of these sentences as subwords, separated by blanks."""
+        dictionary = self.task.source_dictionary
+        return [dictionary.string(self.dataset.src[int(number)]) for number in numbers]
+
     @torch.no_grad()
     def translate(self, batch: dict[str, Any], generator: Any = None) -> list[list[Any]]:
         """The hypotheses of each sentence of a batch, best first."""

@@ -64,6 +64,15 @@ def mbr(result: Mapping[str, Any]) -> str:
     return f"{text}\n  scores differ by at most {result['greatest_difference']:.1e}"
 
 
+def lines(rows: Sequence[Row]) -> str:
+    """Lines that are translated one at a time; see `lines.measure`."""
+    text = block("a line at a time", rows, ("sentences_per_second", "p50_ms", "p95_ms"))
+    heads, *cells = text.splitlines()[1:]
+    ends = [f"{row['first_ms']:12.1f}{row['load_seconds']:9.1f}" for row in rows]
+    ends = [f"{'first ms':>12}{'load s':>9}", *ends]
+    return "\n".join([text.splitlines()[0], *map("".join, zip([heads, *cells], ends))])
+
+
 def against(result: Mapping[str, Any]) -> str:
     """Commands side by side; see `against.measure`."""
     columns = (

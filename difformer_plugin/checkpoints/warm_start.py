@@ -1,8 +1,9 @@
 """Initialise a diffusion model from its teacher: encoder, embedding tables and decoder layers.
 
-A denoiser layer has the weights of a decoder layer, and tokens are embedded and scored by tables of
-the same shapes. What the teacher has no counterpart for (the embedding of times,
-self-conditioning, the length predictor) keeps its random initial values.
+Tokens are embedded and scored by tables of the same shapes. Which layers are taken from which, a
+family says; the layers of an encoder and a denoiser are those of the teacher's encoder and decoder.
+What the teacher has no counterpart for (the embedding of times, self-conditioning, the length
+predictor) keeps its random initial values.
 """
 
 from collections import Counter
@@ -25,30 +26,43 @@ TABLES = {
     "denoiser.embed_tokens.weight": "decoder.embed_tokens.weight",
     "denoiser.output_projection.weight": "decoder.output_projection.weight",
 }
-# The modules of each of the two other parts: own prefix -> the teacher's.
-MODULES = {
-    "encoder": {
-        f"encoder.{module}.": f"encoder.{module}."
-        for module in ("layers", "layer_norm", "embed_positions", "layernorm_embedding")
-    },
-    "decoder": {
-        f"denoiser.{module}.": f"decoder.{module}."
-        for module in ("layers", "layer_norm", "embed_positions")
-    },
-}
 # Options of fairseq's Transformers that must agree, with fairseq's defaults.
-SETTINGS: dict[str, dict[str, Any]] = {
-    side: {
-        f"{side}_attention_heads": 8,
-        f"{side}_normalize_before": False,
-        f"{side}_learned_pos": False,
-        "no_token_positional_embeddings": False,
-        "activation_fn": "relu",
-    }
-    for side in SIDES
-}
-SETTINGS["encoder"]["layernorm_embedding"] = False
-SETTINGS["embeddings"] = {"no_scale_embedding": False}
+SIDE_SETTINGS = {"attention_heads": 8, "normalize_before": False, "learned_pos": False}
+SETTINGS = {"no_token_positional_embeddings": False, "activation_fn": "relu"}
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """What the layers of a part of a model are taken from.
+
+    Attributes:
+        side: of the teacher: "encoder" or "decoder".
+        own_side: whose options of the model apply to these layers.
+        count: how many layers of the teacher the part needs; a teacher may have more.
+        prefixes: of the model's weights -> of the teacher's.
+        left_out: prefixes of the teacher's layers, without `decoder.layers.0.`, that the part has
+            no use for.
+    """
+
+    side: str
+    own_side: str
+    count: int
+    prefixes: dict[str, str]
+    left_out: tuple[str, ...] = ()
+
+
+def counterpart(cfg: Any, part: str) -> Counterpart:
+    """What a model with an encoder and a denoiser takes: the same layers, learned positions too.
+
+    Args:
+        cfg: a NetworkConfig.
+        part: "encoder" or "decoder".
+    """
+    own = {"encoder": "encoder", "decoder": "denoiser"}[part]
+    count = getattr(cfg, f"{part}_layers")
+    names = [*(f"layers.{i}" for i in range(count)), "layer_norm", "embed_positions"]
+    names += ["layernorm_embedding"] if part == "encoder" else []
+    return Counterpart(part, part, count, {f"{own}.{n}.": f"{part}.{n}." for n in names})
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,7 @@ def initialise(
     A model with fewer layers than its teacher takes the first ones.
 
     Args:
-        model: with the attributes `encoder`, `denoiser` and `cfg` (a NetworkConfig).
+        model: with the attributes `cfg` (a DenoiserConfig) and `teacher_layers`.
         parts: some of PARTS.
         dictionaries: the data's, of source and target.
     Raises:
@@ -103,11 +117,14 @@ def initialise(
         _check_dictionaries(model, teacher, dictionaries)
         sources = {}
         for part in parts:
-            _check_settings(model.cfg, teacher, part)
-            found = _tables(own, teacher) if part == "embeddings" else _modules(own, teacher, part)
-            sources[part] = found
-            if part != "embeddings":
-                remarks += _remarks(model.cfg, teacher, part)
+            if part == "embeddings":
+                _check_embeddings(model.cfg, teacher)
+                sources[part] = _tables(own, teacher)
+            else:
+                layers = model.teacher_layers(part)
+                _check_layers(model.cfg, teacher, part, layers)
+                sources[part] = _layers(own, teacher, part, layers)
+                remarks += _remarks(teacher, layers)
     except UserError as error:
         raise UserError(f"--init-from-teacher {teacher.path}: {error}") from error
     for found in sources.values():
@@ -138,28 +155,50 @@ def _check_dictionaries(model: nn.Module, teacher: Teacher, dictionaries: tuple[
         check_dictionaries(model, {KEY: teacher.weights[KEY], **tables})
 
 
-def _check_settings(cfg: Any, teacher: Teacher, part: str) -> None:
+def _check_embeddings(cfg: Any, teacher: Teacher) -> None:
+    """Compare what the embeddings are multiplied by, and their dimension."""
+    if reads_embeddings(cfg):
+        raise UserError(
+            "the embeddings cannot come from the teacher and from --encoder-embed-path or "
+            "--decoder-embed-path as well: omit one of them, or leave embeddings out of "
+            "--init-parts"
+        )
+    scaled = teacher.settings.get("no_scale_embedding", False)
+    compared = {"no_scale_embedding": (cfg.no_scale_embedding, scaled)}
+    table = teacher.weights.get("encoder.embed_tokens.weight")
+    if table is not None:
+        compared["latent_dim"] = cfg.latent_dim, table.shape[1]
+    _compare(compared, "embeddings")
+
+
+def _check_layers(cfg: Any, teacher: Teacher, part: str, layers: Counterpart) -> None:
     """Compare the options that shapes do not tell, and the dimensions."""
-    compared = {
-        name: (_own(cfg, name), teacher.settings.get(name, default))
-        for name, default in SETTINGS[part].items()
+    side, own_side = layers.side, layers.own_side
+    options = {
+        **{f"{own_side}_{name}": (f"{side}_{name}", d) for name, d in SIDE_SETTINGS.items()},
+        **{name: (name, default) for name, default in SETTINGS.items()},
     }
-    if part == "embeddings":
-        if reads_embeddings(cfg):
-            raise UserError(
-                "the embeddings cannot come from the teacher and from --encoder-embed-path or "
-                "--decoder-embed-path as well: omit one of them, or leave embeddings out of "
-                "--init-parts"
-            )
-        table = teacher.weights.get("encoder.embed_tokens.weight")
-        if table is not None:
-            compared["latent_dim"] = cfg.latent_dim, table.shape[1]
-    else:
-        ffn_dim, dim = teacher.weights[f"{part}.layers.0.fc1.weight"].shape
-        compared["model_dim"] = cfg.model_dim, dim
-        compared[f"{part}_ffn_embed_dim"] = _own(cfg, f"{part}_ffn_embed_dim"), ffn_dim
-        layers, theirs = _own(cfg, f"{part}_layers"), _layers(teacher, part)
-        compared[f"{part}_layers"] = layers, min(layers, theirs)
+    if side == "encoder":
+        options["layernorm_embedding"] = "layernorm_embedding", False
+    compared = {  # an option that the model lacks is off in it
+        name: (getattr(cfg, name, False), teacher.settings.get(theirs, default))
+        for name, (theirs, default) in options.items()
+    }
+    ffn_dim, dim = teacher.weights[f"{side}.layers.0.fc1.weight"].shape
+    compared["model_dim"] = cfg.model_dim, dim
+    name = f"{own_side}_ffn_embed_dim"
+    compared[name] = getattr(cfg, name), ffn_dim
+    _compare(compared, part)
+    if layers.count > (theirs := _count(teacher, side)):
+        raise UserError(
+            f"{flag(f'{own_side}_layers')} {getattr(cfg, f'{own_side}_layers')} needs "
+            f"{layers.count} layers of the teacher's {side}, which has {theirs}: use fewer layers, "
+            f"or leave {part} out of --init-parts"
+        )
+
+
+def _compare(compared: Mapping[str, tuple[Any, Any]], part: str) -> None:
+    """Raise a UserError that names the options whose values, here and in the teacher, differ."""
     differences = [
         f"{flag(name)} is {_shown(ours)} here and {_shown(theirs)} in the teacher"
         for name, (ours, theirs) in compared.items()
@@ -177,32 +216,27 @@ def reads_embeddings(cfg: Any) -> bool:
     return any(getattr(cfg, f"{side}_embed_path", None) for side in SIDES)
 
 
-def _own(cfg: Any, name: str) -> Any:
-    """A setting of the model; diffusion models always have positions."""
-    return False if name == "no_token_positional_embeddings" else getattr(cfg, name)
-
-
 def _shown(value: Any) -> str:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
-def _layers(teacher: Teacher, side: str) -> int:
+def _count(teacher: Teacher, side: str) -> int:
     """The number of layers that the teacher has on one side."""
     numbers = {n.split(".")[2] for n in teacher.weights if n.startswith(f"{side}.layers.")}
     return len(numbers)
 
 
-def _remarks(cfg: Any, teacher: Teacher, side: str) -> list[str]:
-    ours, theirs = _own(cfg, f"{side}_layers"), _layers(teacher, side)
-    return [f"the first {ours} of its {theirs} {side} layers"] if ours < theirs else []
+def _remarks(teacher: Teacher, layers: Counterpart) -> list[str]:
+    ours, theirs = layers.count, _count(teacher, layers.side)
+    return [f"the first {ours} of its {theirs} {layers.side} layers"] if ours < theirs else []
 
 
-def _modules(
-    own: Mapping[str, nn.Parameter], teacher: Teacher, side: str
+def _layers(
+    own: Mapping[str, nn.Parameter], teacher: Teacher, part: str, layers: Counterpart
 ) -> dict[str, torch.Tensor]:
-    """Own name -> the teacher's tensor, for the layers of one side and what belongs to them."""
+    """Own name -> the teacher's tensor, for the layers of one part and what belongs to them."""
     found: dict[str, torch.Tensor] = {}
-    for prefix, theirs in MODULES[side].items():
+    for prefix, theirs in layers.prefixes.items():
         for name, parameter in own.items():
             if not name.startswith(prefix):
                 continue
@@ -210,34 +244,42 @@ def _modules(
             if tensor is None:
                 raise UserError(
                     f"it has no {theirs + name.removeprefix(prefix)}, which the model needs: "
-                    f"leave {side} out of --init-parts, or use another teacher"
+                    f"leave {part} out of --init-parts, or use another teacher"
                 )
             if tensor.shape != parameter.shape:
                 raise UserError(
                     f"{name} has shape {tuple(parameter.shape)} here and {tuple(tensor.shape)} in "
-                    f"the teacher{_hint(name, side)}: give the teacher's sizes, or leave {side} "
+                    f"the teacher{_hint(name, layers)}: give the teacher's sizes, or leave {part} "
                     "out of --init-parts"
                 )
             found[name] = tensor
-    _check_nothing_is_left(own, teacher, side)
+    _check_nothing_is_left(found, teacher, part, layers)
     return found
 
 
-def _hint(name: str, side: str) -> str:
+def _hint(name: str, layers: Counterpart) -> str:
     """The option that sets the size of a table of learned positions."""
     if ".embed_positions." not in name:
         return ""
-    return f" ({'--max-source-positions' if side == 'encoder' else '--max-target-positions'})"
+    side = "source" if layers.own_side == "encoder" else "target"
+    return f" (--max-{side}-positions)"
 
 
-def _check_nothing_is_left(own: Mapping[str, nn.Parameter], teacher: Teacher, side: str) -> None:
+def _check_nothing_is_left(
+    found: Mapping[str, torch.Tensor], teacher: Teacher, part: str, layers: Counterpart
+) -> None:
     """Refuse layers that have more weights than ours, and would compute something else."""
-    (prefix, theirs), *_ = MODULES[side].items()
-    first = {n for n in teacher.weights if n.startswith(f"{theirs}0.")}
-    extra = sorted(n for n in first if prefix + n.removeprefix(theirs) not in own)
+    first = f"{layers.side}.layers.0."
+    taken = {id(tensor) for tensor in found.values()}
+    left_out = tuple(first + prefix for prefix in layers.left_out)
+    extra = sorted(
+        name
+        for name, tensor in teacher.weights.items()
+        if name.startswith(first) and id(tensor) not in taken and not name.startswith(left_out)
+    )
     if extra:
         raise UserError(
-            f"its layers have {extra[0]}, which layers of this model lack: leave {side} out of "
+            f"its layers have {extra[0]}, which layers of this model lack: leave {part} out of "
             "--init-parts, or use another teacher"
         )
 
@@ -274,5 +316,5 @@ def _tables(own: Mapping[str, nn.Parameter], teacher: Teacher) -> dict[str, torc
 
 def encoder_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters of the part `encoder`: its layers and positions, without embeddings."""
-    prefixes = tuple(MODULES["encoder"])
+    prefixes = tuple(model.teacher_layers("encoder").prefixes)
     return [p for name, p in model.named_parameters() if name.startswith(prefixes)]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from difformer_plugin.checkpoints.warm_start import parse_parts
+from difformer_plugin.checkpoints.warm_start import Counterpart, counterpart, parse_parts
 from difformer_plugin.families.architectures import add_switches
 from difformer_plugin.families.contract import FAMILIES
 from difformer_plugin.families.loading import LoadableModel
@@ -76,6 +76,10 @@ class DiffusionModel(LoadableModel):
     def teacher_parts(self) -> tuple[str, ...]:
         """The parts of the weights that --init-from-teacher takes from a teacher."""
         return parse_parts(self.cfg.init_parts)
+
+    def teacher_layers(self, part: str) -> Counterpart:
+        """What the layers of such a part, "encoder" or "decoder", are taken from."""
+        return counterpart(self.cfg, part)
 
     @property
     def frozen_updates(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, TypeGuard, runtime_checkable
 
 import torch
 
+from difformer_plugin.checkpoints.warm_start import Counterpart
 from difformer_plugin.diffusion.sampler import Sampler
 from difformer_plugin.networks.layers import Conditions, Memory
 from difformer_plugin.networks.layout import Layout
@@ -89,6 +90,9 @@ class Family(Protocol):
 
     def measures(self) -> dict[str, float]:
         """What validation logs of the model itself."""
+
+    def teacher_layers(self, part: str) -> Counterpart:
+        """What the layers of the part "encoder" or "decoder" are taken from in a teacher."""
 
     def side_sizes(self, side: str) -> dict[str, Any]:
         """Sizes of a Transformer that is as large as the model; side: "encoder" or "decoder"."""

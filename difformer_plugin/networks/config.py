@@ -60,6 +60,11 @@ class DenoiserConfig(FairseqDataclass):
         "start training from the weights of this checkpoint: a Transformer of fairseq's, or a "
         "diffusion model, with the same dictionaries",
     )
+    init_parts: str = option(
+        ",".join(PARTS),
+        "the parts that --init-from-teacher takes, separated by commas: the encoder's layers, the "
+        "embedding tables (the output projection included), the decoder's layers",
+    )
     normalize_embeddings: bool = option(
         False,
         "scale each embedding z_0 to the norm sqrt(latent dim); the table that rounds stays as it "
@@ -110,11 +115,6 @@ class NetworkConfig(DenoiserConfig):
     )
     encoder_embed_path: Optional[str] = option(
         None, "file of pre-trained source embeddings, in the same format"
-    )
-    init_parts: str = option(
-        ",".join(PARTS),
-        "the parts that --init-from-teacher takes, separated by commas: the encoder's layers, the "
-        "embedding tables (the output projection included), the decoder's layers",
     )
     freeze_encoder_updates: int = option(
         0,
@@ -175,7 +175,7 @@ def check_network(cfg: Any) -> None:
     if cfg.encoder_layers < 1:
         raise UserError(f"--encoder-layers must be at least 1, not {cfg.encoder_layers}")
     check_heads(cfg, "encoder")
-    check_warm_start(cfg)
+    check_freezing(cfg)
     check_denoiser(cfg, bool(cfg.encoder_embed_path or cfg.decoder_embed_path))
 
 
@@ -199,6 +199,8 @@ def check_denoiser(cfg: Any, pretrained: bool) -> None:
         if getattr(cfg, name) < least:
             raise UserError(f"{flag(name)} must be at least {least}, not {getattr(cfg, name)}")
     check_heads(cfg, "decoder")
+    if cfg.init_from_teacher is None and parse_parts(cfg.init_parts) != PARTS:
+        raise UserError("--init-parts has no effect without --init-from-teacher: give both")
     for name in ("dropout", "attention_dropout", "activation_dropout", "source_dropout"):
         if not 0 <= getattr(cfg, name) < 1:
             raise UserError(f"{flag(name)} must be in [0, 1), not {getattr(cfg, name):g}")
@@ -223,16 +225,14 @@ def check_denoiser(cfg: Any, pretrained: bool) -> None:
         )
 
 
-def check_warm_start(cfg: Any) -> None:
-    """Raise a UserError if options of the initial weights are wrong or have no effect."""
-    parts = parse_parts(cfg.init_parts)
-    if cfg.init_from_teacher is None and parts != PARTS:
-        raise UserError("--init-parts has no effect without --init-from-teacher: give both")
+def check_freezing(cfg: Any) -> None:
+    """Raise a UserError if there is no encoder of a teacher to freeze."""
     if cfg.freeze_encoder_updates < 0:
         raise UserError(
             f"--freeze-encoder-updates must be at least 0, not {cfg.freeze_encoder_updates}"
         )
-    if cfg.freeze_encoder_updates and (cfg.init_from_teacher is None or "encoder" not in parts):
+    unknown = cfg.init_from_teacher is None or "encoder" not in parse_parts(cfg.init_parts)
+    if cfg.freeze_encoder_updates and unknown:
         raise UserError(
             "--freeze-encoder-updates would freeze a random encoder: take it from a teacher with "
             "--init-from-teacher and --init-parts"

@@ -52,3 +52,12 @@ def test_the_limit_is_shown_in_gflop():
     }
     text = table.limit({"title": "K = 5", "rows": [row]})
     assert text.splitlines()[-1].split() == ["engine", "12.0", "0.500", "24.0", "96.0", "25%"]
+
+
+def test_lines_have_a_first_and_a_load_time():
+    row = {"name": "K = 2", "first_ms": 80.25, "load_seconds": 1.5, "sentences_per_second": 20.0}
+    text = table.lines([row | {"p50_ms": 50.0, "p95_ms": 60.0}])
+    assert text.splitlines()[0] == "a line at a time"
+    heads = ["sent./s", "p50", "ms", "p95", "ms", "first", "ms", "load", "s"]
+    assert text.splitlines()[1].split() == heads
+    assert text.splitlines()[2].split() == ["K", "=", "2", "20.00", "50.0", "60.0", "80.2", "1.5"]

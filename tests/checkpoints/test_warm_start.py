@@ -135,6 +135,62 @@ def test_parts_alone(build, transformer, saved, start, parts):
         assert torch.equal(own, before[name]) == (part not in parts), name
 
 
+@pytest.fixture
+def joint_start(build_joint, joined_task, transformer, saved, start):
+    """A joint model of four layers that began as a teacher of two and two, and the teacher."""
+    teacher = transformer(
+        joined_task, share_all_embeddings=True, share_decoder_input_output_embed=True
+    )
+    sizes = {n: v for n, v in FITTING.items() if not n.startswith("encoder_")}
+
+    def joint_start(parts=PARTS, **options):
+        model = build_joint(joined_task, **sizes | {"decoder_layers": 4} | options)
+        initialised = start(model, saved(teacher), parts, joined_task)
+        return model, teacher.model, initialised
+
+    return joint_start
+
+
+def test_a_joint_model_takes_the_encoder_and_how_the_decoder_reads_it(joint_start):
+    model, teacher, initialised = joint_start()
+    theirs = teacher.state_dict()
+    for i, layer in enumerate(model.denoiser.layers):
+        for name, own in layer.named_parameters():
+            if i >= 2:
+                name = f"decoder.layers.{i - 2}.{name.replace('self_attn', 'encoder_attn')}"
+            else:
+                name = f"encoder.layers.{i}.{name}"
+            assert torch.equal(own, theirs[name]), name
+    assert initialised.counts == {"encoder": 32, "embeddings": 1, "decoder": 32}
+    assert not [name for name in initialised.fresh if "layers" in name]
+    alone = joint_start(("decoder",))[0]
+    assert torch.equal(alone.denoiser.layers[2].fc1.weight, model.denoiser.layers[2].fc1.weight)
+    assert not torch.equal(alone.denoiser.layers[1].fc1.weight, model.denoiser.layers[1].fc1.weight)
+
+
+def test_the_lower_half_reads_a_plain_source_as_the_teachers_encoder(joint_start, sentences):
+    source = sentences([5, 9, 3])
+    model, teacher, _ = joint_start(blind_source=True, plain_source=True)
+    with torch.no_grad():
+        memory = model.encoder(source)
+        found = teacher.encoder(source, src_lengths=memory.lengths())["encoder_out"][0]
+    padded_left = source.ne(1)
+    # what the third layer reads; sentences are padded on the right here
+    assert torch.allclose(
+        memory.layers[2][memory.mask], found.transpose(0, 1)[padded_left], atol=1e-5
+    )
+
+
+def test_a_joint_model_may_have_fewer_layers_but_not_more(joint_start):
+    model, teacher, initialised = joint_start(decoder_layers=3)
+    assert "the first 1 of its 2 decoder layers" in str(initialised)
+    attention = teacher.decoder.layers[0].encoder_attn
+    assert torch.equal(model.denoiser.layers[2].self_attn.k_proj.weight, attention.k_proj.weight)
+    message = "--decoder-layers 6 needs 3 layers of the teacher's encoder, which has 2"
+    with pytest.raises(UserError, match=message):
+        joint_start(decoder_layers=6)
+
+
 def test_only_the_layers_need_a_teachers_dimension(build, transformer, saved, start):
     """Tables of another dimension than the states stay fresh, and so do their projections."""
     model = build(**FITTING | {"latent_dim": 8})
@@ -203,7 +259,7 @@ def test_a_diffusion_model_can_be_the_teacher(build, build_discrete, tmp_path, s
         ({}, {"latent_dim": 8}, "--latent-dim is 8 here and 16 in the teacher.*embeddings out of"),
         ({}, {"model_dim": 32}, "--model-dim is 32 here and 16 in the teacher.*encoder out of"),
         ({}, {"decoder_ffn_embed_dim": 20}, "--decoder-ffn-embed-dim is 20 here and 24 in"),
-        ({}, {"encoder_layers": 3}, "--encoder-layers is 3 here and 2 in the teacher"),
+        ({}, {"encoder_layers": 3}, "--encoder-layers 3 needs 3 layers of .* encoder, which has 2"),
         ({}, {"encoder_attention_heads": 4}, "--encoder-attention-heads is 4 here and 2 in"),
         ({"encoder_normalize_before": True}, {}, "--encoder-normalize-before is off here and on"),
         ({}, {"decoder_normalize_before": True}, "--decoder-normalize-before is on here and off"),

@@ -96,6 +96,22 @@ def test_checkpoints_and_tuned_settings(corpus, model, teacher, tmp_path):
     assert "mbr" not in figures
 
 
+def test_lines_are_timed_one_at_a_time(corpus, model, tmp_path):
+    command = ["difformer", "bench", "decode", corpus.joined, *TINY, "--rows", "engine", "lines"]
+    options = ["--sentences", 4, "--steps", 2, "--beams", 1, "2x2"]
+    outcome = succeed(tmp_path, *command, *options, "--path", model, "--json", "-")
+    rows = json.loads(outcome.out)["lines"]
+    assert [row["name"] for row in rows] == ["K = 2, b = 1 x 1", "K = 2, b = 2 x 2"]
+    for row in rows:
+        (seconds,) = row["seconds"]
+        assert len(seconds) == 3  # the first line is told apart
+        assert row["sentences_per_second"] == pytest.approx(3 / sum(seconds))
+        assert row["p50_ms"] == pytest.approx(1000 * sorted(seconds)[1])
+        assert row["first_ms"] > 0 and row["load_seconds"] > 0 and row["tokens_per_second"] > 0
+    message = "the row lines needs a trained model"
+    assert message in error_line(run(tmp_path, *command, "--sentences", 4))
+
+
 @pytest.mark.parametrize(
     "options, title",
     [

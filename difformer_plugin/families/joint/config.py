@@ -34,6 +34,16 @@ class JointDiffusionConfig(GaussianConfig, DenoiserConfig):
         "with --conditioning partial, source positions do not attend to the target, so that "
         "decoding computes them once and not at every step",
     )
+    plain_source: bool = option(
+        False,
+        "with --conditioning partial, read the source as an encoder does: embeddings and positions "
+        "without time, self-conditioning and --embed-norm",
+    )
+    restart_positions: bool = option(
+        False,
+        "count the target's positions from its own first token and add a learned embedding to "
+        "them, so that a word and its translation have similar positions; recommended",
+    )
     prediction: PREDICTION = option(  # type: ignore[valid-type]
         Z_0,
         "what the network predicts: z_0, epsilon (the noise), mean (of the posterior), or "
@@ -69,10 +79,11 @@ def check_config(cfg: Any) -> None:
     check_gaussian(cfg)
     check_denoiser(cfg, bool(cfg.decoder_embed_path))
     check_corruption(cfg)
-    if cfg.blind_source and cfg.conditioning != PARTIAL:
-        raise UserError(
-            f"--blind-source needs sources without noise: omit it, or give --conditioning {PARTIAL}"
-        )
+    for name in ("blind_source", "plain_source"):
+        if getattr(cfg, name) and cfg.conditioning != PARTIAL:
+            raise UserError(
+                f"{flag(name)} needs sources without noise: omit it, or give --conditioning {PARTIAL}"
+            )
     if cfg.normalize_input and cfg.prediction not in (Z_0, EXPECTED_EMBEDDING):
         raise UserError(
             f"--prediction {cfg.prediction} is relative to z_t itself: omit --normalize-input, or "

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from difformer_plugin.families.joint.source import JointConditions, JointMemory
+from difformer_plugin.families.joint.source import JointConditions, Joined, JointMemory
 from difformer_plugin.networks.denoiser import Denoiser
 from difformer_plugin.networks.layers import KeysValues, TransformerLayer
 from difformer_plugin.networks.layout import Layout
@@ -57,12 +57,18 @@ class JointDenoiser(Denoiser):
 
     def __init__(self, cfg: Any, *args: Any):
         super().__init__(cfg, *args)
-        self.blind, self.noises_source = cfg.blind_source, cfg.conditioning == "full"
+        self.blind, self.plain = cfg.blind_source, cfg.plain_source
+        self.noises_source = cfg.conditioning == "full"
         # whether anything depends on how the layers read a source on its own
         self.reads_alone = cfg.blind_source or not cfg.length_by_padding
         self.no_source = None  # what is read in place of an absent source's embeddings
         if cfg.source_dropout > 0:
             self.no_source = nn.Parameter(torch.zeros(cfg.latent_dim))
+        self.target_half = (
+            None  # what tells the target's positions, counted anew, from the source's
+        )
+        if cfg.restart_positions:
+            self.target_half = nn.Parameter(torch.zeros(cfg.model_dim))
 
     @staticmethod
     def build_layer(cfg: Any) -> JointLayer:
@@ -90,8 +96,11 @@ class JointDenoiser(Denoiser):
         """
         layout, latents = Layout.dense(mask), self.source_latents(tokens, absent).flatten(0, 1)
         time = torch.zeros(1, device=mask.device)
-        positions = self.embed_positions(mask.long() + self.pad).flatten(0, 1)
-        x, inputs = self.read(latents, time, layout, latents, positions), []
+        positions, inputs = self.embed_positions(mask.long() + self.pad).flatten(0, 1), []
+        if self.plain:
+            x = self._read_plainly(latents, positions)
+        else:
+            x = self.read(latents, time, layout, latents, positions)
         for layer in self.layers if self.reads_alone else ():
             inputs.append(x.view(*mask.shape, -1))
             x = layer(x, layout)
@@ -122,46 +131,61 @@ class JointDenoiser(Denoiser):
         """
         if self.noises_source:
             z_t, z_0_hat = self._hide_absent(z_t, layout, conditions, z_0_hat)
-            return self._transform(z_t, t, layout, z_0_hat, clean)
-        if self.blind:
-            return self._after_source(z_t, t, layout, conditions, z_0_hat, clean)
+            positions = layout.candidates.pack(self._positions_of_both(layout, conditions))
+            return self._transform(self.read(z_t, t, layout, z_0_hat, positions, clean), layout)
         joined = conditions.join(layout)
-        if clean is not None:
-            clean = joined.with_sources(clean[:, None].float())[:, 0].bool()
-        output = self._transform(
-            joined.with_latents(z_t), t, joined.layout, joined.with_latents(z_0_hat), clean
-        )
-        return joined.targets_of(output)
+        positions = self._positions(joined)
+        if self.blind or self.plain:
+            own = layout.candidates.pack(positions[:, joined.source_width :])
+            x = self.read(z_t, t, layout, z_0_hat, own, clean)
+            if self.blind:
+                return self._after_source(x, layout, conditions.layers, joined)
+            source = self._read_plainly(joined.sources, positions[:, : joined.source_width])
+            x = joined.layout.take(torch.cat([source, joined.targets.pad(x)], dim=1))
+        else:
+            if clean is not None:
+                clean = joined.with_sources(clean[:, None].float())[:, 0].bool()
+            z_t, z_0_hat = joined.with_latents(z_t), joined.with_latents(z_0_hat)
+            x = self.read(z_t, t, joined.layout, z_0_hat, joined.layout.take(positions), clean)
+        return joined.targets_of(self._transform(x, joined.layout))
 
-    def _transform(
-        self,
-        z_t: torch.Tensor,
-        t: torch.Tensor,
-        layout: Layout,
-        z_0_hat: torch.Tensor,
-        clean: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """The network's output for whole joint sequences."""
+    def _read_plainly(self, latents: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """What the first layer reads of sources, as an encoder reads them: (..., D) -> (..., C)."""
+        return self.dropout(self.project_in_dim(latents) + positions)
+
+    def _positions(self, joined: Joined) -> torch.Tensor:
+        """The embeddings of the positions of sources and targets, (n, S + W, C)."""
+        if self.target_half is None:
+            return self.embed_positions(joined.mask.long() + self.pad)
+        halves = joined.mask.split(
+            [joined.source_width, joined.mask.shape[1] - joined.source_width], 1
+        )
+        source, target = (self.embed_positions(half.long() + self.pad) for half in halves)
+        return torch.cat([source, target + self.target_half], dim=1)
+
+    def _positions_of_both(self, layout: Layout, conditions: JointConditions) -> torch.Tensor:
+        """The same of a layout of joint sequences, (n, L, C)."""
         positions = self.embed_positions(layout.mask.long() + self.pad)
-        x = self.read(z_t, t, layout, z_0_hat, layout.candidates.pack(positions), clean)
+        if self.target_half is None:
+            return positions
+        places = torch.arange(layout.mask.shape[1], device=layout.mask.device)
+        lengths = conditions.mask.sum(1)[layout.owner_index][:, None]
+        in_source = (places < lengths)[..., None]
+        own = torch.where(places < lengths, places, places - lengths)
+        every = self.embed_positions(torch.full_like(places[None], self.pad + 1))[0]
+        return torch.where(in_source, every[own], every[own] + self.target_half)
+
+    def _transform(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """The network's output (M, D) for whole joint sequences (M, C), from its first layer on."""
         for layer in self.layers:
             x = layer(x, layout)
         return self.project_out_dim(self.layer_norm(x))
 
     def _after_source(
-        self,
-        z_t: torch.Tensor,
-        t: torch.Tensor,
-        layout: Layout,
-        conditions: JointConditions,
-        z_0_hat: torch.Tensor,
-        clean: torch.Tensor | None,
+        self, x: torch.Tensor, layout: Layout, sources: list[KeysValues], joined: Joined
     ) -> torch.Tensor:
-        """The network's output for targets, whose blind sources are computed already."""
-        joined = conditions.join(layout)
-        positions = self.embed_positions(joined.mask.long() + self.pad)[:, joined.source_width :]
-        x = self.read(z_t, t, layout, z_0_hat, layout.candidates.pack(positions), clean)
-        for layer, (keys, values) in zip(self.layers, conditions.layers):
+        """The network's output for targets (N, C), whose blind sources are computed already."""
+        for layer, (keys, values) in zip(self.layers, sources):
             x = layer(x, layout, (keys[joined.owners], values[joined.owners]), joined.mask)
         return self.project_out_dim(self.layer_norm(x))
 

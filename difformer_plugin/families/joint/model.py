@@ -7,6 +7,7 @@ import torch
 from fairseq.models import register_model
 from torch.nn import functional as F
 
+from difformer_plugin.checkpoints.warm_start import Counterpart
 from difformer_plugin.data.word_marks import find_joins, find_mark
 from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS
 from difformer_plugin.diffusion.noise import sentence_keys, uniform
@@ -18,6 +19,7 @@ from difformer_plugin.families.embeddings.base import (
     EmbeddingDiffusionModel,
     Sequences,
 )
+from difformer_plugin.families.joint import halves
 from difformer_plugin.families.joint.config import (
     ARCHITECTURES,
     EXPECTED_EMBEDDING,
@@ -79,10 +81,9 @@ class JointDiffusion(EmbeddingDiffusionModel):
         denoiser = build_joint_denoiser(cfg, target, time_scale, JointDenoiser)
         return cls(cfg, SourceReader(denoiser), denoiser, build_lengths(cfg), (source, target))
 
-    @property
-    def teacher_parts(self) -> tuple[str, ...]:
-        """The embeddings alone: no layer of a teacher reads source and target together."""
-        return ("embeddings",)
+    def teacher_layers(self, part: str) -> Counterpart:
+        """What one half of the layers is taken from; see `halves`."""
+        return halves.counterpart(self.cfg, part)
 
     @property
     def frozen_updates(self) -> int:

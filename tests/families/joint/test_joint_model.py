@@ -19,6 +19,15 @@ CONDITIONINGS = {
 }
 
 
+READINGS = [
+    {},
+    {"blind_source": True},
+    {"plain_source": True},
+    {"restart_positions": True},
+    {"blind_source": True, "plain_source": True, "restart_positions": True},
+]
+
+
 @pytest.fixture
 def batch(sentences, joined_task):
     """Sources padded on the left, and targets."""
@@ -46,7 +55,7 @@ def predict(model, memory, layout, z_t, time=0.4, previous=None):
         return model.predict(z_t, time, layout, model.conditions(memory), previous)
 
 
-@pytest.mark.parametrize("options", [{}, {"blind_source": True}], ids=["joint", "blind"])
+@pytest.mark.parametrize("options", READINGS, ids=" ".join)
 def test_a_sentence_is_read_alike_alone_and_in_a_batch(state, options):
     model, memory, layout, z_t = state(**options)
     both = predict(model, memory, layout, z_t).split(layout.lengths.tolist())
@@ -56,7 +65,7 @@ def test_a_sentence_is_read_alike_alone_and_in_a_batch(state, options):
         torch.testing.assert_close(predict(model, rows, alone, z), own, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"blind_source": True}], ids=["joint", "blind"])
+@pytest.mark.parametrize("options", READINGS, ids=" ".join)
 def test_padded_equals_packed(state, options):
     model, memory, layout, z_t = state(**options)
     width = int(layout.lengths.max())
@@ -75,7 +84,9 @@ def test_without_any_source_it_is_unconditional_diffusion(state):
     empty.mask[:] = False
     t = torch.tensor([20.0])
     with torch.no_grad():
-        alone = model.denoiser._transform(z_t, t, layout, torch.zeros_like(z_t), None)
+        positions = layout.candidates.pack(model.denoiser.embed_positions(layout.mask.long() + 1))
+        x = model.denoiser.read(z_t, t, layout, torch.zeros_like(z_t), positions)
+        alone = model.denoiser._transform(x, layout)
     found = predict(model, empty, layout, z_t, time=20 / 50)
     torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-5)
 
@@ -259,6 +270,7 @@ def test_one_dictionary_is_needed(build_joint, task):
     "options, message",
     [
         ({"blind_source": True, "conditioning": "full"}, "--blind-source needs"),
+        ({"plain_source": True, "conditioning": "full"}, "--plain-source needs"),
         ({"normalize_input": True, "prediction": "epsilon"}, "omit --normalize-input"),
     ],
 )
