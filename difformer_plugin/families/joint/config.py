@@ -82,7 +82,8 @@ def check_config(cfg: Any) -> None:
     for name in ("blind_source", "plain_source"):
         if getattr(cfg, name) and cfg.conditioning != PARTIAL:
             raise UserError(
-                f"{flag(name)} needs sources without noise: omit it, or give --conditioning {PARTIAL}"
+                f"{flag(name)} needs sources without noise: omit it, or give --conditioning "
+                f"{PARTIAL}"
             )
     if cfg.normalize_input and cfg.prediction not in (Z_0, EXPECTED_EMBEDDING):
         raise UserError(

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from difformer_plugin.families.joint.source import JointConditions, Joined, JointMemory
+from difformer_plugin.families.joint.source import Joined, JointConditions, JointMemory
 from difformer_plugin.networks.denoiser import Denoiser
 from difformer_plugin.networks.layers import KeysValues, TransformerLayer
 from difformer_plugin.networks.layout import Layout
