@@ -13,8 +13,8 @@
 #   TEACHER_AVERAGE, AVERAGE_BEST, CMLM_AVERAGE, LEVENSHTEIN_AVERAGE
 #              number of checkpoints to average (5)
 #   RESCALING  options of noise rescaling (--rescaling-factor auto and the data set's --max-dgs)
-#   INIT       what Difformer and discrete diffusion start from (--init-from-teacher OUT/teacher.pt
-#              for sizes that fit their teacher's); INIT= starts from random weights
+#   INIT       what diffusion models start from (--init-from-teacher OUT/teacher.pt for sizes that
+#              fit their teacher's); INIT= starts from random weights
 #   DATA       raw or distilled: which targets to train on (distilled, if `stages` has distill)
 #   GPUS       number of GPUs (all); 0 runs on the CPU
 #   PRECISION  option for the precision, such as --bf16 (--fp16 on GPUs, --cpu without)
@@ -33,8 +33,9 @@
 #
 # Two more, train_joint and evaluate_joint, also run only if they are named:
 #   SYSTEMS    joint sequences to train (diffuseq): diffuseq, diffuseq-blind (its source is computed
-#              once), diffuseq-padded (lengths by padding), diffuseq-expected (expected embeddings)
-#              and diffusion-lm
+#              once), diffuseq-padded (lengths by padding), diffuseq-expected (expected embeddings),
+#              diffusion-lm, and diffuseq-published (positions through both halves, the time in both,
+#              and no layers of the teacher)
 # For diffuseq, OUT receives diffuseq/, diffuseq.pt, and diffuseq-b1.out (one candidate),
 # diffuseq-b10.out (ten) and diffuseq-ar.out (one, from left to right). `difformer evaluate` compares
 # them with the teacher by the length of the source.
@@ -252,24 +253,29 @@ evaluate_discrete() {
   done
 }
 
-# Set `own` to the options of a joint system.
+# Set `own` to the options of a joint system, and add to `init` what it leaves out of the teacher.
 system_options() {
-  own=(--conditioning partial --pred-length-offset)
+  local partial="--conditioning partial --restart-positions --plain-source"
+  own=($partial --pred-length-offset)
   case "$1" in
     diffuseq) ;;
     diffuseq-blind) own+=(--blind-source) ;;
-    diffuseq-padded) own=(--conditioning partial --length-by-padding) ;;
+    diffuseq-padded) own=($partial --length-by-padding) ;;
     diffuseq-expected) own+=(--prediction expected_embedding) ;;
-    diffusion-lm) own=(--conditioning full --pred-length-offset) ;;
+    diffusion-lm) own=(--conditioning full --restart-positions --pred-length-offset) ;;
+    diffuseq-published)
+      own=(--conditioning partial --pred-length-offset)
+      [ ${#init[@]} -eq 0 ] || init+=(--init-parts embeddings)
+      ;;
     *) echo "error: no system $1 (SYSTEMS)" >&2 && exit 2 ;;
   esac
 }
 
-# The hyper-parameters of Difformer; the embeddings come from the teacher, if it fits.
+# The hyper-parameters of Difformer; the model starts as the teacher, if it fits.
 train_joint() {
   local system own init
-  init_options
   for system in ${SYSTEMS-diffuseq}; do
+    init_options
     system_options "$system"
     unless_finished "$system" fairseq-train "$(training_data)" \
       --user-dir "$user_dir" --task diffusion_translation \

@@ -186,6 +186,7 @@ def test_a_joint_model_may_have_fewer_layers_but_not_more(joint_start):
     assert "the first 1 of its 2 decoder layers" in str(initialised)
     attention = teacher.decoder.layers[0].encoder_attn
     assert torch.equal(model.denoiser.layers[2].self_attn.k_proj.weight, attention.k_proj.weight)
+    assert joint_start(decoder_layers=1)[2].counts == {"encoder": 16, "embeddings": 1, "decoder": 0}
     message = "--decoder-layers 6 needs 3 layers of the teacher's encoder, which has 2"
     with pytest.raises(UserError, match=message):
         joint_start(decoder_layers=6)
