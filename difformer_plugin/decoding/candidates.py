@@ -91,6 +91,15 @@ def collapsed(candidate: Drawn) -> Drawn:
     return candidate._replace(tokens=tokens, log_probs=log_probs)
 
 
+def repeats_something(tokens: torch.Tensor, mask: torch.Tensor) -> list[bool]:
+    """Whether a token of each sentence (B, S) equals the one before it.
+
+    Args:
+        mask: bool (B, S), True at real tokens.
+    """
+    return ((tokens[:, 1:] == tokens[:, :-1]) & mask[:, 1:]).any(1).tolist()
+
+
 def until_eos(candidate: Drawn, eos: int, given: torch.Tensor | None = None) -> Drawn:
     """A candidate up to its first EOS, in each step of its history as well.
 
@@ -113,3 +122,16 @@ def until_eos(candidate: Drawn, eos: int, given: torch.Tensor | None = None) -> 
     return candidate._replace(
         tokens=tokens, log_probs=log_probs, history=[cut(*step) for step in candidate.history]
     )
+
+
+def hypothesis(candidate: Drawn, score: float) -> dict[str, Any]:
+    """A candidate as the dictionary that fairseq expects."""
+    return {
+        "steps": candidate.steps,
+        "tokens": candidate.tokens,
+        "positional_scores": candidate.log_probs,
+        "score": candidate.log_probs.new_tensor(score),
+        "hypo_attn": None,
+        "alignment": None,
+        "history": [{"tokens": t, "positional_scores": p} for t, p in candidate.history],
+    }

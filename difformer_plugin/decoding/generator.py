@@ -13,7 +13,9 @@ from difformer_plugin.decoding.candidates import (
     Drawn,
     collapsed,
     forced_lengths,
+    hypothesis,
     length_beam,
+    repeats_something,
     until_eos,
 )
 from difformer_plugin.decoding.constraints import Constraint, encoder, read_constraints
@@ -210,11 +212,15 @@ class DiffusionGenerator:
         own = self._checked(model, memory, empty, constraints)
         lengths = self._lengths(model, memory, own, empty)
         lengths = lengths.repeat_interleave(options.noise_beam_size, dim=1)
+        collapsing = [
+            options.collapse_repeats and not (repeats or rule.gives_something)
+            for repeats, rule in zip(repeats_something(src_tokens, memory.mask), own)
+        ]
         keys = sentence_keys(src_tokens, self.dictionary.pad(), self.seed)
         if self.speedups == PLAIN:
             decode = oracle.decode
         else:
-            race_scores = partial(self._race_scores, models, src_tokens, memory)
+            race_scores = partial(self._race_scores, models, src_tokens, memory, collapsing)
             decode = partial(engine.decode, speedups=self.speedups, race_scores=race_scores)
         if model.generates_words:
             decode = partial(words.decode, decode, self.dictionary, src_tokens)
@@ -228,12 +234,10 @@ class DiffusionGenerator:
             drawn = [until_eos(c, self.eos, row) for c, row in zip(drawn, rows, strict=True)]
         beam = lengths.shape[1]
         sentences = [drawn[i : i + beam] for i in range(0, len(drawn), beam)]
-        if options.collapse_repeats:
-            repeats = (src_tokens[:, 1:] == src_tokens[:, :-1]) & memory.mask[:, 1:]
-            sentences = [
-                candidates if stays or rule.gives_something else [collapsed(c) for c in candidates]
-                for candidates, stays, rule in zip(sentences, repeats.any(1).tolist(), own)
-            ]
+        sentences = [
+            [collapsed(c) for c in candidates] if here else candidates
+            for candidates, here in zip(sentences, collapsing)
+        ]
         for s in empty.nonzero()[:, 0].tolist():
             if not own[s].gives_something:
                 tokens = torch.tensor(frame)
@@ -303,6 +307,7 @@ class DiffusionGenerator:
         models: Sequence[Any],
         src_tokens: torch.Tensor,
         memory: Memory,
+        collapsing: list[bool],
         sentences: list[int],
         candidates: list[list[tuple[torch.Tensor, torch.Tensor]]],
     ) -> Scores:
@@ -312,7 +317,10 @@ class DiffusionGenerator:
             candidates = [
                 [until_eos(Drawn(*c, 0, []), self.eos)[:2] for c in own] for own in candidates
             ]
-        active = [[Candidate(*c) for c in own] for own in candidates]
+        active = [
+            [Candidate(*(collapsed(Drawn(*c, 0, []))[:2] if collapsing[i] else c)) for c in own]
+            for i, own in zip(sentences, candidates)
+        ]
         batch = Batch(models, src_tokens[rows], memory.select(rows), active)
         return self.reranker.race_scores(batch)
 
@@ -336,16 +344,3 @@ class DiffusionGenerator:
             ranked = sorted(zip(candidates, scores), key=lambda pair: -pair[1])
             chosen.append([hypothesis(candidate, score) for candidate, score in ranked])
         return chosen
-
-
-def hypothesis(candidate: Drawn, score: float) -> dict[str, Any]:
-    """A candidate as the dictionary that fairseq expects."""
-    return {
-        "steps": candidate.steps,
-        "tokens": candidate.tokens,
-        "positional_scores": candidate.log_probs,
-        "score": candidate.log_probs.new_tensor(score),
-        "hypo_attn": None,
-        "alignment": None,
-        "history": [{"tokens": t, "positional_scores": p} for t, p in candidate.history],
-    }

@@ -13,6 +13,7 @@ from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
 from difformer_plugin.reranking import mbr
 from difformer_plugin.reranking import teacher as teacher_module
+from difformer_plugin.reranking.own import OwnProbability
 
 LENGTHS = [5, 2, 9, 4, 7]
 BOS, PAD, EOS = 0, 1, 2
@@ -142,6 +143,26 @@ def test_repeats_are_collapsed_unless_the_source_has_some(translate, sentences):
     given = torch.full((len(LENGTHS), 1), 5)
     fixed = translate(source, given, noise_beam_size=3, collapse_repeats=True)
     assert tokens_of(fixed) == tokens_of(translate(source, given, noise_beam_size=3))
+
+
+def test_a_race_scores_what_is_chosen_from(translate, sentences, monkeypatch):
+    """Candidates race without their repeats, if these are dropped in the end."""
+    scores, found = OwnProbability.race_scores, {False: 0, True: 0}
+
+    def repeats(row):
+        return any(a == b != PAD for a, b in zip(row, row[1:]))
+
+    def watched(self, batch):
+        for source, own in zip(batch.src_tokens.tolist(), batch.candidates, strict=True):
+            if not repeats(source):
+                found[collapse] += sum(repeats(candidate.tokens.tolist()) for candidate in own)
+        return scores(self, batch)
+
+    monkeypatch.setattr(OwnProbability, "race_scores", watched)
+    options = {"noise_beam_size": 4, "race_after": 1, "decoding_steps": 3}
+    for collapse in (False, True):
+        translate(sentences(LENGTHS), **options, collapse_repeats=collapse)
+    assert found[False] > 0 and found[True] == 0
 
 
 def test_lengths_are_scaled(translate, sentences):
