@@ -91,13 +91,9 @@ def collapsed(candidate: Drawn) -> Drawn:
     return candidate._replace(tokens=tokens, log_probs=log_probs)
 
 
-def repeats_something(tokens: torch.Tensor, mask: torch.Tensor) -> list[bool]:
-    """Whether a token of each sentence (B, S) equals the one before it.
-
-    Args:
-        mask: bool (B, S), True at real tokens.
-    """
-    return ((tokens[:, 1:] == tokens[:, :-1]) & mask[:, 1:]).any(1).tolist()
+def repeats_something(tokens: torch.Tensor, pad: int) -> list[bool]:
+    """Whether a token of each sentence (B, S), padded on either side, equals the one before it."""
+    return ((tokens[:, 1:] == tokens[:, :-1]) & tokens[:, 1:].ne(pad)).any(1).tolist()
 
 
 def until_eos(candidate: Drawn, eos: int, given: torch.Tensor | None = None) -> Drawn:

@@ -214,7 +214,7 @@ class DiffusionGenerator:
         lengths = lengths.repeat_interleave(options.noise_beam_size, dim=1)
         collapsing = [
             options.collapse_repeats and not (repeats or rule.gives_something)
-            for repeats, rule in zip(repeats_something(src_tokens, memory.mask), own)
+            for repeats, rule in zip(repeats_something(src_tokens, self.dictionary.pad()), own)
         ]
         keys = sentence_keys(src_tokens, self.dictionary.pad(), self.seed)
         if self.speedups == PLAIN:

@@ -8,6 +8,7 @@ import sacrebleu
 import torch
 from teacher_by_hand import one_by_one
 
+from difformer_plugin.decoding.candidates import repeats_something
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
@@ -143,6 +144,11 @@ def test_repeats_are_collapsed_unless_the_source_has_some(translate, sentences):
     given = torch.full((len(LENGTHS), 1), 5)
     fixed = translate(source, given, noise_beam_size=3, collapse_repeats=True)
     assert tokens_of(fixed) == tokens_of(translate(source, given, noise_beam_size=3))
+
+
+def test_padding_repeats_nothing():
+    rows = torch.tensor([[1, 1, 4, 5, 4, 2], [4, 5, 4, 2, 1, 1], [1, 4, 5, 5, 2, 1]])
+    assert repeats_something(rows, PAD) == [False, False, True]
 
 
 def test_a_race_scores_what_is_chosen_from(translate, sentences, monkeypatch):
