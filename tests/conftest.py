@@ -62,7 +62,10 @@ def build_joint(joined_task):
     def build_joint(task=joined_task, **options):
         sizes = {name: value for name, value in SIZES.items() if not name.startswith("encoder_")}
         torch.manual_seed(0)
-        return JointDiffusion.build_model(JointDiffusionConfig(**(sizes | options)), task).eval()
+        model = JointDiffusion.build_model(JointDiffusionConfig(**(sizes | options)), task).eval()
+        if options.get("restart_positions"):  # 0 at first, which would mark nothing
+            model.denoiser.target_half.data.normal_()
+        return model
 
     return build_joint
 

@@ -9,6 +9,7 @@ import torch
 
 from difformer_plugin.bench import subjects
 from difformer_plugin.bench.subjects import CMLMSubject, Subject, TransformerSubject
+from difformer_plugin.data import pipeline
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.decoding.settings import read_settings
@@ -99,18 +100,25 @@ def choose_rows(args: Namespace, device: torch.device) -> list[str]:
         raise UserError("the row tuned needs --settings FILE, which `difformer tune` writes")
     if settings:
         read_settings(settings)
-    if LINES in (wanted or ()) and not (args.path and args.sentences > 1):
-        raise UserError("the row lines needs a trained model (--path) and two --sentences or more")
+    times_lines = bool(args.path) and args.sentences > 1 and pipeline.load(args.data) is not None
+    if LINES in (wanted or ()) and not times_lines:
+        raise UserError(
+            "the row lines translates raw text: it needs a trained model (--path), a data-bin of "
+            "`difformer prepare`, whose pipeline.json says how text is tokenised, and two "
+            "--sentences or more"
+        )
     if wanted:
         if not (set(wanted) - set(TABLES)):
-            raise UserError(f"--rows: give a row that decodes, besides {', '.join(wanted)}")
+            raise UserError(
+                f"--rows: {', '.join(TABLES)} are shown beside other rows: add one, such as engine"
+            )
         return [name for name in NAMES if name in wanted]
     gpu = device.type == "cuda"
     return [
         name
         for name in NAMES
         if not (name == TUNED and not settings)
-        and not (name == LINES and not (args.path and args.sentences > 1))
+        and (name != LINES or times_lines)
         and not (name in ROWS and ROWS[name].gpu and not gpu)
     ]
 

@@ -1,5 +1,6 @@
 """Time raw text that is translated a line at a time, as someone at a keyboard waits for it."""
 
+import logging
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,12 +9,13 @@ from time import perf_counter
 from typing import Any
 
 from difformer_plugin.bench.measurement import throughput
-from difformer_plugin.data import pipeline
 from difformer_plugin.data.pipeline import TextCodec
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.decoding.settings import OPTIONS
-from difformer_plugin.translation.settings import NONE, Settings, TextOptions
+from difformer_plugin.translation.settings import Settings
 from difformer_plugin.translation.translator import Translator
+
+logger = logging.getLogger(__name__)
 
 
 def measure(
@@ -22,7 +24,7 @@ def measure(
     """Translate lines one by one, with tokenising, decoding and detokenising.
 
     Args:
-        args: of `difformer bench decode`, with --path.
+        args: of `difformer bench decode`, with --path and a data-bin that has a pipeline.
         name: of the row.
         options: of decoding.
         sources: at least two sentences as subwords, separated by blanks.
@@ -31,17 +33,15 @@ def measure(
         which also pays for what is set up on demand), and those of `measurement.throughput`, of
         the lines after the first.
     """
-    known = pipeline.load(args.data) is not None
     settings = Settings(
         model=Path(args.path),
         data=Path(args.data),
-        text=TextOptions() if known else TextOptions(tokenizer=NONE, bpe_codes=NONE),
         decoding={option: getattr(options, option) for option in OPTIONS},
         seed=args.seed,
         cpu=args.cpu,
     )
     begin = perf_counter()
-    translator = Translator(settings, batch_size=1)
+    translator = Translator(settings, batch_size=1, warn=logger.warning)
     load_seconds = perf_counter() - begin
     codec = translator.loaded.codec
     source_side = replace(codec.pipeline, target_lang=codec.pipeline.source_lang)

@@ -14,10 +14,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from difformer_plugin.checkpoints.counterparts import (
+    Counterpart,
+    check_embeddings,
+    check_layers,
+    count_layers,
+)
 from difformer_plugin.checkpoints.fingerprint import KEY, check_dictionaries, check_table_sizes
-from difformer_plugin.checkpoints.teacher import SIDES, Teacher
+from difformer_plugin.checkpoints.teacher import Teacher
 from difformer_plugin.errors import UserError
-from difformer_plugin.options import flag
 
 PARTS = ("encoder", "embeddings", "decoder")
 # A model's own tables, and the teacher's that each is taken from.
@@ -26,43 +31,6 @@ TABLES = {
     "denoiser.embed_tokens.weight": "decoder.embed_tokens.weight",
     "denoiser.output_projection.weight": "decoder.output_projection.weight",
 }
-# Options of fairseq's Transformers that must agree, with fairseq's defaults.
-SIDE_SETTINGS = {"attention_heads": 8, "normalize_before": False, "learned_pos": False}
-SETTINGS = {"no_token_positional_embeddings": False, "activation_fn": "relu"}
-
-
-@dataclass(frozen=True)
-class Counterpart:
-    """What the layers of a part of a model are taken from.
-
-    Attributes:
-        side: of the teacher: "encoder" or "decoder".
-        own_side: whose options of the model apply to these layers.
-        count: how many layers of the teacher the part needs; a teacher may have more.
-        prefixes: of the model's weights -> of the teacher's.
-        left_out: prefixes of the teacher's layers, without `decoder.layers.0.`, that the part has
-            no use for.
-    """
-
-    side: str
-    own_side: str
-    count: int
-    prefixes: dict[str, str]
-    left_out: tuple[str, ...] = ()
-
-
-def counterpart(cfg: Any, part: str) -> Counterpart:
-    """What a model with an encoder and a denoiser takes: the same layers, learned positions too.
-
-    Args:
-        cfg: a NetworkConfig.
-        part: "encoder" or "decoder".
-    """
-    own = {"encoder": "encoder", "decoder": "denoiser"}[part]
-    count = getattr(cfg, f"{part}_layers")
-    names = [*(f"layers.{i}" for i in range(count)), "layer_norm", "embed_positions"]
-    names += ["layernorm_embedding"] if part == "encoder" else []
-    return Counterpart(part, part, count, {f"{own}.{n}.": f"{part}.{n}." for n in names})
 
 
 @dataclass(frozen=True)
@@ -118,11 +86,11 @@ def initialise(
         sources = {}
         for part in parts:
             if part == "embeddings":
-                _check_embeddings(model.cfg, teacher)
+                check_embeddings(model.cfg, teacher)
                 sources[part] = _tables(own, teacher)
             else:
                 layers = model.teacher_layers(part)
-                _check_layers(model.cfg, teacher, part, layers)
+                check_layers(model.cfg, teacher, part, layers)
                 sources[part] = _layers(own, teacher, part, layers)
                 remarks += _remarks(teacher, layers)
     except UserError as error:
@@ -155,79 +123,8 @@ def _check_dictionaries(model: nn.Module, teacher: Teacher, dictionaries: tuple[
         check_dictionaries(model, {KEY: teacher.weights[KEY], **tables})
 
 
-def _check_embeddings(cfg: Any, teacher: Teacher) -> None:
-    """Compare what the embeddings are multiplied by, and their dimension."""
-    if reads_embeddings(cfg):
-        raise UserError(
-            "the embeddings cannot come from the teacher and from --encoder-embed-path or "
-            "--decoder-embed-path as well: omit one of them, or leave embeddings out of "
-            "--init-parts"
-        )
-    scaled = teacher.settings.get("no_scale_embedding", False)
-    compared = {"no_scale_embedding": (cfg.no_scale_embedding, scaled)}
-    table = teacher.weights.get("encoder.embed_tokens.weight")
-    if table is not None:
-        compared["latent_dim"] = cfg.latent_dim, table.shape[1]
-    _compare(compared, "embeddings")
-
-
-def _check_layers(cfg: Any, teacher: Teacher, part: str, layers: Counterpart) -> None:
-    """Compare the options that shapes do not tell, and the dimensions."""
-    side, own_side = layers.side, layers.own_side
-    options = {
-        **{f"{own_side}_{name}": (f"{side}_{name}", d) for name, d in SIDE_SETTINGS.items()},
-        **{name: (name, default) for name, default in SETTINGS.items()},
-    }
-    if side == "encoder":
-        options["layernorm_embedding"] = "layernorm_embedding", False
-    compared = {  # an option that the model lacks is off in it
-        name: (getattr(cfg, name, False), teacher.settings.get(theirs, default))
-        for name, (theirs, default) in options.items()
-    }
-    ffn_dim, dim = teacher.weights[f"{side}.layers.0.fc1.weight"].shape
-    compared["model_dim"] = cfg.model_dim, dim
-    name = f"{own_side}_ffn_embed_dim"
-    compared[name] = getattr(cfg, name), ffn_dim
-    _compare(compared, part)
-    if layers.count > (theirs := _count(teacher, side)):
-        raise UserError(
-            f"{flag(f'{own_side}_layers')} {getattr(cfg, f'{own_side}_layers')} needs "
-            f"{layers.count} layers of the teacher's {side}, which has {theirs}: use fewer layers, "
-            f"or leave {part} out of --init-parts"
-        )
-
-
-def _compare(compared: Mapping[str, tuple[Any, Any]], part: str) -> None:
-    """Raise a UserError that names the options whose values, here and in the teacher, differ."""
-    differences = [
-        f"{flag(name)} is {_shown(ours)} here and {_shown(theirs)} in the teacher"
-        for name, (ours, theirs) in compared.items()
-        if ours != theirs
-    ]
-    if differences:
-        raise UserError(
-            f"{', '.join(differences)}: give the teacher's values, or leave {part} out of "
-            "--init-parts"
-        )
-
-
-def reads_embeddings(cfg: Any) -> bool:
-    """Whether a configuration names a file of embeddings, on either side that it has."""
-    return any(getattr(cfg, f"{side}_embed_path", None) for side in SIDES)
-
-
-def _shown(value: Any) -> str:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
-
-
-def _count(teacher: Teacher, side: str) -> int:
-    """The number of layers that the teacher has on one side."""
-    numbers = {n.split(".")[2] for n in teacher.weights if n.startswith(f"{side}.layers.")}
-    return len(numbers)
-
-
 def _remarks(teacher: Teacher, layers: Counterpart) -> list[str]:
-    ours, theirs = layers.count, _count(teacher, layers.side)
+    ours, theirs = layers.count, count_layers(teacher, layers.side)
     return [f"the first {ours} of its {theirs} {layers.side} layers"] if ours < theirs else []
 
 
@@ -253,8 +150,7 @@ def _layers(
                     "out of --init-parts"
                 )
             found[name] = tensor
-    if layers.count:
-        _check_nothing_is_left(found, teacher, part, layers)
+    _check_nothing_is_left(found, teacher, part, layers)
     return found
 
 

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from difformer_plugin.checkpoints.warm_start import Counterpart, counterpart, parse_parts
+from difformer_plugin.checkpoints.counterparts import Counterpart, counterpart
+from difformer_plugin.checkpoints.warm_start import parse_parts
 from difformer_plugin.families.architectures import add_switches
 from difformer_plugin.families.contract import FAMILIES
 from difformer_plugin.families.loading import LoadableModel

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, TypeGuard, runtime_checkable
 
 import torch
 
-from difformer_plugin.checkpoints.warm_start import Counterpart
+from difformer_plugin.checkpoints.counterparts import Counterpart
 from difformer_plugin.diffusion.sampler import Sampler
 from difformer_plugin.networks.layers import Conditions, Memory
 from difformer_plugin.networks.layout import Layout

@@ -17,6 +17,7 @@ from difformer_plugin.checkpoints.model_folder import DECODING
 from difformer_plugin.data import pipeline
 from difformer_plugin.decoding.settings import OPTIONS, read_settings
 from difformer_plugin.errors import UserError
+from difformer_plugin.networks.config import NetworkConfig
 from difformer_plugin.translation.card import CARD, Card, read_scores, render_card
 from difformer_plugin.translation.settings import Settings
 from difformer_plugin.translation.translator import Loaded, load_model
@@ -28,6 +29,11 @@ MODEL_PATHS = (
     *("init_from_teacher", "encoder_embed_path", "decoder_embed_path"),
     "neighbour_embeddings",  # what was computed of them is among the weights
 )
+UNSET = {
+    "freeze_embeddings": False,
+    "init_parts": NetworkConfig.init_parts,
+    "freeze_encoder_updates": NetworkConfig.freeze_encoder_updates,
+}
 
 
 def export(settings: Settings, out: Path, scores: Path | None = None) -> list[str]:
@@ -101,8 +107,8 @@ def configuration(loaded: Loaded, own_decoding: bool) -> dict[str, Any]:
     unset = dict.fromkeys(("decoding_settings", "history_file", "constraints_file"))
     cfg["task"] |= {"data": ".", "use_ema": False, **unset}
     cfg["model"] |= dict.fromkeys(set(MODEL_PATHS) & cfg["model"].keys())
-    if "freeze_embeddings" in cfg["model"]:  # needs a file of embeddings
-        cfg["model"]["freeze_embeddings"] = False
+    # What refines an option that is unset now would have no effect, and be refused.
+    cfg["model"] |= {name: UNSET[name] for name in UNSET.keys() & cfg["model"].keys()}
     if own_decoding:
         cfg["task"] |= {name: field.default for name, field in OPTIONS.items()}
     training = {"num_updates": loaded.num_updates, "criterion": loaded.models[0].criterion}

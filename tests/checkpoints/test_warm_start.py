@@ -138,12 +138,12 @@ def test_parts_alone(build, transformer, saved, start, parts):
 @pytest.fixture
 def joint_start(build_joint, joined_task, transformer, saved, start):
     """A joint model of four layers that began as a teacher of two and two, and the teacher."""
-    teacher = transformer(
-        joined_task, share_all_embeddings=True, share_decoder_input_output_embed=True
-    )
+    shared = {"share_all_embeddings": True, "share_decoder_input_output_embed": True}
     sizes = {n: v for n, v in FITTING.items() if not n.startswith("encoder_")}
 
-    def joint_start(parts=PARTS, **options):
+    def joint_start(parts=PARTS, teacher_options=None, **options):
+        torch.manual_seed(3)  # the same teacher each time
+        teacher = transformer(joined_task, **shared | (teacher_options or {}))
         model = build_joint(joined_task, **sizes | {"decoder_layers": 4} | options)
         initialised = start(model, saved(teacher), parts, joined_task)
         return model, teacher.model, initialised
@@ -174,11 +174,14 @@ def test_the_lower_half_reads_a_plain_source_as_the_teachers_encoder(joint_start
     with torch.no_grad():
         memory = model.encoder(source)
         found = teacher.encoder(source, src_lengths=memory.lengths())["encoder_out"][0]
-    padded_left = source.ne(1)
-    # what the third layer reads; sentences are padded on the right here
-    assert torch.allclose(
-        memory.layers[2][memory.mask], found.transpose(0, 1)[padded_left], atol=1e-5
-    )
+    found = found.transpose(0, 1)[source.ne(1)]
+    third = memory.layers[2][memory.mask]
+    assert torch.allclose(third, found, atol=1e-5)
+    keys, values = model.conditions(memory).layers[2]
+    theirs = teacher.decoder.layers[0].encoder_attn
+    for own, projection in ((keys, theirs.k_proj), (values, theirs.v_proj)):
+        own = own.transpose(1, 2).flatten(2)[memory.mask]
+        assert torch.allclose(own, projection(found), atol=1e-5)
 
 
 def test_a_joint_model_may_have_fewer_layers_but_not_more(joint_start):
@@ -186,10 +189,30 @@ def test_a_joint_model_may_have_fewer_layers_but_not_more(joint_start):
     assert "the first 1 of its 2 decoder layers" in str(initialised)
     attention = teacher.decoder.layers[0].encoder_attn
     assert torch.equal(model.denoiser.layers[2].self_attn.k_proj.weight, attention.k_proj.weight)
-    assert joint_start(decoder_layers=1)[2].counts == {"encoder": 16, "embeddings": 1, "decoder": 0}
-    message = "--decoder-layers 6 needs 3 layers of the teacher's encoder, which has 2"
+    for layers, message in (
+        (6, "--decoder-layers 6 needs 3 layers of the teacher's encoder, which has 2"),
+        (1, "--decoder-layers 1 needs 0 layers of the teacher's decoder.* leave decoder out of"),
+    ):
+        with pytest.raises(UserError, match=message):
+            joint_start(decoder_layers=layers)
+    alone = joint_start(("encoder",), decoder_layers=1)[2]
+    assert alone.counts == {"encoder": 16}
+
+
+@pytest.mark.parametrize(
+    "theirs, message",
+    [
+        ({"encoder_learned_pos": True}, "with --encoder-learned-pos, for which this model has no"),
+        ({"layernorm_embedding": True}, "with --layernorm-embedding, for which .* leave encoder"),
+        (
+            {"decoder_attention_heads": 4},
+            "--decoder-attention-heads is 2 here and 4 in the teacher's decoder",
+        ),
+    ],
+)
+def test_what_a_joint_model_cannot_take(joint_start, theirs, message):
     with pytest.raises(UserError, match=message):
-        joint_start(decoder_layers=6)
+        joint_start(teacher_options=theirs)
 
 
 def test_only_the_layers_need_a_teachers_dimension(build, transformer, saved, start):
@@ -266,7 +289,11 @@ def test_a_diffusion_model_can_be_the_teacher(build, build_discrete, tmp_path, s
         ({}, {"decoder_normalize_before": True}, "--decoder-normalize-before is on here and off"),
         ({"encoder_learned_pos": True}, {}, "--encoder-learned-pos is off here and on"),
         ({}, {"decoder_learned_pos": True}, "--decoder-learned-pos is on here and off"),
-        ({"no_token_positional_embeddings": True}, {}, "--no-token-positional-embeddings is off"),
+        (
+            {"no_token_positional_embeddings": True},
+            {},
+            "trained with --no-token-positional-embeddings, for which .* leave encoder out",
+        ),
         ({}, {"activation_fn": "gelu"}, "--activation-fn is gelu here and relu in the teacher"),
         ({"no_scale_embedding": True}, {}, "--no-scale-embedding is off here and on in"),
         ({"layernorm_embedding": True}, {}, "--layernorm-embedding is off here and on in"),

@@ -15,6 +15,10 @@ ALONE = Speedups(share=False, pack=True, chunk=False, count=False)
 MODELS = {
     "partial": {},
     "blind": {"blind_source": True},
+    "plain": {"plain_source": True, "restart_positions": True},
+    "plain-blind": {"plain_source": True, "restart_positions": True, "blind_source": True},
+    "full-restart": {"conditioning": "full", "restart_positions": True},
+    "guided-plain": {"source_dropout": 0.3, "plain_source": True, "restart_positions": True},
     "full": {"conditioning": "full"},
     "expected": {"prediction": "expected_embedding"},
     "guided": {"source_dropout": 0.3},

@@ -2,10 +2,13 @@
 
 import json
 import re
+import shutil
 import sys
 
 import pytest
 from harness import USER_DIR, error_line, run, succeed
+
+from difformer_plugin.data import pipeline
 
 TINY = ["--arch", "difformer_tiny", "--cpu", "--threads", 1, "--repetitions", 1]
 OTHERS = ["bf16", "engine-bf16", "transformer", "cmlm"]
@@ -97,9 +100,12 @@ def test_checkpoints_and_tuned_settings(corpus, model, teacher, tmp_path):
 
 
 def test_lines_are_timed_one_at_a_time(corpus, model, tmp_path):
-    command = ["difformer", "bench", "decode", corpus.joined, *TINY, "--rows", "engine", "lines"]
-    options = ["--sentences", 4, "--steps", 2, "--beams", 1, "2x2"]
-    outcome = succeed(tmp_path, *command, *options, "--path", model, "--json", "-")
+    data = tmp_path / "data-bin"
+    shutil.copytree(corpus.joined, data)
+    pipeline.save(pipeline.load(corpus.text), data, corpus.codes)
+    options = [*TINY, "--rows", "engine", "lines", "--sentences", 4]
+    command = ["difformer", "bench", "decode", data, *options, "--path", model]
+    outcome = succeed(tmp_path, *command, "--steps", 2, "--beams", 1, "2x2", "--json", "-")
     rows = json.loads(outcome.out)["lines"]
     assert [row["name"] for row in rows] == ["K = 2, b = 1 x 1", "K = 2, b = 2 x 2"]
     for row in rows:
@@ -108,8 +114,10 @@ def test_lines_are_timed_one_at_a_time(corpus, model, tmp_path):
         assert row["sentences_per_second"] == pytest.approx(3 / sum(seconds))
         assert row["p50_ms"] == pytest.approx(1000 * sorted(seconds)[1])
         assert row["first_ms"] > 0 and row["load_seconds"] > 0 and row["tokens_per_second"] > 0
-    message = "the row lines needs a trained model"
-    assert message in error_line(run(tmp_path, *command, "--sentences", 4))
+    message = "the row lines translates raw text: it needs a trained model"
+    assert message in error_line(run(tmp_path, *command[:-2]))
+    command[3] = corpus.joined
+    assert message in error_line(run(tmp_path, *command))
 
 
 @pytest.mark.parametrize(

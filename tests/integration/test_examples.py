@@ -47,7 +47,8 @@ MINIATURE = {
     "TRAIN_CMLM": f"{SMALL} --max-update 4",
     "TRAIN_LEVENSHTEIN": f"{SMALL} --max-update 4",
     "TRAIN_DISCRETE": f"{SMALL} --max-update 4 --max-epoch 1",
-    "TRAIN_JOINT": f"{SMALL} --max-update 4 --max-epoch 1".replace("--encoder-layers 1 ", ""),
+    "TRAIN_JOINT": "--decoder-layers 2 --max-tokens 400 --num-workers 0 --max-update 4 "
+    "--max-epoch 1",
     "FAMILIES": "flexible",
     "SYSTEMS": "diffuseq-padded",
     "K": "2",
@@ -194,6 +195,15 @@ def test_diffusion_starts_from_a_teacher_of_the_same_size(size, tmp_path):
             assert model["--model-dim"] == model["--latent-dim"] == teacher[f"--{side}-embed-dim"]
             for name in ("layers", "ffn-embed-dim", "attention-heads"):
                 assert model[f"--{side}-{name}"] == teacher[f"--{side}-{name}"]
+    joint = options("train_joint")
+    assert joint["--init-from-teacher"] == str(tmp_path / "o u t" / "teacher.pt")
+    assert joint["--decoder-ffn-embed-dim"] == teacher["--decoder-ffn-embed-dim"]
+    layers = [int(teacher[f"--{side}-layers"]) for side in ("encoder", "decoder")]
+    assert int(joint["--decoder-layers"]) == sum(layers) == 2 * layers[0]
+    published = {"SYSTEMS": "diffuseq-published"}
+    assert options("train_joint", **published)["--init-parts"] == "embeddings"
+    assert "--init-parts" not in options("train_joint", **published, INIT="")
+    assert "--init-parts" not in joint
     assert "--init-from-teacher" not in options("train", name="iwslt14-de-en")
 
 

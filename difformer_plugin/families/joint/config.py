@@ -42,7 +42,7 @@ class JointDiffusionConfig(GaussianConfig, DenoiserConfig):
     restart_positions: bool = option(
         False,
         "count the target's positions from its own first token and add a learned embedding to "
-        "them, so that a word and its translation have similar positions; recommended",
+        "them, so that a word and its translation have similar positions",
     )
     prediction: PREDICTION = option(  # type: ignore[valid-type]
         Z_0,
@@ -123,6 +123,11 @@ def check_words(cfg: Any) -> None:
         raise UserError(
             "--generate-words reads the words so far with the source, and --source-dropout would "
             "hide both: leave one out"
+        )
+    if cfg.restart_positions:
+        raise UserError(
+            "--generate-words counts positions through the words so far, and --restart-positions "
+            "would begin anew with each word: leave one out"
         )
     for name in ("length_by_padding", "pred_length_offset"):
         if getattr(cfg, name):

@@ -45,11 +45,11 @@ class JointLayer(TransformerLayer):
 
 
 class JointDenoiser(Denoiser):
-    """Predicts the embeddings of joint sequences s t, whose positions count through both halves.
+    """Predicts the embeddings of joint sequences s t.
 
-    The time is added at every position, the source's included, as DiffuSeq does. With blind
-    sources, the source's positions have time 0 and do not attend to the target's, so that they are
-    the same at every step.
+    As in DiffuSeq, positions count through both halves, and the time is added at each of them.
+    Blind sources have time 0 and do not attend to the target, so that they are the same at every
+    step. Plain sources have no time. Positions may restart in the target.
 
     Args:
         cfg: a JointDiffusionConfig; the others: see `Denoiser`.
@@ -64,9 +64,8 @@ class JointDenoiser(Denoiser):
         self.no_source = None  # what is read in place of an absent source's embeddings
         if cfg.source_dropout > 0:
             self.no_source = nn.Parameter(torch.zeros(cfg.latent_dim))
-        self.target_half = (
-            None  # what tells the target's positions, counted anew, from the source's
-        )
+        # what marks the target's positions, where they begin anew
+        self.target_half = None
         if cfg.restart_positions:
             self.target_half = nn.Parameter(torch.zeros(cfg.model_dim))
 
@@ -82,13 +81,13 @@ class JointDenoiser(Denoiser):
 
     def source_latents(self, tokens: torch.Tensor, absent: torch.Tensor) -> torch.Tensor:
         """What is read in place of sources (B, S), of which some, bool (B,), are absent."""
-        latents = self.embed(tokens)
+        latents = self.embed_scale * self.embed_tokens(tokens) if self.plain else self.embed(tokens)
         if self.no_source is None:
             return latents
         return torch.where(absent[:, None, None], self.no_source.to(latents.dtype), latents)
 
     def encode(self, tokens: torch.Tensor, mask: torch.Tensor, absent: torch.Tensor) -> JointMemory:
-        """Read sources on their own, without noise, at time 0.
+        """Read sources on their own, without noise: at time 0, or plainly.
 
         Args:
             tokens: int64 (B, S), padded on the right; mask: bool (B, S), True at real tokens.
@@ -165,15 +164,18 @@ class JointDenoiser(Denoiser):
 
     def _positions_of_both(self, layout: Layout, conditions: JointConditions) -> torch.Tensor:
         """The same of a layout of joint sequences, (n, L, C)."""
-        positions = self.embed_positions(layout.mask.long() + self.pad)
+        mask = layout.mask
         if self.target_half is None:
-            return positions
-        places = torch.arange(layout.mask.shape[1], device=layout.mask.device)
+            return self.embed_positions(mask.long() + self.pad)
+        places = torch.arange(mask.shape[1], device=mask.device)
         lengths = conditions.mask.sum(1)[layout.owner_index][:, None]
-        in_source = (places < lengths)[..., None]
-        own = torch.where(places < lengths, places, places - lengths)
-        every = self.embed_positions(torch.full_like(places[None], self.pad + 1))[0]
-        return torch.where(in_source, every[own], every[own] + self.target_half)
+        # Halves become rows of their own, and are put together again.
+        in_source = places < lengths
+        source, target = (
+            self.embed_positions((mask & half).long() + self.pad)
+            for half in (in_source, ~in_source)
+        )
+        return torch.where(in_source[..., None], source, target + self.target_half)
 
     def _transform(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
         """The network's output (M, D) for whole joint sequences (M, C), from its first layer on."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from difformer_plugin.checkpoints.warm_start import Counterpart
+from difformer_plugin.checkpoints.counterparts import Counterpart
 
 # own module -> the module of a decoder's layer that reads the source in its place
 READING = {
@@ -17,10 +17,11 @@ READING = {
 def counterpart(cfg: Any, part: str) -> Counterpart:
     """Lower layers are those of an encoder; upper ones attend as a decoder attends to the source.
 
-    So the source is read as the teacher reads it, and then each position of the target attends to
-    the source as the teacher's does. Self-attention of the decoder is left out: one attention of
-    the joint Transformer does what two do there, and attending to the source is what is learned
-    late. With an odd number of layers, the lower half has one more.
+    Where the source is plain and blind and the norm comes after each block, the source leaves the
+    lower half as it leaves the teacher's encoder, and the first upper layer attends to it with the
+    keys and values of the teacher's first decoder layer. What a decoder layer does by
+    self-attention, a joint layer learns: it has one attention, which is given to the source. With
+    an odd number of layers, the lower half has one more.
 
     Args:
         cfg: a JointDiffusionConfig.

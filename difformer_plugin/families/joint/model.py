@@ -7,7 +7,7 @@ import torch
 from fairseq.models import register_model
 from torch.nn import functional as F
 
-from difformer_plugin.checkpoints.warm_start import Counterpart
+from difformer_plugin.checkpoints.counterparts import Counterpart
 from difformer_plugin.data.word_marks import find_joins, find_mark
 from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS
 from difformer_plugin.diffusion.noise import sentence_keys, uniform

@@ -1,5 +1,7 @@
 """What the first layer reads of source and target: positions, time and earlier predictions."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -14,8 +16,6 @@ def setting(build_joint, sentences):
 
     def setting(**options):
         model = build_joint(self_cond=True, **options)
-        if options.get("restart_positions"):
-            model.denoiser.target_half.data = torch.randn(model.cfg.model_dim)
         target = sentences(TARGET_LENGTHS, "target", seed=2)
         with torch.no_grad():
             memory = model.encoder(sentences(SOURCE_LENGTHS, seed=1))
@@ -59,6 +59,30 @@ def first_inputs(model, memory, layout, time):
         model.predict(z_t, time, layout, model.conditions(memory), z_t)
     handle.remove()
     return read[-1]
+
+
+def test_positions_of_the_longest_sentence_are_learned_ones(build_joint):
+    """Padding beyond the last position, as where widths are rounded up, needs none."""
+    options = {"max_source_positions": 9, "max_target_positions": 5, "decoder_learned_pos": True}
+    model = build_joint(conditioning="full", restart_positions=True, **options)
+    mask = (torch.arange(24) < 14)[None]
+    lengths = torch.ones(1, 9, dtype=torch.bool)
+    conditions = SimpleNamespace(mask=lengths)
+    with torch.no_grad():
+        found = model.denoiser._positions_of_both(Layout.dense(mask), conditions)[0, :14]
+        table = model.denoiser.embed_positions(torch.full((1, 9), 2))[0]
+    assert torch.equal(found[:9], table)
+    assert torch.equal(found[9:], table[:5] + model.denoiser.target_half)
+
+
+@pytest.mark.parametrize("norm", ["embed_norm_before_proj", "normalize_embeddings"])
+def test_a_plain_source_is_not_normalised(setting, norm):
+    options = {norm: True, "embed_norm": norm == "embed_norm_before_proj"}
+    model, memory, layout = setting(plain_source=True, **options)
+    found = model.denoiser.source_latents(memory.tokens, memory.absent)
+    denoiser = model.denoiser
+    assert torch.equal(found, denoiser.embed_scale * denoiser.embed_tokens(memory.tokens))
+    assert not torch.allclose(found, denoiser.embed(memory.tokens), atol=0.1)
 
 
 @pytest.mark.parametrize("plain", [True, False])
