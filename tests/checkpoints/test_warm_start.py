@@ -1,75 +1,19 @@
 """A model starts from its teacher: the same weights, the same encoder, and nothing that misfits."""
 
-import argparse
 import pickle
 from types import SimpleNamespace
 
 import pytest
 import torch
+from fitting import FITTING
 from tiny import make_dictionary
 
 from difformer_plugin.checkpoints.teacher import load_teacher
 from difformer_plugin.checkpoints.warm_start import (
-    PARTS,
     encoder_parameters,
-    initialise,
     parse_parts,
 )
 from difformer_plugin.errors import UserError
-
-TEACHER_SIZES = {"embed_dim": 16, "ffn_embed_dim": 24, "layers": 2, "attention_heads": 2}
-# The same sizes in a diffusion model.
-FITTING = {
-    "model_dim": 16,
-    "latent_dim": 16,
-    "encoder_ffn_embed_dim": 24,
-    "decoder_ffn_embed_dim": 24,
-    "decoder_attention_heads": 2,
-}
-
-
-@pytest.fixture
-def transformer(task):
-    """A function that builds a tiny Transformer of fairseq's with random weights everywhere."""
-    from fairseq.models.transformer import TransformerModel, base_architecture
-
-    def transformer(task=task, **options):
-        sizes = {f"{s}_{n}": v for s in ("encoder", "decoder") for n, v in TEACHER_SIZES.items()}
-        args = argparse.Namespace(
-            **sizes | {"max_source_positions": 40, "max_target_positions": 30} | options
-        )
-        base_architecture(args)
-        model = TransformerModel.build_model(args, task).eval()
-        generator = torch.Generator().manual_seed(5)
-        for parameter in model.parameters():
-            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-        return SimpleNamespace(model=model, args=args)
-
-    return transformer
-
-
-@pytest.fixture
-def saved(tmp_path):
-    """A function that saves a Transformer as fairseq does, and gives the path."""
-
-    def saved(built, **entries):
-        path = tmp_path / "teacher.pt"
-        state = {"args": None, "cfg": {"model": built.args}, "model": built.model.state_dict()}
-        torch.save(state | entries, path)
-        return path
-
-    return saved
-
-
-@pytest.fixture
-def start(task):
-    """A function that initialises a model from a teacher's file."""
-
-    def start(model, path, parts=PARTS, task=task):
-        dictionaries = task.source_dictionary, task.target_dictionary
-        return initialise(model, load_teacher(path), parts, dictionaries)
-
-    return start
 
 
 @pytest.fixture(params=["difformer", "tokens", "insertion"])
@@ -133,86 +77,6 @@ def test_parts_alone(build, transformer, saved, start, parts):
         table = module.endswith(("embed_tokens", "output_projection"))
         part = "embeddings" if table else part_of.get(module)
         assert torch.equal(own, before[name]) == (part not in parts), name
-
-
-@pytest.fixture
-def joint_start(build_joint, joined_task, transformer, saved, start):
-    """A joint model of four layers that began as a teacher of two and two, and the teacher."""
-    shared = {"share_all_embeddings": True, "share_decoder_input_output_embed": True}
-    sizes = {n: v for n, v in FITTING.items() if not n.startswith("encoder_")}
-
-    def joint_start(parts=PARTS, teacher_options=None, **options):
-        torch.manual_seed(3)  # the same teacher each time
-        teacher = transformer(joined_task, **shared | (teacher_options or {}))
-        model = build_joint(joined_task, **sizes | {"decoder_layers": 4} | options)
-        initialised = start(model, saved(teacher), parts, joined_task)
-        return model, teacher.model, initialised
-
-    return joint_start
-
-
-def test_a_joint_model_takes_the_encoder_and_how_the_decoder_reads_it(joint_start):
-    model, teacher, initialised = joint_start()
-    theirs = teacher.state_dict()
-    for i, layer in enumerate(model.denoiser.layers):
-        for name, own in layer.named_parameters():
-            if i >= 2:
-                name = f"decoder.layers.{i - 2}.{name.replace('self_attn', 'encoder_attn')}"
-            else:
-                name = f"encoder.layers.{i}.{name}"
-            assert torch.equal(own, theirs[name]), name
-    assert initialised.counts == {"encoder": 32, "embeddings": 1, "decoder": 32}
-    assert not [name for name in initialised.fresh if "layers" in name]
-    alone = joint_start(("decoder",))[0]
-    assert torch.equal(alone.denoiser.layers[2].fc1.weight, model.denoiser.layers[2].fc1.weight)
-    assert not torch.equal(alone.denoiser.layers[1].fc1.weight, model.denoiser.layers[1].fc1.weight)
-
-
-def test_the_lower_half_reads_a_plain_source_as_the_teachers_encoder(joint_start, sentences):
-    source = sentences([5, 9, 3])
-    model, teacher, _ = joint_start(blind_source=True, plain_source=True)
-    with torch.no_grad():
-        memory = model.encoder(source)
-        found = teacher.encoder(source, src_lengths=memory.lengths())["encoder_out"][0]
-    found = found.transpose(0, 1)[source.ne(1)]
-    third = memory.layers[2][memory.mask]
-    assert torch.allclose(third, found, atol=1e-5)
-    keys, values = model.conditions(memory).layers[2]
-    theirs = teacher.decoder.layers[0].encoder_attn
-    for own, projection in ((keys, theirs.k_proj), (values, theirs.v_proj)):
-        own = own.transpose(1, 2).flatten(2)[memory.mask]
-        assert torch.allclose(own, projection(found), atol=1e-5)
-
-
-def test_a_joint_model_may_have_fewer_layers_but_not_more(joint_start):
-    model, teacher, initialised = joint_start(decoder_layers=3)
-    assert "the first 1 of its 2 decoder layers" in str(initialised)
-    attention = teacher.decoder.layers[0].encoder_attn
-    assert torch.equal(model.denoiser.layers[2].self_attn.k_proj.weight, attention.k_proj.weight)
-    for layers, message in (
-        (6, "--decoder-layers 6 needs 3 layers of the teacher's encoder, which has 2"),
-        (1, "--decoder-layers 1 needs 0 layers of the teacher's decoder.* leave decoder out of"),
-    ):
-        with pytest.raises(UserError, match=message):
-            joint_start(decoder_layers=layers)
-    alone = joint_start(("encoder",), decoder_layers=1)[2]
-    assert alone.counts == {"encoder": 16}
-
-
-@pytest.mark.parametrize(
-    "theirs, message",
-    [
-        ({"encoder_learned_pos": True}, "with --encoder-learned-pos, for which this model has no"),
-        ({"layernorm_embedding": True}, "with --layernorm-embedding, for which .* leave encoder"),
-        (
-            {"decoder_attention_heads": 4},
-            "--decoder-attention-heads is 2 here and 4 in the teacher's decoder",
-        ),
-    ],
-)
-def test_what_a_joint_model_cannot_take(joint_start, theirs, message):
-    with pytest.raises(UserError, match=message):
-        joint_start(teacher_options=theirs)
 
 
 def test_only_the_layers_need_a_teachers_dimension(build, transformer, saved, start):
