@@ -101,6 +101,8 @@ class DiffusionModel(LoadableModel):
 
     def prepare_training(self, task: Any) -> None:
         """Choose what is left to be chosen before the first update; the task has the data."""
+        if self.knows_no_source:
+            self.learn_absent_sources()
 
     def begin_training(self) -> None:
         """Called before each epoch; before the first, a checkpoint's weights are loaded."""

@@ -1,5 +1,6 @@
 """What all models share about their weights: what is derived from them, loading, and the hub."""
 
+import logging
 from typing import Any
 
 import torch
@@ -8,6 +9,9 @@ from fairseq.models import BaseFairseqModel
 from difformer_plugin.checkpoints.fingerprint import KEY, check_dictionaries, fingerprint
 from difformer_plugin.decoding.hub import TranslationHub, load_hub
 from difformer_plugin.errors import UserError
+
+logger = logging.getLogger(__name__)
+NO_SOURCE = "no_source"  # the parameter that is read in place of an absent source
 
 
 class LoadableModel(BaseFairseqModel):
@@ -40,6 +44,24 @@ class LoadableModel(BaseFairseqModel):
     def max_positions(self) -> tuple[int, int]:
         """The longest source and target, in tokens, with their frame."""
         return self.cfg.max_source_positions, self.cfg.max_target_positions
+
+    def learn_absent_sources(self) -> None:
+        """Let this model, which is to be trained, take weights that know no absent source.
+
+        What is read in its place is then zero at first, as in a new model.
+        """
+        fresh = {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if name.split(".")[-1] == NO_SOURCE
+        }
+
+        def fill(module: Any, state: dict[str, Any], *unused: Any) -> None:
+            for name in fresh.keys() - state.keys():
+                logger.info("the weights know no absent source (--source-dropout): learned anew")
+                state[name] = torch.zeros_like(fresh[name])
+
+        self.register_load_state_dict_pre_hook(fill)
 
     def complete(self, state: dict[str, Any]) -> dict[str, Any]:
         """A state dict of an older version, with what it lacks."""

@@ -185,6 +185,7 @@ class EmbeddingDiffusionModel(DiffusionModel):
     @torch.no_grad()
     def prepare_training(self, task: Any) -> None:
         """Choose F, where it is left to us."""
+        super().prepare_training(task)
         self.rescaling.choose(self.denoiser.table(), "embeddings" in self.initialised)
 
     @torch.no_grad()

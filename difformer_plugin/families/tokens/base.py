@@ -89,6 +89,7 @@ class TokenDiffusionModel(DiffusionModel):
 
     def prepare_training(self, task: Any) -> None:
         """Tell the process where the data are, in case it needs them."""
+        super().prepare_training(task)
         self.chain.task = task
 
     def draw(

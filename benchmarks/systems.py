@@ -1,0 +1,165 @@
+"""Joint diffusion in all its forms, beside the other families, on the demonstration's corpus.
+
+    python benchmarks/systems.py DEMO [SYSTEM ...] [--updates 800] [--out FOLDER]
+
+DEMO is the folder that `difformer demo` wrote. Each system is trained in its own folder and its
+test set translated, with what is missing in SYSTEMS below; then the table is printed. What is there
+already is kept, and a training that was stopped goes on. Without names, all systems are run.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from sacrebleu.metrics import BLEU
+
+import difformer_plugin
+
+TASK = [
+    "--user-dir",
+    str(Path(difformer_plugin.__file__).parent),
+    "--task",
+    "diffusion_translation",
+]
+OPTIMIZER = """
+    --optimizer adam --adam-betas (0.9,0.98) --weight-decay 0.01 --clip-norm 1.0
+    --lr 3e-3 --lr-scheduler cosine --warmup-updates 200 --dropout 0 --max-tokens 2048 --seed 1
+"""
+LOG = """
+    --no-epoch-checkpoints --save-interval-updates 100 --keep-interval-updates 1
+    --disable-validation --log-format simple --log-interval 50
+"""
+OFFSET = "--pred-length-offset"
+GAUSSIAN = """
+    --noise-schedule sqrt --rescaling-factor 3 --embed-norm --embed-norm-affine --self-cond
+    --rescale-timesteps --length-loss-factor 0.01
+"""
+JOINT = f"--arch joint_diffusion_tiny --criterion joint_diffusion_loss {GAUSSIAN}"
+READING = f"{JOINT} --restart-positions --plain-source"
+DIFFORMER = f"""
+    --arch difformer_tiny --criterion difformer_loss --share-all-embeddings {GAUSSIAN} {OFFSET}
+"""
+DISCRETE = f"""
+    --arch discrete_diffusion_tiny --criterion discrete_diffusion_loss --share-all-embeddings
+    --process absorbing {OFFSET}
+"""
+GENERATE = "--gen-subset test --tokenizer moses --decoding-steps 20 --batch-size 100"
+STOPPING = "--decoding-early-stopping 5"
+MBR = "--length-beam-size 3 --noise-beam-size 2 --bleu-mbr"
+ONE = {"": STOPPING, "mbr": f"{STOPPING} {MBR}"}
+
+
+class System(NamedTuple):
+    """What to train, and by name how to decode it."""
+
+    options: str
+    decodings: dict[str, str] = ONE
+
+
+SYSTEMS = {
+    "reading": System(
+        f"{READING} {OFFSET}",
+        {**ONE, "blocks": f"{STOPPING} --decoding-autoregressive --block-size 4"},
+    ),
+    "full": System(
+        f"{JOINT} {OFFSET} --restart-positions --conditioning full",
+        {
+            f"{infill}{name}": f"{options} --infill {infill}"
+            for infill in ("z_0", "z_t", "noised")
+            for name, options in ONE.items()
+        },
+    ),
+    "padding": System(f"{READING} --length-by-padding", {"": STOPPING, "mbr": f"{STOPPING} {MBR}"}),
+    "positional": System(f"{READING} {OFFSET} --noise-schedule positional"),
+    "words": System(
+        f"{JOINT} --plain-source --generate-words",
+        {"": STOPPING, "mbr": f"{STOPPING} --noise-beam-size 6 --bleu-mbr"},
+    ),
+    "epsilon": System(f"{READING} {OFFSET} --prediction epsilon"),
+    "mean": System(f"{READING} {OFFSET} --prediction mean"),
+    "expected_embedding": System(f"{READING} {OFFSET} --prediction expected_embedding"),
+    "guided": System(
+        f"{READING} {OFFSET} --source-dropout 0.1",
+        {**ONE, "guided": f"{STOPPING} --guidance-scale 0.5"},
+    ),
+    "blind": System(f"{READING} {OFFSET} --blind-source"),
+    "weighted": System(f"{READING} {OFFSET} --weighted-loss"),
+    "published": System(f"{JOINT} {OFFSET}"),
+    "difformer": System(DIFFORMER),
+    "mdlm": System(f"{DISCRETE} --objective mdlm", {"": "", "mbr": MBR}),
+    "d3pm": System(f"{DISCRETE} --objective d3pm", {"": "", "mbr": MBR}),
+}
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("demo", metavar="DEMO", type=Path)
+    parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=", ".join(SYSTEMS))
+    parser.add_argument("--updates", type=int, default=800)
+    parser.add_argument("--out", type=Path, help="default: DEMO/systems")
+    args = parser.parse_intermixed_args()  # names may follow options
+    if unknown := set(args.systems) - set(SYSTEMS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
+    return args
+
+
+def run(command: list[str], log: Path) -> None:
+    """Run a command of this environment, adding what it prints to `log`."""
+    print(shlex.join(command), flush=True)
+    program = Path(sys.executable).parent / command[0]
+    with log.open("ab") as handle:
+        done = subprocess.run([program, *command[1:]], stdout=handle, stderr=subprocess.STDOUT)
+    if done.returncode:
+        sys.exit(f"{command[0]} failed: {log} says why")
+
+
+def train(data: Path, system: System, folder: Path, updates: int) -> None:
+    """Train a system in its folder, from where an earlier training of it stopped."""
+    words = [*TASK, *system.options.split(), *OPTIMIZER.split(), *LOG.split()]
+    words += ["--max-update", str(updates), "--save-dir", str(folder), "--cpu"]
+    run(["fairseq-train", str(data), *words], folder / "train.log")
+
+
+def translate(data: Path, folder: Path, options: str, out: Path) -> None:
+    """Translate the test set into `out`, one detokenised translation a line, in its order."""
+    words = [*TASK, *GENERATE.split(), *options.split(), "--cpu"]
+    words += ["--path", str(folder / "checkpoint_last.pt"), "--results-path", str(out.parent)]
+    run(["fairseq-generate", str(data), *words], folder / "generate.log")
+    hypotheses = {}
+    for line in (out.parent / "generate-test.txt").read_text("utf-8").splitlines():
+        if line.startswith("D-"):
+            number, _, text = line[2:].split("\t")
+            hypotheses[int(number)] = text
+    lines = [hypotheses[number] for number in sorted(hypotheses)]
+    out.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def main() -> None:
+    """Train and translate what is missing, and print the table."""
+    args = parse_args()
+    data, out = args.demo / "data-bin", args.out or args.demo / "systems"
+    references = (args.demo / "raw/test.en").read_text("utf-8").splitlines()
+    names = args.systems or list(SYSTEMS)
+    bleu = BLEU()
+    for name in names:
+        system, folder = SYSTEMS[name], out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = folder / f"trained-{args.updates}"
+        if not trained.exists():
+            train(data, system, folder, args.updates)
+            trained.touch()
+        for decoding, options in system.decodings.items():
+            found = folder / f"{decoding or 'one'}-{args.updates}.en"
+            if not found.exists():
+                translate(data, folder, options, found)
+            score = bleu.corpus_score(found.read_text("utf-8").splitlines(), [references])
+            print(f"{name:<20}{decoding:<12}{score.score:7.2f}", flush=True)
+    print(f"BLEU {bleu.get_signature()}")
+
+
+if __name__ == "__main__":
+    main()
