@@ -37,7 +37,8 @@ class JointDiffusionConfig(GaussianConfig, DenoiserConfig):
     plain_source: bool = option(
         False,
         "with --conditioning partial, read the source as an encoder does: embeddings and positions "
-        "without time, self-conditioning and --embed-norm",
+        "without time, self-conditioning and the normalisation of --embed-norm or "
+        "--normalize-embeddings",
     )
     restart_positions: bool = option(
         False,
