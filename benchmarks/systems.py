@@ -39,6 +39,7 @@ GAUSSIAN = """
 """
 JOINT = f"--arch joint_diffusion_tiny --criterion joint_diffusion_loss {GAUSSIAN}"
 READING = f"{JOINT} --restart-positions --plain-source"
+FULL = f"{JOINT} {OFFSET} --restart-positions --conditioning full"
 DIFFORMER = f"""
     --arch difformer_tiny --criterion difformer_loss --share-all-embeddings {GAUSSIAN} {OFFSET}
 """
@@ -50,6 +51,8 @@ GENERATE = "--gen-subset test --tokenizer moses --decoding-steps 20 --batch-size
 STOPPING = "--decoding-early-stopping 5"
 MBR = "--length-beam-size 3 --noise-beam-size 2 --bleu-mbr"
 ONE = {"": STOPPING, "mbr": f"{STOPPING} {MBR}"}
+NOISES = {"": STOPPING, "mbr": f"{STOPPING} --noise-beam-size 6 --bleu-mbr"}
+INFILL = {infill: f"{STOPPING} --infill {infill}" for infill in ("z_0", "z_t", "noised")}
 
 
 class System(NamedTuple):
@@ -64,20 +67,11 @@ SYSTEMS = {
         f"{READING} {OFFSET}",
         {**ONE, "blocks": f"{STOPPING} --decoding-autoregressive --block-size 4"},
     ),
-    "full": System(
-        f"{JOINT} {OFFSET} --restart-positions --conditioning full",
-        {
-            f"{infill}{name}": f"{options} --infill {infill}"
-            for infill in ("z_0", "z_t", "noised")
-            for name, options in ONE.items()
-        },
-    ),
-    "padding": System(f"{READING} --length-by-padding", {"": STOPPING, "mbr": f"{STOPPING} {MBR}"}),
+    "full": System(FULL, INFILL),
+    "full-unscaled": System(f"{FULL} --rescaling-factor 1", INFILL),
+    "padding": System(f"{READING} --length-by-padding", NOISES),
     "positional": System(f"{READING} {OFFSET} --noise-schedule positional"),
-    "words": System(
-        f"{JOINT} --plain-source --generate-words",
-        {"": STOPPING, "mbr": f"{STOPPING} --noise-beam-size 6 --bleu-mbr"},
-    ),
+    "words": System(f"{JOINT} --plain-source --generate-words", NOISES),
     "epsilon": System(f"{READING} {OFFSET} --prediction epsilon"),
     "mean": System(f"{READING} {OFFSET} --prediction mean"),
     "expected_embedding": System(f"{READING} {OFFSET} --prediction expected_embedding"),
