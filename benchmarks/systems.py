@@ -71,7 +71,7 @@ SYSTEMS = {
     "full-unscaled": System(f"{FULL} --rescaling-factor 1", INFILL),
     "padding": System(f"{READING} --length-by-padding", NOISES),
     "positional": System(f"{READING} {OFFSET} --noise-schedule positional"),
-    "words": System(f"{JOINT} --plain-source --generate-words", NOISES),
+    "words": System(f"{JOINT} --plain-source --generate-words", {"": STOPPING}),
     "epsilon": System(f"{READING} {OFFSET} --prediction epsilon"),
     "mean": System(f"{READING} {OFFSET} --prediction mean"),
     "expected_embedding": System(f"{READING} {OFFSET} --prediction expected_embedding"),
