@@ -2,9 +2,10 @@
 
     python benchmarks/systems.py DEMO [SYSTEM ...] [--updates 800] [--out FOLDER]
 
-DEMO is the folder that `difformer demo` wrote. Each system is trained in its own folder and its
-test set translated, with what is missing in SYSTEMS below; then the table is printed. What is there
-already is kept, and a training that was stopped goes on. Without names, all systems are run.
+DEMO is the folder that `difformer demo` wrote. Each system of SYSTEMS below, or of those that are
+named, is trained in a folder of its own and translates the test set, and a line of the table is
+printed for each way of decoding it. What is there already is kept, and a training that was stopped
+goes on.
 """
 
 import argparse
@@ -98,6 +99,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_intermixed_args()  # names may follow options
     if unknown := set(args.systems) - set(SYSTEMS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
+    if not (args.demo / "data-bin").is_dir():
+        parser.error(f"{args.demo} has no data-bin: difformer demo --out {args.demo} makes one")
     return args
 
 

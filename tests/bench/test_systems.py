@@ -67,7 +67,8 @@ def test_what_is_there_is_kept(tmp_path, monkeypatch, capsys):
             lines = ["D-1\t-0.5\tA man rides a red bicycle.", "S-0\tx", "D-0\t-1\tTwo dogs run."]
             (log.parent / "generate-test.txt").write_text("\n".join(lines), "utf-8")
 
-    (tmp_path / "raw").mkdir()
+    for folder in ("raw", "data-bin"):
+        (tmp_path / folder).mkdir()
     references = "Two dogs run.\nA man rides a red bicycle.\n"
     (tmp_path / "raw/test.en").write_text(references, "utf-8")
     monkeypatch.setattr(systems, "run", run)
@@ -80,7 +81,14 @@ def test_what_is_there_is_kept(tmp_path, monkeypatch, capsys):
         assert len(commands) == new
         assert capsys.readouterr().out.split()[:2] == ["d3pm", "100.00"]
     assert (tmp_path / "systems/d3pm/one-5.en").read_text("utf-8") == references
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["demo", "d4pm"], "unknown: d4pm"), (["demo"], "demo has no data-bin")]
+)
+def test_bad_input_is_one_line(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["systems.py", *arguments])
     with pytest.raises(SystemExit):
-        monkeypatch.setattr(sys, "argv", ["systems.py", str(tmp_path), "d4pm"])
         systems.main()
-    assert "unknown: d4pm" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
