@@ -3,14 +3,11 @@
     python benchmarks/systems.py DEMO [SYSTEM ...] [--updates 800] [--out FOLDER]
 
 DEMO is the folder that `difformer demo` wrote. Each system of SYSTEMS below, or of those that are
-named, is trained in a folder of its own and translates the test set, and a line of the table is
-printed for each way of decoding it. What is there already is kept, and a training that was stopped
-goes on.
+named, is trained in a folder of its own and translates the test set; the table has a line for each
+way of decoding it. What is there already is kept, and a training that was stopped goes on.
 """
 
 import argparse
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +15,11 @@ from typing import NamedTuple
 from sacrebleu.metrics import BLEU
 
 import difformer_plugin
+from difformer_plugin.data.sources import read_lines
+from difformer_plugin.demo.stages import execute
+from difformer_plugin.errors import UserError
+from difformer_plugin.evaluation.outputs import parse_outputs
+from difformer_plugin.storage.files import atomic_text
 
 TASK = [
     "--user-dir",
@@ -104,45 +106,38 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def run(command: list[str], log: Path) -> None:
-    """Run a command of this environment, adding what it prints to `log`."""
-    print(shlex.join(command), flush=True)
-    program = Path(sys.executable).parent / command[0]
-    with log.open("ab") as handle:
-        done = subprocess.run([program, *command[1:]], stdout=handle, stderr=subprocess.STDOUT)
-    if done.returncode:
-        sys.exit(f"{command[0]} failed: {log} says why")
-
-
 def train(data: Path, system: System, folder: Path, updates: int) -> None:
     """Train a system in its folder, from where an earlier training of it stopped."""
     words = [*TASK, *system.options.split(), *OPTIMIZER.split(), *LOG.split()]
     words += ["--max-update", str(updates), "--save-dir", str(folder), "--cpu"]
-    run(["fairseq-train", str(data), *words], folder / "train.log")
+    execute(["fairseq-train", str(data), *words], folder / "train.log")
 
 
 def translate(data: Path, folder: Path, options: str, out: Path) -> None:
     """Translate the test set into `out`, one detokenised translation a line, in its order."""
     words = [*TASK, *GENERATE.split(), *options.split(), "--cpu"]
-    words += ["--path", str(folder / "checkpoint_last.pt"), "--results-path", str(out.parent)]
-    run(["fairseq-generate", str(data), *words], folder / "generate.log")
-    hypotheses = {}
-    for line in (out.parent / "generate-test.txt").read_text("utf-8").splitlines():
-        if line.startswith("D-"):
-            number, _, text = line[2:].split("\t")
-            hypotheses[int(number)] = text
-    lines = [hypotheses[number] for number in sorted(hypotheses)]
-    out.write_text("\n".join(lines) + "\n", "utf-8")
+    words += ["--path", str(folder / "checkpoint_last.pt")]
+    log = folder / "generate.log"
+    execute(["fairseq-generate", str(data), *words], log)
+    best = {n: texts[0] for n, texts in parse_outputs(read_lines(log)).detokenised.items()}
+    with atomic_text(out) as handle:
+        handle.writelines(f"{best[number]}\n" for number in sorted(best))
+
+
+def measured(bleu: BLEU, texts: list[str], references: list[str]) -> str:
+    """BLEU, and the share of translations that have as many words as their references."""
+    score = bleu.corpus_score(texts, [references]).score
+    right = sum(len(a.split()) == len(b.split()) for a, b in zip(texts, references, strict=True))
+    return f"{score:7.2f}{right / len(references):17.0%}"
 
 
 def main() -> None:
     """Train and translate what is missing, and print the table."""
     args = parse_args()
     data, out = args.demo / "data-bin", args.out or args.demo / "systems"
-    references = (args.demo / "raw/test.en").read_text("utf-8").splitlines()
-    names = args.systems or list(SYSTEMS)
-    bleu = BLEU()
-    for name in names:
+    references, bleu = list(read_lines(args.demo / "raw/test.en")), BLEU()
+    rows = [f"{'system':<20}{'decoding':<12}{'BLEU':>7}{'lengths right':>17}"]
+    for name in args.systems or SYSTEMS:
         system, folder = SYSTEMS[name], out / name
         folder.mkdir(parents=True, exist_ok=True)
         trained = folder / f"trained-{args.updates}"
@@ -153,10 +148,14 @@ def main() -> None:
             found = folder / f"{decoding or 'one'}-{args.updates}.en"
             if not found.exists():
                 translate(data, folder, options, found)
-            score = bleu.corpus_score(found.read_text("utf-8").splitlines(), [references])
-            print(f"{name:<20}{decoding:<12}{score.score:7.2f}", flush=True)
+            numbers = measured(bleu, list(read_lines(found)), references)
+            rows.append(f"{name:<20}{decoding:<12}{numbers}")
+    print("\n".join(rows))
     print(f"BLEU {bleu.get_signature()}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

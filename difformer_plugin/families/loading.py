@@ -46,9 +46,10 @@ class LoadableModel(BaseFairseqModel):
         return self.cfg.max_source_positions, self.cfg.max_target_positions
 
     def learn_absent_sources(self) -> None:
-        """Let this model, which is to be trained, take weights that know no absent source.
+        """Let a training begin from weights that were trained without --source-dropout.
 
-        What is read in its place is then zero at first, as in a new model.
+        They lack the parameter that is read in place of an absent source, which then starts at
+        zero, as in a new model.
         """
         fresh = {
             name: parameter
@@ -58,7 +59,7 @@ class LoadableModel(BaseFairseqModel):
 
         def fill(module: Any, state: dict[str, Any], *unused: Any) -> None:
             for name in fresh.keys() - state.keys():
-                logger.info("the weights know no absent source (--source-dropout): learned anew")
+                logger.info(f"{name} starts at 0: the weights are from before --source-dropout")
                 state[name] = torch.zeros_like(fresh[name])
 
         self.register_load_state_dict_pre_hook(fill)

@@ -1,4 +1,4 @@
-"""What the tests of `difformer distill` share: reading data-bins, and kills."""
+"""What the tests of `difformer distill` share: the command, reading data-bins, and kills."""
 
 import json
 import os
@@ -7,7 +7,22 @@ import signal
 import time
 
 from fairseq.data.data_utils import load_indexed_dataset
-from harness import fork, lines
+from harness import fork, lines, succeed
+
+SEARCH = ["--max-len-a", 0, "--max-len-b", 12]
+BATCHES = ["--batch-size", 4]
+
+
+def distil_with(folder, *options, teacher, data):
+    """Run the command on the training set, into a new folder of this one; it must succeed.
+
+    Returns:
+        the new folder, and what was printed.
+    """
+    out = folder / "distilled"
+    command = ["distill", data, "--teacher", teacher, "--out", out]
+    outcome = succeed(folder, "difformer", *command, *SEARCH, *BATCHES, *options)
+    return out, outcome.out
 
 
 def side(folder, language, split="train"):

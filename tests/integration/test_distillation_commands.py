@@ -1,26 +1,23 @@
 """`difformer distill` with tiny teachers, as a user runs it."""
 
-import os
 import re
 import shutil
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from conftest import train_teacher
-from distillation import contents, failures, run_with_kills, side
+from distillation import BATCHES, SEARCH, contents, distil_with, failures, run_with_kills, side
 from fairseq.data import Dictionary
 from harness import OPTIMISER, SENTENCES, TASK, binarise, error_line, lines, run, succeed
 from sacrebleu import sentence_bleu
 
 import difformer_plugin
-from difformer_plugin.cli.main import main
 from difformer_plugin.data.tokenisation import remove_bpe
 from difformer_plugin.distillation.failures import failure
 
-SEARCH = ["--max-len-a", 0, "--max-len-b", 12]
-BATCHES = ["--batch-size", 4]
 TEST = ["--split", "test"]
 TRAINING = 200  # sentences
 
@@ -37,15 +34,8 @@ def drilled_teacher(corpus, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def distil(corpus, drilled_teacher):
-    """Run the command on the training set with options; it must succeed."""
-
-    def call(folder, *options, data=corpus.joined):
-        out = folder / "distilled"
-        command = ["distill", data, "--teacher", drilled_teacher, "--out", out]
-        outcome = succeed(folder, "difformer", *command, *SEARCH, *BATCHES, *options)
-        return out, outcome.out
-
-    return call
+    """`difformer distill` of the training set with this teacher."""
+    return partial(distil_with, teacher=drilled_teacher, data=corpus.joined)
 
 
 @pytest.fixture(scope="module")
@@ -376,78 +366,8 @@ def test_a_non_autoregressive_teacher(corpus, tmp_path):
         assert found == outcome.translations()[i]
 
 
-class Evil:
-    def __reduce__(self):
-        return os.mkdir, ("evil-was-here",)
-
-
-def test_bad_input_is_refused(corpus, drilled_teacher, other_teacher, distilled, tmp_path):
-    out, evil, empty = tmp_path / "out", tmp_path / "evil.pt", tmp_path / "empty"
-    torch.save({"model": Evil()}, evil)
-    empty.mkdir()
-
-    def refuse(*options, data=corpus.joined, teacher=drilled_teacher, out=out):
-        command = ["distill", data, "--teacher", teacher, "--out", out, *SEARCH, *options]
-        line = error_line(run(tmp_path, "difformer", *command))
-        assert not (tmp_path / "out").exists()
-        return line
-
-    assert "no such data folder" in refuse(data=tmp_path / "nowhere")
-    assert "no such checkpoint" in refuse(teacher=tmp_path / "nowhere.pt")
-    line = refuse(teacher=other_teacher)
-    assert "dictionary" in line and str(other_teacher) in line and str(corpus.joined) in line
-    assert "refused" in refuse(teacher=evil)
-    assert not os.path.exists("evil-was-here")
-    assert "no such file" in refuse("--split", "other")
-    assert "only 1 batches" in refuse("--shard", "1/2", "--split", "test")
-    assert "holds other files" in refuse(out=tmp_path)
-    assert "--batch-size 4 instead of 256" in refuse(out=distilled[0])
-    assert "--post-process" in refuse("--post-process", "nonsense")
-    assert "--fp16" in refuse("--fp16")
-
-
-@pytest.mark.parametrize(
-    "options, said",
-    [
-        *(([f"--shard={shard}"], "--shard") for shard in ("3/3", "x", "-1/3", "1/0", "0")),
-        (["--beam", "0"], "--beam"),
-        (["--add-raw", "1.5"], "--add-raw"),
-        (["--add-raw", "nan"], "--add-raw"),
-        (["--batch-size", "0"], "--batch-size"),
-        (["--max-tokens", "-1"], "--max-tokens"),
-        (["--max-len-b", "0"], "--max-len-b"),
-        (["--lenpen", "inf"], "--lenpen"),
-        (["--seed", "-1"], "--seed"),
-        (["--choose", "best-bleu", "--beam", "1"], "--beam of at least 2"),
-        (["--merge"], "--teacher does not go with --merge"),
-    ],
-)
-def test_impossible_options_are_refused(options, said, tmp_path, capsys):
-    """Before anything is read."""
-    command = ["distill", "data", "--teacher", "teacher.pt", "--out", str(tmp_path / "out")]
-    assert main([*command, *options]) == 2
-    captured = capsys.readouterr()
-    assert said in captured.err and captured.err.startswith("error: ")
-    assert len(captured.err.splitlines()) == 1 and not captured.out
-
-
 def test_a_dictionary_in_another_order_gives_a_warning(corpus, distil, distilled, tmp_path):
     """fairseq's own models do not contain their dictionaries, only the number of types."""
     _, printed = distil(tmp_path, data=corpus.other)
     assert "was the teacher trained with these dict.*.txt?" in printed
     assert "warning" not in distilled[1]
-
-
-def test_unfinished_work_with_other_options_is_refused(corpus, drilled_teacher, tmp_path):
-    from difformer_plugin.storage.journal import Journal
-
-    work = tmp_path / "out.unfinished"
-    work.mkdir()
-    command = ["distill", corpus.joined, "--teacher", drilled_teacher, "--out", tmp_path / "out"]
-    with Journal(work / "journal") as journal:
-        line = error_line(run(tmp_path, "difformer", *command))
-        assert "in use by another process" in line
-        journal.begin({"--beam": 4})
-        journal.append({"batch": 0})
-    line = error_line(run(tmp_path, "difformer", *command))
-    assert "--beam 4 instead of 5" in line and str(work) in line

@@ -89,6 +89,8 @@ def smaller(words):
         options = "--repetitions 1 --sentences 4 --steps 1 --batch-size 2 --cpu"
     if "--fit-rerank" in words:
         options = "--sentences 4 --cpu"
+    if "--decoding-precision" in words:  # of a GPU, and slower on this CPU
+        options += " --force-precision"
     if "--show" in words:
         options = ""
     return [word for word in words if word != "--fp16"] + options.split()
