@@ -131,7 +131,9 @@ class DiffusionModel(LoadableModel):
         clean: torch.Tensor | None = None,
         earlier: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Predictions of training (N, D), some of them self-conditioned.
+        """The network's output in training (N, D), some of it self-conditioned.
+
+        `to_prediction` makes the prediction of it.
 
         Args:
             z_t: (N, D), of the tokens of the layout, which has equally many candidates of each of
@@ -150,15 +152,15 @@ class DiffusionModel(LoadableModel):
             tokens = candidates[layout.rows]
             z_s, s = earlier or (z_t, t)
             with torch.no_grad():
-                first = self.denoise(
+                chosen = z_s[tokens], s[candidates], self.layout(layout.mask[candidates], copies)
+                output = self.denoise(
                     self.denoiser,
-                    z_s[tokens],
-                    s[candidates],
-                    self.layout(layout.mask[candidates], copies),
+                    *chosen,
                     self.select_conditions(conditions, memory, conditioned),
                     torch.zeros_like(z_s[tokens]),
                     None if clean is None else clean[tokens],
                 )
+                first = self.to_prediction(self.denoiser, output, *chosen)
                 if clean is not None:
                     first = torch.where(clean[tokens, None], z_t[tokens], first)
                 previous[tokens] = first.type_as(previous)  # halves by autocast
@@ -176,8 +178,19 @@ class DiffusionModel(LoadableModel):
         previous: torch.Tensor,
         clean: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The prediction (N, D) that a denoiser of this model makes; see `Denoiser.denoise`."""
+        """The output (N, D) of a denoiser of this model; see `Denoiser.denoise`."""
         return denoiser.denoise(z_t, t, layout, conditions, previous, clean)
+
+    def to_prediction(
+        self,
+        denoiser: nn.Module,
+        output: torch.Tensor,
+        z_t: torch.Tensor,
+        t: torch.Tensor,
+        layout: Layout,
+    ) -> torch.Tensor:
+        """The prediction (N, D) that the network's output stands for: by default the output."""
+        return output
 
     def drop_sources(self, memory: Memory) -> Memory:
         """The memory of training, in which some sources are absent (--source-dropout).
@@ -241,10 +254,9 @@ class DiffusionModel(LoadableModel):
             previous = torch.zeros_like(z_t)
         elif clean is not None:
             previous = torch.where(clean[:, None], z_t, previous.to(z_t.dtype))
-        predicted = self.denoise(
-            denoiser, z_t, t.float(), layout, conditions, previous.to(z_t.dtype), clean
-        )
-        return predicted.float()
+        own = z_t, t.float(), layout
+        output = self.denoise(denoiser, *own, conditions, previous.to(z_t.dtype), clean)
+        return self.to_prediction(denoiser, output, *own).float()
 
     def embed_state(self, z: Any, t: torch.Tensor, denoiser: nn.Module) -> torch.Tensor:
         """A state as the denoiser reads it, (N, D) in the denoiser's precision.

@@ -48,6 +48,7 @@ class DiffusionOutput(NamedTuple):
     rows: Optional[torch.Tensor] = None  # int64 (N,), which of the n corrupted targets they are of
     drawn: Optional[Draw] = None  # how the times of the n targets were drawn, if by importance
     padding: Optional[torch.Tensor] = None  # bool (N,), padding that is to be generated
+    rounded: Optional[torch.Tensor] = None  # (N, D), what the anchor loss rounds, if not z_0-hat
 
 
 class EmbeddingDiffusionModel(DiffusionModel):
@@ -59,6 +60,7 @@ class EmbeddingDiffusionModel(DiffusionModel):
     """  # Table 21
     diffuses_embeddings = True
     scores_targets = True
+    rounds_output = False  # whether the anchor loss is of the network's output, not of z_0-hat
     reads = frozenset(
         {
             "decoding_noise_schedule",
@@ -108,16 +110,16 @@ class EmbeddingDiffusionModel(DiffusionModel):
         layout, z_0 = self.layout(mask, copies), self.denoiser.embed(tokens)
         corrupted = self._corrupt(src_tokens, z_0, mask)
         clean = None if corrupted.clean is None else layout.take(corrupted.clean)
-        z_0_hat = self.denoise_conditioned(
-            self._read(corrupted.z_t, corrupted.t, layout, clean),
-            corrupted.t,
-            layout,
+        state = self._read(corrupted.z_t, corrupted.t, layout, clean), corrupted.t, layout
+        output = self.denoise_conditioned(
+            *state,
             memory,
             corrupted.conditioned,
             clean,
             corrupted.earlier
             and (self._read(*corrupted.earlier, layout, clean), corrupted.earlier[1]),
         )
+        z_0_hat = self.to_prediction(self.denoiser, output, *state)
         predicted = layout.take(mask if corrupted.clean is None else mask & ~corrupted.clean)
         return DiffusionOutput(
             layout.take(z_0)[predicted],
@@ -132,6 +134,7 @@ class EmbeddingDiffusionModel(DiffusionModel):
             layout.rows[predicted],
             corrupted.drawn,
             None if padding is None else layout.take(padding)[predicted],
+            output[predicted] if self.rounds_output else None,
         )
 
     def sequences(self, memory: Memory, target: torch.Tensor) -> Sequences:

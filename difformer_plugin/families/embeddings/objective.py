@@ -139,7 +139,8 @@ class DifformerLoss(DiffusionCriterion):
             # Zero, but a gradient for each parameter, which distributed training counts on.
             anchor = nll = 0 * output_projection(z_0_hat[:1]).float().sum()
         else:
-            rounded = z_0 if self.cfg.rounding_loss else z_0_hat
+            predicted = z_0_hat if output.rounded is None else output.rounded
+            rounded = z_0 if self.cfg.rounding_loss else predicted
             costs: Any = SmoothedNLL(self.cfg.label_smoothing)
             columns = [output.tokens]
             if teacher_states is not None:

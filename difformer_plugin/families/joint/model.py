@@ -173,19 +173,16 @@ class JointDiffusion(EmbeddingDiffusionModel):
         """With full conditioning the source, which decoding fills the target in after."""
         return memory.tokens.masked_fill(~memory.mask, -1) if self.noises_source else None
 
-    def denoise(
+    def to_prediction(
         self,
         denoiser: Any,
+        output: torch.Tensor,
         z_t: torch.Tensor,
         t: torch.Tensor,
         layout: Layout,
-        conditions: Any,
-        previous: torch.Tensor,
-        clean: torch.Tensor | None,
     ) -> torch.Tensor:
         """z_0-hat (N, D), from what the network predicts."""
-        output = super().denoise(denoiser, z_t, t, layout, conditions, previous, clean)
-        if self.cfg.prediction == EXPECTED_EMBEDDING:
+        if self.rounds_output:
             return denoiser.expected(output)
         if self.predicts_z_0:
             return output
@@ -210,6 +207,11 @@ class JointDiffusion(EmbeddingDiffusionModel):
     def predicts_z_0(self) -> bool:
         """Whether the network's output is z_0-hat, or turned into one without z_t."""
         return self.cfg.prediction in (Z_0, EXPECTED_EMBEDDING)
+
+    @property
+    def rounds_output(self) -> bool:
+        """Whether probabilities of tokens are those of the output: z_0-hat is their mean."""
+        return self.cfg.prediction == EXPECTED_EMBEDDING
 
 
 register_architectures("joint_diffusion", JointDiffusionConfig, ARCHITECTURES)

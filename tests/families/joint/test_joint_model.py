@@ -235,6 +235,22 @@ def test_the_expected_embedding_is_the_mean_over_the_vocabulary(state):
         torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_anchor_loss_of_expected_embeddings_is_of_the_networks_own_logits(
+    build_joint, batch, joined_task
+):
+    model, outputs = build_joint(prediction="expected_embedding", self_cond=True), []
+    own = model.denoiser.denoise
+    model.denoiser.denoise = lambda *args: outputs.append(own(*args)) or outputs[-1]
+    output = model(*batch)
+    loss = JointDiffusionLoss(JointDiffusionLossConfig(), joined_task)
+    terms = loss.terms(model.denoiser.output_projection, output)
+    logits = model.denoiser.output_projection(outputs[-1])  # the earlier is for self-conditioning
+    nll = torch.nn.functional.cross_entropy(logits, output.tokens).item()
+    assert terms["anchor_nll"].item() == pytest.approx(nll, rel=1e-5)
+    errors = model.denoiser.expected(outputs[-1]) - output.z_0
+    assert terms["mse"].item() == pytest.approx(errors.square().mean().item(), rel=1e-5)
+
+
 def test_full_conditioning_noises_and_predicts_the_source_as_well(build_joint, batch):
     source, target = batch
     counts = source.ne(1).sum(), target.ne(1).sum()
