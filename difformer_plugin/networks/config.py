@@ -118,7 +118,7 @@ class NetworkConfig(DenoiserConfig):
     )
     freeze_encoder_updates: int = option(
         0,
-        "do not change the layers that come from the teacher's encoder in this many first updates",
+        "keep the layers that come from the teacher's encoder fixed for this many updates at the start",
     )
 
 

@@ -178,6 +178,9 @@ def test_the_commands_of_a_page_run(page, workplace, kept, corpus):
     if page == "docs/decoding.md":
         (workplace / "demo-run").symlink_to(workplace)
     (workplace / "examples").symlink_to(REPOSITORY / "examples")
+    for language, content in blocks(PAGES[page]):
+        if language == "toml" and content.startswith("# "):  # the name of the file
+            (workplace / content.split()[1]).write_text(content, "utf-8")
     outcomes = run_page(page, workplace)
     for command, outcome in outcomes:
         if command.words[0] == "fairseq-generate":
