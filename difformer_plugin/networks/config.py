@@ -118,7 +118,7 @@ class NetworkConfig(DenoiserConfig):
     )
     freeze_encoder_updates: int = option(
         0,
-        "keep the layers that come from the teacher's encoder fixed for this many updates at the start",
+        "keep the layers of the teacher's encoder as they are for this many updates at the start",
     )
 
 

@@ -20,6 +20,7 @@ from difformer_plugin.families.embeddings.corruption import (
     corrupt_for_validation,
 )
 from difformer_plugin.families.embeddings.importance import Draw, ImportanceTimes, completed
+from difformer_plugin.families.embeddings.prediction import Predicting
 from difformer_plugin.families.embeddings.rescaling import Rescaling
 from difformer_plugin.networks.layers import Memory
 from difformer_plugin.networks.layout import Layout
@@ -51,7 +52,7 @@ class DiffusionOutput(NamedTuple):
     rounded: Optional[torch.Tensor] = None  # (N, D), what the anchor loss rounds, if not z_0-hat
 
 
-class EmbeddingDiffusionModel(DiffusionModel):
+class EmbeddingDiffusionModel(Predicting, DiffusionModel):
     """Gaussian diffusion of learned embeddings; a subclass says what the network reads."""
 
     published_options = """
@@ -60,7 +61,6 @@ class EmbeddingDiffusionModel(DiffusionModel):
     """  # Table 21
     diffuses_embeddings = True
     scores_targets = True
-    rounds_output = False  # whether the anchor loss is of the network's output, not of z_0-hat
     reads = frozenset(
         {
             "decoding_noise_schedule",

@@ -11,12 +11,13 @@ from difformer_plugin.diffusion.positional_schedules import (
 )
 from difformer_plugin.errors import UserError, translated
 from difformer_plugin.families.embeddings.corruption import CorruptionConfig, check_corruption
+from difformer_plugin.families.embeddings.prediction import PredictionConfig, check_prediction
 from difformer_plugin.networks.config import SIZES, NetworkConfig, check_network
 from difformer_plugin.options import option
 
 
 @dataclass
-class GaussianConfig(CorruptionConfig):
+class GaussianConfig(PredictionConfig, CorruptionConfig):
     """The options of the Gaussian process on embeddings."""
 
     diffusion_steps: int = option(2000, "T, the number of diffusion steps in training")
@@ -147,6 +148,7 @@ def check_gaussian(cfg: Any) -> None:
             f"--noise-schedule {cfg.noise_schedule} has no deviation that all tokens share, and "
             "--normalize-input divides by it: leave one of the two out"
         )
+    check_prediction(cfg)
     check_rescaling(cfg)
     if cfg.diffusion_steps < 2:
         raise UserError(f"--diffusion-steps must be at least 2, not {cfg.diffusion_steps}")

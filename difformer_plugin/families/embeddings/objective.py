@@ -23,6 +23,11 @@ from difformer_plugin.options import option
 class DifformerLossConfig(FairseqDataclass):
     label_smoothing: float = option(0.0, "epsilon of the label smoothing of the anchor loss")
     mse_factor: float = option(1.0, "weight of the mean squared error of z_0-hat")
+    weighted_loss: bool = option(
+        False,
+        "weight squared errors as the variational bound does (Ho et al., 2020, Eq. 8 and 12); "
+        "otherwise they are those of what --prediction names, all times alike",
+    )
     detach_z_0: bool = option(
         False, "stop the gradient of the mean squared error to the embeddings z_0"
     )
@@ -94,8 +99,9 @@ class DifformerLoss(DiffusionCriterion):
         return loss * tokens, tokens, logged
 
     def squared_error_weights(self, model: Any, output: Any) -> torch.Tensor | None:
-        """What the squared errors of tokens are multiplied by, (N, 1); None for 1."""
-        return None
+        """What turns squared errors of z_0-hat into those that count, (N, 1); None for 1."""
+        weights = model.squared_error_weights(self.cfg.weighted_loss, output.t, output.layout)
+        return None if weights is None else weights[output.predicted].float()
 
     def token_weights(self, output: Any) -> torch.Tensor | None:
         """What all costs of tokens are multiplied by, (N,); None for 1."""

@@ -5,8 +5,6 @@ from typing import Any
 
 from fairseq.dataclass import ChoiceEnum
 
-from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS
-from difformer_plugin.diffusion.positional_schedules import POSITIONAL_SCHEDULES
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.embeddings.config import GaussianConfig, check_gaussian
 from difformer_plugin.families.embeddings.corruption import check_corruption
@@ -14,9 +12,7 @@ from difformer_plugin.networks.config import SIZES, DenoiserConfig, check_denois
 from difformer_plugin.options import flag, option
 
 PARTIAL, FULL = "partial", "full"
-Z_0, EXPECTED_EMBEDDING = "z_0", "expected_embedding"
 CONDITIONING = ChoiceEnum([PARTIAL, FULL])
-PREDICTION = ChoiceEnum([*PREDICTIONS, EXPECTED_EMBEDDING])
 
 
 @dataclass
@@ -44,11 +40,6 @@ class JointDiffusionConfig(GaussianConfig, DenoiserConfig):
         False,
         "count the target's positions from its own first token and add a learned embedding to "
         "them, so that a word and its translation have similar positions",
-    )
-    prediction: PREDICTION = option(  # type: ignore[valid-type]
-        Z_0,
-        "what the network predicts: z_0, epsilon (the noise), mean (of the posterior), or "
-        "expected_embedding (logits of the types, whose mean embedding is z_0-hat)",
     )
     generate_words: bool = option(
         False,
@@ -86,20 +77,6 @@ def check_config(cfg: Any) -> None:
                 f"{flag(name)} needs sources without noise: omit it, or give --conditioning "
                 f"{PARTIAL}"
             )
-    if cfg.normalize_input and cfg.prediction not in (Z_0, EXPECTED_EMBEDDING):
-        raise UserError(
-            f"--prediction {cfg.prediction} is relative to z_t itself: omit --normalize-input, or "
-            "predict z_0"
-        )
-    if cfg.noise_schedule in POSITIONAL_SCHEDULES and cfg.prediction not in (
-        Z_0,
-        EXPECTED_EMBEDDING,
-    ):
-        raise UserError(
-            f"--noise-schedule {cfg.noise_schedule} leaves so little of late tokens that z_0 "
-            f"cannot be computed from --prediction {cfg.prediction}: predict z_0, or use another "
-            "schedule"
-        )
     check_words(cfg)
     default = JointDiffusionConfig.padding_margin
     if cfg.padding_margin != default and not cfg.length_by_padding:

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from difformer_plugin.checkpoints.counterparts import Counterpart
 from difformer_plugin.data.word_marks import find_joins, find_mark
-from difformer_plugin.diffusion.gaussian.predictions import PREDICTIONS
 from difformer_plugin.diffusion.noise import sentence_keys, uniform
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.architectures import register_architectures
@@ -22,9 +21,7 @@ from difformer_plugin.families.embeddings.base import (
 from difformer_plugin.families.joint import halves
 from difformer_plugin.families.joint.config import (
     ARCHITECTURES,
-    EXPECTED_EMBEDDING,
     FULL,
-    Z_0,
     JointDiffusionConfig,
     check_config,
 )
@@ -34,7 +31,6 @@ from difformer_plugin.families.joint.objective import JointDiffusionLoss
 from difformer_plugin.families.joint.words import Words
 from difformer_plugin.networks.building import build_joint_denoiser
 from difformer_plugin.networks.config import with_defaults
-from difformer_plugin.networks.layout import Layout
 
 
 @register_model("joint_diffusion", dataclass=JointDiffusionConfig)
@@ -172,46 +168,6 @@ class JointDiffusion(EmbeddingDiffusionModel):
     def leading_tokens(self, memory: Any) -> torch.Tensor | None:
         """With full conditioning the source, which decoding fills the target in after."""
         return memory.tokens.masked_fill(~memory.mask, -1) if self.noises_source else None
-
-    def to_prediction(
-        self,
-        denoiser: Any,
-        output: torch.Tensor,
-        z_t: torch.Tensor,
-        t: torch.Tensor,
-        layout: Layout,
-    ) -> torch.Tensor:
-        """z_0-hat (N, D), from what the network predicts."""
-        if self.rounds_output:
-            return denoiser.expected(output)
-        if self.predicts_z_0:
-            return output
-        steps = t.round().long().clamp(0, len(self.process) - 1).expand(len(layout.lengths))
-        # In float32: where there is much noise, a is below what halves can hold.
-        a, b = (x.float() for x in self.coefficients(steps, layout))
-        z_0_hat = (output.float() - b * z_t.float()) / a
-        limit = torch.finfo(output.dtype).max / 4  # self-conditioning reads it as such
-        return z_0_hat.clamp(-limit, limit)
-
-    def coefficients(
-        self, steps: torch.Tensor, layout: Layout
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """a and b of tokens, float64 (N, 1), where a z_0 + b z_t is predicted.
-
-        Args:
-            steps: int64 (n,), the step of each candidate.
-        """
-        return PREDICTIONS[self.cfg.prediction](self.process, steps, layout)
-
-    @property
-    def predicts_z_0(self) -> bool:
-        """Whether the network's output is z_0-hat, or turned into one without z_t."""
-        return self.cfg.prediction in (Z_0, EXPECTED_EMBEDDING)
-
-    @property
-    def rounds_output(self) -> bool:
-        """Whether probabilities of tokens are those of the output: z_0-hat is their mean."""
-        return self.cfg.prediction == EXPECTED_EMBEDDING
 
 
 register_architectures("joint_diffusion", JointDiffusionConfig, ARCHITECTURES)

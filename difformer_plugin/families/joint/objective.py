@@ -6,7 +6,6 @@ from typing import Any, Optional
 import torch
 from fairseq.criterions import register_criterion
 
-from difformer_plugin.diffusion.gaussian.predictions import kl_weights
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.embeddings.objective import DifformerLoss, DifformerLossConfig
 from difformer_plugin.options import option
@@ -14,11 +13,6 @@ from difformer_plugin.options import option
 
 @dataclass
 class JointDiffusionLossConfig(DifformerLossConfig):
-    weighted_loss: bool = option(
-        False,
-        "weight squared errors as the variational bound does (Ho et al., 2020, Eq. 8 and 12); "
-        "otherwise they are those of what --prediction names, all times alike",
-    )
     padding_weight: Optional[float] = option(
         None,
         "with --length-by-padding, what a position of padding costs relative to one of a word (1 "
@@ -37,16 +31,6 @@ class JointDiffusionLoss(DifformerLoss):
         super().__init__(cfg, task)
         if cfg.padding_weight is not None and not cfg.padding_weight >= 0:
             raise UserError(f"--padding-weight must be at least 0, not {cfg.padding_weight:g}")
-
-    def squared_error_weights(self, model: Any, output: Any) -> torch.Tensor | None:
-        """What turns squared errors of z_0-hat into those that count, (N, 1); None for 1."""
-        if self.cfg.weighted_loss:
-            weights = kl_weights(model.process, output.t, output.layout)
-        elif model.predicts_z_0:
-            return None
-        else:
-            weights = model.coefficients(output.t, output.layout)[0].square()
-        return weights[output.predicted].float()
 
     def token_weights(self, output: Any) -> torch.Tensor | None:
         """What all costs of tokens are multiplied by, (N,), 1 on average; None for 1.
