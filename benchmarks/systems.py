@@ -86,6 +86,7 @@ SYSTEMS = {
     "weighted": System(f"{READING} {OFFSET} --weighted-loss"),
     "published": System(f"{JOINT} {OFFSET}"),
     "difformer": System(DIFFORMER),
+    "difformer-expected": System(f"{DIFFORMER} --prediction expected_embedding"),
     "mdlm": System(f"{DISCRETE} --objective mdlm", {"": "", "mbr": MBR}),
     "d3pm": System(f"{DISCRETE} --objective d3pm", {"": "", "mbr": MBR}),
 }
