@@ -121,8 +121,8 @@ def workplace(corpus, trained, teacher, tmp_path):
 def kept(corpus, tmp_path_factory):
     """The folder of a training that has kept several checkpoints."""
     folder = tmp_path_factory.mktemp("kept") / "checkpoints"
-    train = ["fairseq-train", corpus.joined, *TASK, "--share-all-embeddings"]
-    train += ["--arch", "difformer_tiny", "--criterion", "difformer_loss"]
+    train = ["fairseq-train", corpus.joined, *TASK]
+    train += ["--arch", "difformer_paper_tiny", "--criterion", "difformer_loss"]
     train += [*f"{SIZES} {OPTIMISER}".split(), "--save-interval-updates", 1, "--max-update", 3]
     train.remove("--no-epoch-checkpoints")
     succeed(folder.parent, *train, "--save-dir", folder)
