@@ -70,8 +70,8 @@ def machine(device: torch.device, threads: int) -> dict[str, Any]:
 
 def parse_beams(bench: DecodeBench, texts: Sequence[str]) -> list[tuple[int, int]]:
     """(b1, b2) for each value of --beams."""
-    predicts_length = bench.systems.diffusion.model.predicts_length
-    return [workload.parse_beams(text, predicts_length) for text in texts]
+    tries_lengths = bench.systems.diffusion.model.tries_lengths
+    return [workload.parse_beams(text, tries_lengths) for text in texts]
 
 
 def decode(args: Namespace, show: Show) -> dict[str, Any]:

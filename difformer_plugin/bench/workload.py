@@ -9,26 +9,26 @@ from difformer_plugin.errors import UserError
 BEAMS_OF_PAPER = {"1": (1, 1), "10": (5, 2), "21": (7, 3)}  # candidates -> (b1, b2)
 
 
-def parse_beams(text: str, predicts_length: bool = True) -> tuple[int, int]:
+def parse_beams(text: str, tries_lengths: bool = True) -> tuple[int, int]:
     """Parse --beams into (b1, b2), the numbers of lengths and of noises.
 
     `7x3` names both; 1, 10 and 21 candidates are split as in the paper.
 
     Args:
-        predicts_length: whether the model fixes lengths before it draws tokens; otherwise all
+        tries_lengths: whether several lengths can be tried (`Family.tries_lengths`); otherwise all
             candidates differ in their noise alone.
     Raises:
         UserError: the text has neither form, or asks for several lengths of a model that does not
             predict any.
     """
     if text in BEAMS_OF_PAPER:
-        return BEAMS_OF_PAPER[text] if predicts_length else (1, int(text))
+        return BEAMS_OF_PAPER[text] if tries_lengths else (1, int(text))
     lengths, _, noises = text.partition("x")
     if not (lengths.isdecimal() and noises.isdecimal() and int(lengths) and int(noises)):
         raise UserError(
             f"--beams {text}: give the number of lengths and of noises as 7x3, or 1, 10 or 21"
         )
-    if not predicts_length and int(lengths) > 1:
+    if not tries_lengths and int(lengths) > 1:
         raise UserError(
             f"--beams {text}: this model predicts no lengths, so candidates cannot differ in "
             f"length: give 1x{int(lengths) * int(noises)}"

@@ -5,19 +5,19 @@ from typing import Any, NamedTuple
 import torch
 
 FRAME = 2  # a target's BOS and EOS, which lengths count
-# Options that are read where the length is predicted before anything is drawn.
-LENGTH_OPTIONS = frozenset(
+# Options that choose the lengths of targets, where these are predicted.
+TRIED_LENGTH_OPTIONS = frozenset(
     {
-        "block_size",
-        "decoding_autoregressive",
         "force_length",
         "force_length_ratio",
         "length_beam_size",
         "length_beam_window",
         "length_scale",
-        "race_after",
-        "race_keep",
     }
+)
+# Options that are read where the number of positions is fixed before anything is drawn.
+LENGTH_OPTIONS = TRIED_LENGTH_OPTIONS | frozenset(
+    {"block_size", "decoding_autoregressive", "race_after", "race_keep"}
 )
 
 

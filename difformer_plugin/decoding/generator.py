@@ -283,15 +283,8 @@ class DiffusionGenerator:
         if self.options.forces_length:
             lengths = forced_lengths(memory.lengths(), self.options, longest)
         else:
-            logits = model.length_predictor(memory)
-            if self.options.length_beam_size > logits.shape[1]:
-                raise UserError(
-                    f"--length-beam-size {self.options.length_beam_size}: this model, "
-                    f"{model.title}, finds the length of a target by generating padding: leave it "
-                    "out"
-                )
             lengths = length_beam(
-                logits,
+                model.length_predictor(memory),
                 model.length_predictor.lengths(memory),
                 self.options.length_beam_size,
                 longest,

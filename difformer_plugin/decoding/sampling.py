@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from difformer_plugin.decoding.candidates import LENGTH_OPTIONS
+from difformer_plugin.decoding.candidates import LENGTH_OPTIONS, TRIED_LENGTH_OPTIONS
 from difformer_plugin.decoding.combination import check_guidance
 from difformer_plugin.decoding.options import (
     FIXED_LENGTH_OPTIONS,
@@ -87,6 +87,7 @@ def check_read(model: Family, kind: type[Sampler], options: Any) -> None:
     """
     read = model.reads | options_of(kind)
     read |= LENGTH_OPTIONS if model.predicts_length else frozenset()
+    read -= frozenset() if model.tries_lengths else TRIED_LENGTH_OPTIONS
     read |= frozenset() if kind.grows else FIXED_LENGTH_OPTIONS
     conditional = LENGTH_OPTIONS | FIXED_LENGTH_OPTIONS | SAMPLER_OPTIONS
     conditional = conditional.union(*(family.reads for family in FAMILIES))
@@ -111,4 +112,6 @@ def _readers(model: Family, name: str) -> str:
     families = sorted(family.title for family in FAMILIES if name in family.reads)
     if families:
         return f"it is an option of {' and '.join(families)}"
+    if name in TRIED_LENGTH_OPTIONS:
+        return "it is for models that predict the length of a target"
     return "it is for models that fix the length before anything is drawn"

@@ -66,7 +66,7 @@ class OwnOutputs:
         teacher = Teacher(settings.teacher, settings.data, {}, device=device)
         check_models(own.model, model, settings.teacher, teacher)
         model.task.cfg.seed = settings.seed
-        options = decoding_options(own, model.models[0].predicts_length)
+        options = decoding_options(own, model.models[0].tries_lengths)
         model.generator = model.task.build_generator(model.models, Namespace(**options))
         pairs = load_pairs(settings, settings.data, model)
         raw = load_pairs(settings, own.raw, model)
@@ -182,14 +182,14 @@ def check_models(path: str, model: Teacher, teacher_paths: list[str], teacher: T
         raise UserError(f"--self translates {pairs[0]}, and --teacher {pairs[1]}: give one pair")
 
 
-def decoding_options(own: OwnSettings, predicts_length: bool) -> dict[str, Any]:
+def decoding_options(own: OwnSettings, tries_lengths: bool) -> dict[str, Any]:
     """The options of decoding, name -> value; those of reranking are off, as the teacher chooses.
 
     Args:
-        predicts_length: of the model.
+        tries_lengths: of the model.
     """
     values = read_settings(own.decoding_settings) if own.decoding_settings else {}
-    beams = BEAMS if predicts_length else BEAMS_WITHOUT_LENGTHS
+    beams = BEAMS if tries_lengths else BEAMS_WITHOUT_LENGTHS
     off = {name: OPTIONS[name].default for name in RERANKER_OPTIONS}
     return DECODING | beams | values | own.decoding | off | {"decoding_settings": None}
 

@@ -69,6 +69,11 @@ class DiffusionModel(LoadableModel):
         return self.length_predictor is not None and not self.generates_words
 
     @property
+    def tries_lengths(self) -> bool:
+        """Whether lengths can be chosen; otherwise the model finds them by what it draws."""
+        return self.predicts_length and not self.ends_at_eos
+
+    @property
     def knows_no_source(self) -> bool:
         """Whether it was trained with absent sources."""
         return self.cfg.source_dropout > 0

@@ -39,6 +39,8 @@ class Family(Protocol):
             the settings of the sampler itself. An option that nobody reads is refused.
         predicts_length: whether `length_predictor` fixes the length before anything is drawn;
             otherwise the sampler grows the target.
+        tries_lengths: whether that length is the target's, so that several can be tried or one be
+            forced; otherwise the model finds the length by what it draws.
         diffuses_embeddings: whether its state is a latent, which Gaussian noise corrupts.
         knows_no_source: whether it was trained with absent sources, for `without_source`.
         scores_targets: whether it can corrupt a given target and tell how likely its tokens are,
@@ -66,6 +68,7 @@ class Family(Protocol):
     reads: ClassVar[frozenset[str]]
     diffuses_embeddings: ClassVar[bool]
     predicts_length: bool
+    tries_lengths: bool
     scores_targets: bool
     noises_source: bool
     ends_at_eos: bool

@@ -22,7 +22,7 @@ class LengthProbability:
 
     def check(self, models: Sequence[Any]) -> None:
         """The diffusion model must predict lengths."""
-        if not models[0].predicts_length:
+        if not models[0].tries_lengths:
             raise UserError(f"--rerank length: {models[0].title} predicts no length; leave it out")
 
     def scores(self, batch: Batch) -> Scores:

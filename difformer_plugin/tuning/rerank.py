@@ -64,7 +64,7 @@ def tune_rerank(args: Namespace) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
     values = reference_values(args)
     models, task, batches = load(args, device)
-    options = candidate_options(values, names, models[0].predicts_length)
+    options = candidate_options(values, names, models[0].tries_lengths)
     given = {name: getattr(options, name) for name in OPTIONS}
     generator = task.build_generator(models, Namespace(**given | {"decoding_settings": None}))
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def parse_names(text: str) -> list[str]:
 
 
 def candidate_options(
-    values: Mapping[str, Any], names: Sequence[str], predicts_length: bool
+    values: Mapping[str, Any], names: Sequence[str], tries_lengths: bool
 ) -> DecodingOptions:
     """The options with which candidates are drawn and later chosen.
 
@@ -120,7 +120,7 @@ def candidate_options(
         UserError: they contradict each other, or leave nothing to choose from.
     """
     kept = {name: value for name, value in values.items() if name not in RERANKER_OPTIONS}
-    options = reference_options({**kept, "rerank": ",".join(names)}, predicts_length)
+    options = reference_options({**kept, "rerank": ",".join(names)}, tries_lengths)
     if options.length_beam_size * options.noise_beam_size < 2:
         raise UserError(
             "--fit-rerank chooses among candidates: raise --length-beam-size or --noise-beam-size"

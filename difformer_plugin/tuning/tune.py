@@ -59,7 +59,7 @@ def tune(args: Namespace) -> dict[str, Any]:
     values = reference_values(args)
     models, task, batches = load(args, device)
     precisions = list(dict.fromkeys(args.precisions or fast_precisions(models[0].denoiser)))
-    options = reference_options(values, models[0].predicts_length)
+    options = reference_options(values, models[0].tries_lengths)
     space = search_space(
         options, precisions, models[0].samplers(), partial(check_decoding, models[0])
     )
@@ -127,16 +127,16 @@ def reference_values(args: Namespace) -> dict[str, Any]:
     return values | given
 
 
-def reference_options(values: Mapping[str, Any], predicts_length: bool) -> DecodingOptions:
+def reference_options(values: Mapping[str, Any], tries_lengths: bool) -> DecodingOptions:
     """The options of decoding that all settings are compared with.
 
     Args:
         values: of `reference_values`.
-        predicts_length: of the model.
+        tries_lengths: of the model.
     Raises:
         UserError: the options contradict each other.
     """
-    beams = BEAMS if predicts_length else BEAMS_WITHOUT_LENGTHS
+    beams = BEAMS if tries_lengths else BEAMS_WITHOUT_LENGTHS
     values = {**REFERENCE, **beams, **values}
     values.setdefault("bleu_mbr", not any(values.get(name) for name in RERANKER_OPTIONS))
     options = DecodingOptions(**values)

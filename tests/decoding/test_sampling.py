@@ -103,7 +103,7 @@ def models(build, build_discrete):
         ("difformer", {"decoding_remasking": True}, "--decoding-remasking .*confidence"),
         ("mdlm", {"decoding_remasking": True}, "--decoding-remasking .*confidence"),
         ("flexible", {"race_after": 2, "noise_beam_size": 3}, "--race-after .*fix the length"),
-        ("flexible", {"force_length": 2}, "--force-length .*fix the length"),
+        ("flexible", {"force_length": 2}, "--force-length .*predict the length"),
         ("flexible", {"length_scale": 1.1}, "--length-scale"),
         ("flexible", {"decoding_autoregressive": True}, "--decoding-auto.*fix the length"),
         ("difformer", {"decoding_sampler": "confidence"}, "Difformer: use ancestral"),

@@ -1,13 +1,19 @@
 """Lengths that are found by generating padding: what is padded, weighted, and cut off again."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from difformer_plugin.bench.workload import parse_beams
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.distillation.own_outputs import decoding_options
+from difformer_plugin.distillation.settings import OwnSettings
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.joint.config import JointDiffusionConfig, check_config
 from difformer_plugin.families.joint.objective import JointDiffusionLoss, JointDiffusionLossConfig
+from difformer_plugin.tuning.tune import reference_options
 
 PAD, EOS, MARGIN = 1, 2, 4
 
@@ -95,11 +101,33 @@ def test_what_is_generated_ends_at_the_first_eos(padded, batch, joined_task, mon
     assert len({n for own in lengths for n in own}) > 3
 
 
-def test_a_beam_of_lengths_has_none_to_try(padded, batch, joined_task):
-    options = DecodingOptions(length_beam_size=2)
+@pytest.mark.parametrize(
+    "options", [{"length_beam_size": 2}, {"force_length": 5}, {"length_scale": 1.1}], ids=str
+)
+def test_there_is_no_length_to_choose(padded, joined_task, options):
+    generator = DiffusionGenerator(joined_task.target_dictionary, DecodingOptions(**options), 1)
+    with pytest.raises(UserError, match="does nothing for this model.* models that predict the le"):
+        generator.check_models([padded()])
+
+
+def test_the_length_model_does_not_choose(padded, joined_task):
+    options = DecodingOptions(noise_beam_size=2, rerank="likelihood=1,length=0.1")
     generator = DiffusionGenerator(joined_task.target_dictionary, options, 1)
-    with pytest.raises(UserError, match="--length-beam-size 2: this model, .* generating padding"):
-        generator.draw([padded()], batch[0])
+    with pytest.raises(UserError, match="--rerank length: .* predicts no length; leave it out"):
+        generator.check_models([padded()])
+
+
+def test_candidates_of_other_commands_have_one_length_and_more_noises(padded):
+    """Those of `difformer tune` and `bench` (21), and of `difformer distill --self` (10)."""
+    model = padded()
+    assert model.predicts_length and not model.tries_lengths
+    options = reference_options({}, model.tries_lengths)
+    assert (options.length_beam_size, options.noise_beam_size) == (1, 21)
+    assert parse_beams("21", model.tries_lengths) == (1, 21)
+    own = decoding_options(
+        OwnSettings("self.pt", Path("raw"), 0.0, 0.0, {}, None), model.tries_lengths
+    )
+    assert (own["length_beam_size"], own["noise_beam_size"]) == (1, 10)
 
 
 @pytest.mark.parametrize(
