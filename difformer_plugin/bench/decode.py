@@ -149,7 +149,7 @@ class DecodeBench:
         rows = []
         for name in names:
             boundaries = self.systems.subject(name).num_boundaries
-            tokens = sum(len(candidates[0]) - boundaries for candidates in outputs[name])
+            tokens = sum(max(len(own[0]) - boundaries, 0) for own in outputs[name])  # or EOS alone
             row = {"name": name, "exact": name in ROWS and ROWS[name].exact}
             row |= throughput(times[name], times[names[0]], len(self.numbers), tokens)
             row["memory_mib"] = memory.get((setting.beams, setting.batch_size, name))
