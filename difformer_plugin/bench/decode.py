@@ -149,7 +149,8 @@ class DecodeBench:
         rows = []
         for name in names:
             boundaries = self.systems.subject(name).num_boundaries
-            tokens = sum(max(len(own[0]) - boundaries, 0) for own in outputs[name])  # or EOS alone
+            # where lengths are found by padding, an output may be EOS alone, without BOS
+            tokens = sum(max(len(own[0]) - boundaries, 0) for own in outputs[name])
             row = {"name": name, "exact": name in ROWS and ROWS[name].exact}
             row |= throughput(times[name], times[names[0]], len(self.numbers), tokens)
             row["memory_mib"] = memory.get((setting.beams, setting.batch_size, name))
