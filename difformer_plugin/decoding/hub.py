@@ -15,6 +15,7 @@ from omegaconf import OmegaConf, open_dict
 from difformer_plugin.checkpoints.model_folder import DECODING, find_weights
 from difformer_plugin.data.data_bin import language_pair
 from difformer_plugin.data.pipeline import TextCodec, load_codec
+from difformer_plugin.decoding.candidates import FRAME
 from difformer_plugin.decoding.settings import OPTIONS, read_settings
 from difformer_plugin.errors import UserError
 
@@ -136,8 +137,16 @@ class TranslationHub(GeneratorHubInterface):
         return prefixes
 
     def _build_batches(self, tokens: Any, skip_invalid_size_inputs: bool) -> Any:
-        """fairseq's batches of sentences, with a line of --constraints-file for each."""
+        """fairseq's batches of sentences, with a line of --constraints-file for each.
+
+        Training's --max-tokens bounds batches of several sentences, and not the longest sentence.
+        """
         self.task.given_words.check_count(len(tokens))
+        data = self.cfg.dataset
+        if data.max_tokens is not None:
+            longest = max(map(len, tokens), default=0) + FRAME
+            with open_dict(data):
+                data.max_tokens = max(data.max_tokens, longest)
         return super()._build_batches(tokens, skip_invalid_size_inputs)
 
     # What fairseq's tokeniser and subwords do, unless `codec` does it

@@ -143,6 +143,18 @@ def test_from_pretrained_translates_no_sentence_and_an_empty_one(hub, corpus):
     assert [first, second] == hub.translate(raw)
 
 
+def test_training_max_tokens_does_not_limit_the_length_of_a_sentence(hub, corpus):
+    raw = " ".join(lines(corpus.raw / "test.de")[:4])
+    expected = hub.translate([raw, raw])
+    size, data = len(hub.encode(raw)), hub.cfg.dataset
+    trained = data.max_tokens
+    try:
+        data.max_tokens = size - 1
+        assert hub.translate([raw, raw]) == expected
+    finally:
+        data.max_tokens = trained
+
+
 def test_nbest_lists_candidates_by_score(generate):
     best = candidates(generate(*BEAMS))
     ranked = candidates(generate(*BEAMS, "--nbest", 3))
