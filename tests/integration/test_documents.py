@@ -237,6 +237,19 @@ def test_the_learning_curve(trained, tmp_path):
     assert all(f"<!-- {label} -->" in picture for label in ("one", logs[1], "bleu", "loss"))
 
 
+def test_bleu_by_minutes(trained, corpus, tmp_path):
+    """On a log and an output of fairseq's commands."""
+    (tmp_path / "train.log").write_text(trained.log, "utf-8")
+    command = ["fairseq-generate", corpus.joined, *TASK, "--path", trained.checkpoint]
+    outcome = succeed(tmp_path, *command, "--decoding-steps", 2, "--remove-bpe")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "checkpoint_last_60.out").write_text(outcome.out, "utf-8")
+    script = REPOSITORY / "benchmarks" / "by_minutes.py"
+    table = shell("python", script, f"ours={tmp_path / 'train.log'}:{tmp_path / 'out'}")
+    assert table.code == 0, table.err
+    assert re.fullmatch(r"\| 60 \| \d+\.\d \| \d+\.\d\d \|", table.out.splitlines()[2])
+
+
 @pytest.mark.slow
 def test_the_rescaling_example(tmp_path):
     """Some of its rows on a few sentences, and the probe of two."""

@@ -1,0 +1,74 @@
+"""BLEU of the checkpoints of trainings by minutes of training.
+
+    fairseq-train ... --log-format simple --save-interval-updates 250 --no-epoch-checkpoints > LOG
+    fairseq-generate ... --path checkpoint_5_1000.pt --remove-bpe > FOLDER/checkpoint_5_1000.out
+    python benchmarks/by_minutes.py NAME=LOG:FOLDER ... [--plot FILE]
+
+The outputs in FOLDER have the names of their checkpoints. Minutes are those of fairseq's `wall`,
+and include validation. BLEU is computed on the words as tokenised in the data.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+import numpy as np
+from sacrebleu.metrics import BLEU
+
+from difformer_plugin.evaluation.outputs import parse_outputs
+from difformer_plugin.evaluation.plots import save_panels
+
+LOGGED = re.compile(r"train_inner .*\bnum_updates=(\d+),.*\bwall=(\d+)")
+UPDATES = re.compile(r"_(\d+)\.out$")  # in checkpoint_5_1000.out
+METRIC = BLEU(tokenize="none", force=True)
+
+
+def minutes_of(log: str) -> tuple[list[int], list[float]]:
+    """Numbers of updates, ascending, and the minutes of training until then.
+
+    Args:
+        log: the output of fairseq-train; after an interruption, updates may occur twice in it.
+    """
+    seconds = {int(updates): int(wall) for updates, wall in LOGGED.findall(log)}
+    return sorted(seconds), [seconds[updates] / 60 for updates in sorted(seconds)]
+
+
+def bleu_of(output: str) -> float:
+    """BLEU of the best candidates in the output of fairseq-generate."""
+    found = parse_outputs(output.splitlines())
+    numbers = sorted(found.references)
+    references = [found.references[number] for number in numbers]
+    return METRIC.corpus_score([found.best[number] for number in numbers], [references]).score
+
+
+def curve(run: str) -> list[tuple[int, float, float]]:
+    """Updates, minutes and BLEU of each checkpoint of LOG:FOLDER that was decoded."""
+    log, folder = run.rsplit(":", 1)
+    known = minutes_of(Path(log).read_text("utf-8"))
+    outputs = {int(found[1]): p for p in Path(folder).iterdir() if (found := UPDATES.search(p.name))}
+    return [
+        (updates, float(np.interp(updates, *known)), bleu_of(outputs[updates].read_text("utf-8")))
+        for updates in sorted(outputs)
+    ]
+
+
+def main() -> None:
+    """Print a table a training, and write the plot."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="NAME=LOG:FOLDER")
+    add("--plot", metavar="FILE", help="also plot the curves, to .png, .svg or .pdf")
+    args = parser.parse_args()
+    curves = {name: curve(run) for name, run in (entry.split("=", 1) for entry in args.runs)}
+    for name, rows in curves.items():
+        print(f"| {name}: updates | minutes | BLEU |\n|---:|---:|---:|")
+        print("\n".join(f"| {updates} | {m:.1f} | {bleu:.2f} |" for updates, m, bleu in rows) + "\n")
+    print(f"BLEU {METRIC.get_signature()}")
+    if args.plot:
+        lines = {name: list(zip(*((m, bleu) for _, m, bleu in rows))) for name, rows in curves.items()}
+        labels = {"x_label": "minutes of training, one core", "y_label": "BLEU"}
+        save_panels(args.plot, [{"title": "BLEU by minutes of training", "lines": lines} | labels])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""benchmarks/by_minutes.py: BLEU of checkpoints by the minutes that fairseq logs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sacrebleu.metrics import BLEU
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/by_minutes.py"
+LINE = (
+    "2026-01-01 00:00:00 | INFO | train_inner | epoch 001:     {n} / 208 loss=2.7, wps=1441, "
+    "ups=0.46, num_updates={n}, lr=0.001, gnorm=0.976, clip=50, train_wall=43, wall={wall}\n"
+)
+REFERENCES = ["a man rides a red bicycle .", "two dogs run over the green grass ."]
+OUTPUTS = {100: ["a man .", "two dogs run ."], 250: [REFERENCES[0], "two cats run over the grass ."]}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A log that was interrupted after 200 updates and resumed at 150, and two outputs."""
+    walls = [(50, 60), (100, 120), (150, 180), (200, 999), (200, 300), (300, 420)]
+    (tmp_path / "train.log").write_text("".join(LINE.format(n=n, wall=w) for n, w in walls))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for updates, outputs in OUTPUTS.items():
+        rows = enumerate(zip(REFERENCES, outputs))
+        text = "".join(f"S-{i}\tx\nT-{i}\t{r}\nH-{i}\t-0.1\t{o}\n" for i, (r, o) in rows)
+        (folder / f"checkpoint_1_{updates}.out").write_text(text)
+    return f"{tmp_path / 'train.log'}:{folder}"
+
+
+def test_minutes_are_interpolated_and_bleu_is_sacrebleus(run, tmp_path):
+    plot = tmp_path / "curve.svg"
+    command = [sys.executable, SCRIPT, f"ours={run}", "--plot", plot]
+    outcome = subprocess.run(command, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+    rows = [line.strip("| ").split(" | ") for line in outcome.stdout.splitlines()[2:4]]
+    metric = BLEU(tokenize="none", force=True)
+    expected = [metric.corpus_score(OUTPUTS[n], [REFERENCES]).score for n in (100, 250)]
+    # 250 lies in the middle of 200, which the resumed training made after 300 s, and 300
+    assert [(row[0], row[1]) for row in rows] == [("100", "2.0"), ("250", "6.0")]
+    assert [float(row[2]) for row in rows] == pytest.approx(expected, abs=0.005)
+    assert str(metric.get_signature()) in outcome.stdout
+    assert "<!-- ours -->" in plot.read_text("utf-8")
