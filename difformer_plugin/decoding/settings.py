@@ -16,7 +16,7 @@ from difformer_plugin.storage.files import atomic_text
 
 logger = logging.getLogger(__name__)
 OPTIONS = {f.name: f for f in fields(DecodingOptions) if f.name != "_name"}
-RETIRED = {"halt_after": 0}  # options that files of older versions set, and what did nothing
+RETIRED = {"halt_after": 0}  # retired options: the value that had no effect
 TYPE_NAMES = {
     bool: "true or false",
     int: "a whole number",

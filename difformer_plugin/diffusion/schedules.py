@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the rescaling factor is found without torch
 
 GAUSSIAN, CATEGORICAL = "gaussian", "categorical"  # the kinds of diffusion
 MAX_BETA = 0.999
+MIN_ALPHA_BAR = 1e-12
 
 Time = TypeVar("Time", float, "torch.Tensor")
 
@@ -194,7 +195,11 @@ def edm(t: Time) -> Time:
 
 @register_schedule(GAUSSIAN)
 def cdcd(t: Time) -> Time:
-    """The range of Dieleman et al. (2022) on Karras' curve: sigma from 1 to 300, rho = 7."""
+    """The range of Dieleman et al. (2022) on Karras' curve: sigma from 1 to 300, rho = 7.
+
+    `discretise` divides by its value at time 0, which is 1/2: with T = 2000, sigma of a training
+    runs from 0.07 to 212.
+    """
     return _karras(t, 1, 300)
 
 
@@ -279,7 +284,8 @@ def rescale_variance_preserving(
 def discretise(alpha_bar: Callable[[float], float], steps: int) -> np.ndarray:
     """alpha-bar_t for t = 0 .. steps - 1, as the product of 1 - beta_t.
 
-    beta_t = min(1 - alpha-bar((t + 1)/T) / alpha-bar(t/T), 0.999).
+    beta_t = min(1 - alpha-bar((t + 1)/T) / alpha-bar(t/T), 0.999). The formula of sqrt is negative
+    from t = 0.9999 on; alpha-bar is taken to be 1e-12 there.
 
     Args:
         alpha_bar: function t in [0, 1] -> alpha-bar.
@@ -287,7 +293,7 @@ def discretise(alpha_bar: Callable[[float], float], steps: int) -> np.ndarray:
     Returns:
         float64 array (T,), decreasing.
     """
-    values = [alpha_bar(t / steps) for t in range(steps + 1)]
+    values = [max(alpha_bar(t / steps), MIN_ALPHA_BAR) for t in range(steps + 1)]
     betas = [min(1 - after / before, MAX_BETA) for before, after in zip(values, values[1:])]
     return np.cumprod(1 - np.array(betas, dtype=np.float64))
 

@@ -1,9 +1,12 @@
-"""The moving average of --store-ema treats weights that have several names as one.
+"""The moving average of --store-ema: weights of several names, and state that is no tensor.
 
 Fault: fairseq updates the average in place, name by name. With --share-all-embeddings a table has
 three names, so that it is updated three times at each step, and d = --ema-decay is d^3 for it.
 
-Patch: each tensor is updated under its first name only. The others share its memory.
+With --ema-fp32 it fails at state that is no tensor, which discrete diffusion has.
+
+Patch: each tensor is updated under its first name only. The others share its memory. Only tensors
+have a copy in float32.
 
 Other tasks: their tied weights are averaged like all others, too.
 
@@ -38,6 +41,16 @@ def _once(original: Callable) -> Callable:
     return _step_internal
 
 
+def _tensors_only(original: Callable) -> Callable:
+    @wraps(original)
+    def build_fp32_params(self: EMA, state_dict: dict[str, Any] | None = None) -> None:
+        state = self.model.state_dict() if state_dict is None else state_dict
+        original(self, {name: value for name, value in state.items() if torch.is_tensor(value)})
+
+    return build_fp32_params
+
+
 def install() -> None:
-    """Replace `EMA._step_internal`."""
+    """Replace `EMA._step_internal` and `EMA.build_fp32_params`."""
     EMA._step_internal = _once(EMA._step_internal)
+    EMA.build_fp32_params = _tensors_only(EMA.build_fp32_params)

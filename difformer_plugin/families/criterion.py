@@ -22,7 +22,7 @@ def check_label_smoothing(epsilon: float) -> None:
 class DiffusionCriterion(FairseqCriterion):
     """A loss that is a sum of terms, each a mean over tokens or over sentences, in nats.
 
-    A batch counts as often as it has target tokens, so that gradient accumulation and several
+    A batch is weighted by its number of target tokens, so that gradient accumulation and several
     processes give the mean over all their tokens. Criteria log sums; what fairseq shows are their
     means over everything logged, which so do not depend on the batches.
 

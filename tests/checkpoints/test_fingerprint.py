@@ -6,8 +6,11 @@ from fairseq.data import Dictionary
 from fairseq.dataclass.configs import EMAConfig
 from fairseq.models.ema import EMA
 
+import difformer_plugin
 from difformer_plugin.checkpoints.fingerprint import KEY, check_table_sizes, fingerprint
 from difformer_plugin.errors import UserError
+
+difformer_plugin.register()  # --ema-fp32 needs a patch where state is no tensor
 
 
 def dictionary_of(*words):
@@ -73,7 +76,9 @@ def test_table_sizes_of_a_teacher():
 
 
 @pytest.mark.parametrize("options", [{}, {"ema_fp32": True}], ids=["", "fp32"])
-def test_moving_averages_leave_the_mark_alone(build, options):
+@pytest.mark.parametrize("family", ["build", "build_discrete"])
+def test_moving_averages_leave_the_mark_alone(request, family, options):
+    build = request.getfixturevalue(family)
     model, start = build(), build()
     mark = model.state_dict()[KEY].clone()
     ema = EMA(model, EMAConfig(store_ema=True, ema_decay=0.75, **options))

@@ -77,6 +77,20 @@ def test_deciding_tokens_is_that_of_the_oracle(draw, model, speedups, options):
     assert any(not torch.equal(a.tokens, b.tokens) for a, b in zip(plain, other))
 
 
+def test_decided_tokens_have_the_probability_of_a_prediction(draw, model):
+    """Not that of their own embeddings in the rounding, which says nothing of the source."""
+    model.cfg.clean_tokens = 0.5
+    options = {"decoding_sampler": "confidence", "retain_z_0_hat": True}
+    for candidate in draw(PLAIN, history=True, **options):
+        predicted = torch.stack(
+            [
+                torch.where(tokens == candidate.tokens, log_probs, torch.nan)
+                for tokens, log_probs in candidate.history
+            ]
+        )
+        assert ((predicted - candidate.log_probs).abs() < 1e-6).any(0).all()
+
+
 def test_predictions_are_those_of_the_oracle(draw, model, monkeypatch):
     """z_0-hat of the last step, within 1e-4."""
     seen, own = [], type(model).round

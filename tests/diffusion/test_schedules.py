@@ -48,6 +48,14 @@ FORMULAS = {
 }
 
 
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("steps", [2, 2000, 10_000, 12_000])
+def test_alpha_bar_falls_and_stays_above_zero(name, steps):
+    """Also where the formula of sqrt is zero or below, which it is from t = 0.9999 on."""
+    series = alpha_bar_series(name, steps)
+    assert len(series) == steps and (series > 0).all() and (np.diff(series) <= 0).all()
+
+
 def test_every_schedule_has_a_formula_here():
     assert set(FORMULAS) == set(NAMES)
 

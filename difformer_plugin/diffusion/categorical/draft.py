@@ -17,7 +17,7 @@ class Draft:
         lengths: int64 (n,), the tokens of each candidate; only after a step that changed them.
         joined: bool (N,), tokens that the next one follows at once for good, so that nothing is
             inserted between them; None if there are none.
-        given: bool (N,), tokens that the sampler has not to decide; None if there are none.
+        given: bool (N,), tokens fixed by the user, which the sampler leaves alone; or None.
     """
 
     tokens: torch.Tensor

@@ -14,7 +14,7 @@ class PartlyClean:
         z: (N, D), z_0 of tokens that are decided, z_t of the others.
         clean: bool (N,), which are decided.
         log_probs: float32 (N,), of tokens when they were last predicted.
-        given: bool (N,), decided tokens that the sampler has not decided; None if there are none.
+        given: bool (N,), tokens fixed by the user, which the sampler does not count; or None.
     """
 
     z: torch.Tensor

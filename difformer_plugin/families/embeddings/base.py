@@ -164,7 +164,7 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
     def _deviations(self, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """The deviations of z_t at times of the model's unit, (n,) -> (n, 1)."""
         series = self.scalar_process.deviations.on(like.device).to(like.dtype)
-        return series[t.long().clamp(0, len(series) - 1)][:, None]
+        return series[t.round().long().clamp(0, len(series) - 1)][:, None]
 
     @property
     def process(self) -> GaussianProcess:
@@ -289,15 +289,20 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
         return z_0_hat
 
     def round(self, z: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """The likeliest tokens (N,) of latents (N, D) and their log-probabilities (N,)."""
-        return self.denoiser.round(z.z if isinstance(z, PartlyClean) else z)
+        """The likeliest tokens (N,) of latents (N, D) and their log-probabilities (N,).
+
+        A token that its sampler has decided has the log-probability with which it was decided.
+        """
+        if not isinstance(z, PartlyClean):
+            return self.denoiser.round(z)
+        tokens, log_probs = self.denoiser.round(z.z)
+        return tokens, torch.where(z.clean, z.log_probs, log_probs)
 
     def guess(self, z: Any, z_0_hat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The tokens of z_0-hat, or of z_0 where it is decided; see `round`."""
-        return self.denoiser.round(self._decided(z, z_0_hat))
-
-    def _decided(self, z: Any, z_0_hat: torch.Tensor) -> torch.Tensor:
-        return z.completed(z_0_hat) if isinstance(z, PartlyClean) else z_0_hat
+        if not isinstance(z, PartlyClean):
+            return self.denoiser.round(z_0_hat)
+        return self.round(PartlyClean(z.completed(z_0_hat), z.clean, z.log_probs))
 
     def corrupt(
         self, tokens: torch.Tensor, time: float, noise: torch.Tensor, layout: Layout

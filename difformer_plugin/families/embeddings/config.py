@@ -68,7 +68,7 @@ RECIPE: dict[str, Any] = {
     "share_all_embeddings": True,
 }
 # Also of Table 21, but left out of the smallest size: they slow the start of a training, which on
-# little data is all of it (benchmarks/multi30k.md).
+# little data is all of it (benchmarks/multi30k-random-weights.md).
 SLOW_START: dict[str, Any] = {
     "apply_bert_init": True,
     "encoder_learned_pos": True,

@@ -18,6 +18,8 @@ from difformer_plugin.families.embeddings.anchor import SmoothedNLL
 from difformer_plugin.families.embeddings.soft_labels import SoftenedNLL, SoftLabels
 from difformer_plugin.options import option
 
+SOFT_LABEL_WEIGHT = 0.5  # the default
+
 
 @dataclass
 class DifformerLossConfig(FairseqDataclass):
@@ -35,7 +37,8 @@ class DifformerLossConfig(FairseqDataclass):
         None, "checkpoint of a teacher whose distributions are labels of the anchor loss"
     )
     soft_label_weight: float = option(
-        0.5, "weight of the teacher's distribution against the smoothed label, with --soft-labels"
+        SOFT_LABEL_WEIGHT,
+        "weight of the teacher's distribution against the smoothed label, with --soft-labels",
     )
     length_loss_factor: float = option(LENGTH_FACTOR, "weight of the length predictor's loss")
     rounding_loss: bool = option(
@@ -68,6 +71,10 @@ class DifformerLoss(DiffusionCriterion):
             raise UserError("--rounding-loss and --mse-loss-only exclude each other: choose one")
         if not 0 <= cfg.soft_label_weight <= 1:
             raise UserError(f"--soft-label-weight must be in [0, 1], not {cfg.soft_label_weight:g}")
+        if not cfg.soft_labels and cfg.soft_label_weight != SOFT_LABEL_WEIGHT:
+            raise UserError(
+                "--soft-label-weight has no effect without --soft-labels: give both or neither"
+            )
         if cfg.soft_labels and (cfg.rounding_loss or cfg.mse_loss_only):
             raise UserError(
                 "--soft-labels are of the anchor loss: omit --rounding-loss and --mse-loss-only"

@@ -15,6 +15,7 @@ For that reason, F is adapted by sampling the score of the table itself. `diffor
 
 import logging
 import math
+import zlib
 from functools import cache
 from typing import Any
 
@@ -49,9 +50,9 @@ PAPER_MAX_DGS = 0.15  # DGS_MAX of the paper, App. E
 class Rescaling(nn.Module):
     """The rescaling factor F, and the forward process of training with it.
 
-    A checkpoint stores F and the threshold --max-dgs. When a checkpoint is loaded, its F is used if
-    F is adapted to the embeddings, or if F was chosen for the same threshold. Otherwise F is the
-    number on the command line, or is chosen for the new threshold.
+    A checkpoint stores F and what it was chosen for: the threshold --max-dgs and the process. When
+    a checkpoint is loaded, its F is used if F is adapted to the embeddings, or if it was chosen for
+    the same. Otherwise F is the number on the command line, or is chosen anew.
 
     Args:
         cfg: a DifformerConfig.
@@ -228,11 +229,18 @@ class Rescaling(nn.Module):
         self._factor, self._process = factor, None
 
     def get_extra_state(self) -> torch.Tensor:
-        """F and its threshold (0 if there is none) for the checkpoint, float64 (2,).
+        """F, its threshold (0 if there is none) and what else it depends on, float64 (3,).
 
         It is a tensor so that checkpoints can be averaged.
         """
-        return torch.tensor([self.factor, self.cfg.max_dgs or 0.0], dtype=torch.float64)
+        values = [self.factor, self.cfg.max_dgs or 0.0, self._process_number()]
+        return torch.tensor(values, dtype=torch.float64)
+
+    def _process_number(self) -> int:
+        """A number for the options of the process on which F depends, exact in float32."""
+        cfg = self.cfg
+        options = f"{cfg.noise_schedule} {cfg.diffusion_steps} {cfg.vp_rf}"
+        return zlib.crc32(options.encode()) % 1_000_000
 
     def set_extra_state(self, state: Any) -> None:
         """Take F from a checkpoint, if the options allow it (see the class).
@@ -240,11 +248,14 @@ class Rescaling(nn.Module):
         Raises:
             UserError: the state is not what `get_extra_state` returns.
         """
-        if not torch.is_tensor(state) or state.shape != (2,):
+        if not torch.is_tensor(state) or state.shape not in ((2,), (3,)):
             raise UserError("the checkpoint's rescaling factor is damaged: use another checkpoint")
-        factor, max_dgs = state.tolist()
+        # older versions did not store the last number
+        factor, max_dgs, process = [*state.tolist(), self._process_number()][:3]
         same_threshold = self._given is None and math.isclose(max_dgs, self.cfg.max_dgs)
-        if self.follows or same_threshold:
+        # a moving average of equal numbers may differ in the last digits
+        same_process = abs(process - self._process_number()) < 0.5
+        if self.follows or (same_threshold and same_process):
             with translated(rescaling_factor="the checkpoint's rescaling factor"):
                 check_factor(factor)
             self._set(factor)

@@ -96,7 +96,7 @@ def test_the_number_is_printed(build, caplog):
 def test_training_goes_on_with_the_factor_of_the_checkpoint(build, options):
     model = build(**options)
     state = model.state_dict()
-    assert state[KEY].tolist() == [model.rescaling.factor, 0.3]
+    assert state[KEY][:2].tolist() == [model.rescaling.factor, 0.3]
     state[KEY][0] = 6.125
     model.load_state_dict(state)
     assert model.rescaling.factor == model.process.noise_scale == 6.125
@@ -126,7 +126,24 @@ def test_a_factor_for_another_threshold_is_chosen_anew(build):
     assert following.rescaling.factor == chosen[KEY][0]
 
 
-@pytest.mark.parametrize("damage", [torch.zeros(3), torch.tensor([math.nan, 0.3]), None])
+@pytest.mark.parametrize(
+    "other", [{"noise_schedule": "cosine"}, {"diffusion_steps": 500}, {"vp_rf": True}]
+)
+def test_a_factor_for_another_process_is_chosen_anew(build, other):
+    chosen, model = build(**AUTO).state_dict(), build(**AUTO | other)
+    factor = model.rescaling.factor
+    chosen[KEY][0] = factor + 1
+    model.load_state_dict(chosen)
+    assert model.rescaling.factor == factor
+
+
+def test_factors_of_older_checkpoints_are_for_the_same_process(build):
+    model, given = build(**AUTO), build(**AUTO).state_dict()
+    model.load_state_dict(given | {KEY: torch.tensor([7.5, 0.3], dtype=torch.float64)})
+    assert model.rescaling.factor == 7.5
+
+
+@pytest.mark.parametrize("damage", [torch.zeros(4), torch.tensor([math.nan, 0.3]), None])
 def test_damaged_factors_are_refused(build, damage):
     model = build(**FOLLOW)
     with pytest.raises(UserError, match="rescaling factor"):

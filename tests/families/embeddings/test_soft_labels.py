@@ -24,6 +24,11 @@ def labels(task, teacher, monkeypatch, tmp_path):
     return SoftLabels(str(path), task)
 
 
+def test_a_weight_without_a_teacher_is_refused(task):
+    with pytest.raises(UserError, match="--soft-label-weight has no effect without --soft-labels"):
+        DifformerLoss(DifformerLossConfig(soft_label_weight=0.9), task)
+
+
 def test_the_teacher_sees_source_and_prefix_only(labels, teacher, sentences):
     """Its log-probabilities of the target, summed, are those of one token after another."""
     source, target = sentences([5, 3, 7]), sentences([4, 6, 2], "target")

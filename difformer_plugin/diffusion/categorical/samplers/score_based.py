@@ -16,7 +16,8 @@ from difformer_plugin.diffusion.sampler import register_sampler
 class Tweedie(TokenSampler):
     """p(x_s | x_t), exact for one token if the ratios are true (Lou et al., 2024, Theorem 4.2).
 
-    At a temperature other than 1 a token moves as often as before, but to likelier types.
+    A token moves as often at any temperature: below 1 to likelier types, above 1 to less likely
+    ones.
     """
 
     name: ClassVar[str] = "tweedie"
@@ -40,7 +41,9 @@ class Tweedie(TokenSampler):
         target = draw_x_0(others.clamp(min=1e-30).log(), self.temperature, u[:, 0])
         x_s = torch.where(u[:, 1] < stays, x_t, target)
         unmasked = x_s < self.process.types
-        return x_s, at(probs, x_s).clamp(min=1e-30).log() * unmasked
+        # of a mask that is filled: that of its type, and not of the time at which it is filled
+        leaves = torch.where((x_t >= self.process.types) & unmasked, 1 - stays, 1.0)
+        return x_s, (at(probs, x_s) / leaves).clamp(min=1e-30).log() * unmasked
 
 
 @register_sampler

@@ -70,9 +70,9 @@ class Confidence(Ancestral):
         k: int,
         noise: Noise,
         layout: Layout | None = None,
-    ) -> torch.Tensor:
+    ) -> PartlyClean:
         """z_0 of decided tokens, and the last prediction of the others."""
-        return z.completed(z_0_hat)
+        return PartlyClean(z.completed(z_0_hat), z.clean, z.log_probs, z.given)
 
     def impose(
         self,
