@@ -62,4 +62,4 @@ demo: install
 	$(BIN)/difformer demo --out $(OUT) $(if $(DATA),--data $(DATA)) $(DEMO_OPTIONS)
 
 clean:
-	rm -rf $(VENV) $(OUT) site
+	rm -rf $(VENV) demo-run site

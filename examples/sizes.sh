@@ -62,7 +62,7 @@ wide() { # LR WARMUP UPDATES BATCH
     --dropout 0.1 $learned $(schedule "$1" "$2" "$3")"
 }
 
-# For a CPU. With few updates, sinusoidal positions learn faster (benchmarks/multi30k.md).
+# For a CPU. With few updates, sinusoidal positions learn faster (benchmarks/multi30k-random-weights.md).
 small() {
   local layers="--encoder-layers 4 --encoder-attention-heads 4
     --decoder-layers 4 --decoder-attention-heads 4"

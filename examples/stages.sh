@@ -16,7 +16,7 @@
 #   INIT       what diffusion models start from (--init-from-teacher OUT/teacher.pt for sizes that
 #              fit their teacher's); INIT= starts from random weights
 #   DATA       raw or distilled: which targets to train on (distilled, if `stages` has distill)
-#   GPUS       number of GPUs (all); 0 runs on the CPU
+#   GPUS       number of GPUs to use, the first ones (all); 0 runs on the CPU
 #   PRECISION  option for the precision, such as --bf16 (--fp16 on GPUs, --cpu without)
 #   DRY_RUN    1 prints the commands without running them
 #
@@ -59,6 +59,12 @@ done
 
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 user_dir=$(difformer user-dir)
+if [ -n "${GPUS-}" ]; then  # fairseq trains on all GPUs that it sees
+  visible=${CUDA_VISIBLE_DEVICES-$(seq -s, 0 $((GPUS - 1)))}
+  CUDA_VISIBLE_DEVICES=$(cut -d, -f "1-$((GPUS > 0 ? GPUS : 1))" <<<"$visible")
+  [ "$GPUS" != 0 ] || CUDA_VISIBLE_DEVICES=
+  export CUDA_VISIBLE_DEVICES
+fi
 gpus=${GPUS-$(python -c "import torch; print(torch.cuda.device_count())")}
 precision=${PRECISION-$([ "$gpus" = 0 ] && echo --cpu || echo --fp16)}
 

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from fairseq.data import Dictionary, indexed_dataset
-from fairseq.data.data_utils import load_indexed_dataset
 
 import difformer_plugin
 from difformer_plugin.bench.decode_rows import Setting
 from difformer_plugin.bench.workload import choose_sentences
 from difformer_plugin.data.data_bin import language_pair
 from difformer_plugin.data.data_bin_files import check_dataset, stem_of
+from difformer_plugin.data.indexed import open_dataset
 from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.outputs import parse_outputs
 
@@ -103,7 +103,7 @@ def write_part(args: Namespace, numbers: np.ndarray, folder: Path) -> Path:
     for language in pair:
         path = Path(args.data) / f"dict.{language}.txt"
         copyfile(path, folder / path.name)
-        loaded = load_indexed_dataset(str(stem_of(args.data, args.subset, *pair, language)))
+        loaded = open_dataset(str(stem_of(args.data, args.subset, *pair, language)))
         stem = folder / f"{SPLIT}.{'-'.join(pair)}.{language}"
         types = len(Dictionary.load(str(path)))
         builder = indexed_dataset.make_builder(f"{stem}.bin", "mmap", types)
@@ -199,7 +199,7 @@ def measure(args: Namespace, setting: Setting, cores: set[int], progress: Any) -
         )
     pair = language_pair(args.data)
     check_dataset(args.data, args.subset, *pair)
-    source = load_indexed_dataset(str(stem_of(args.data, args.subset, *pair, pair[0])))
+    source = open_dataset(str(stem_of(args.data, args.subset, *pair, pair[0])))
     numbers = choose_sentences(args.sentences, len(source), args.seed)
     runs: dict[str, list] = {name: [] for name in commands}
     with TemporaryDirectory() as temporary:

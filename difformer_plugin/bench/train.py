@@ -199,6 +199,7 @@ def choose_batches(trainer: Trainer, max_tokens: int, updates: int, seed: int) -
     indices = task.filter_indices_by_size(
         dataset.ordered_indices(), dataset, trainer.model.max_positions(), True
     )
+    indices = indices[dataset.num_tokens_vec(indices) <= max_tokens]
     batches = dataset.batch_by_size(indices, max_tokens=max_tokens, required_batch_size_multiple=1)
     order = np.random.default_rng(seed).permutation(len(batches))[:updates]
     return [[int(i) for i in batches[b]] for b in order]

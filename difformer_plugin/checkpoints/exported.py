@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from difformer_plugin.checkpoints.saving import SAVE_AGAIN, CheckpointWriteError
 from difformer_plugin.errors import UserError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -32,7 +33,9 @@ def write_weights(state: Mapping[str, Any], path: str | os.PathLike) -> None:
 
     Raises:
         UserError: the state holds something else than tensors.
+        CheckpointWriteError: the disk is full, for example.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors: dict[str, torch.Tensor] = {}
@@ -57,7 +60,12 @@ def write_weights(state: Mapping[str, Any], path: str | os.PathLike) -> None:
     metadata |= {"aliases": json.dumps(aliases), "groups": json.dumps(groups)}
     Path(path).touch()  # with the usual permissions, which the library would restrict to the owner
     mode = Path(path).stat().st_mode
-    save_file(tensors, path, metadata)
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        raise CheckpointWriteError(
+            f"{path} could not be written ({error}): {SAVE_AGAIN}"
+        ) from error
     Path(path).chmod(mode)
 
 

@@ -132,7 +132,7 @@ def print_result(
     from difformer_plugin.storage.files import atomic_text
 
     prints, file = json_targets(args)
-    if file:
+    print(json.dumps(figures, indent=indent) if prints else render())
+    if file:  # after the report, which would be lost if the file could not be written
         with atomic_text(file) as handle:
             json.dump(figures, handle, indent=indent)
-    print(json.dumps(figures, indent=indent) if prints else render())

@@ -30,6 +30,7 @@ from difformer_plugin.cli import (
 )
 from difformer_plugin.cli.stopping import exit_status, terminable
 from difformer_plugin.errors import UserError
+from difformer_plugin.storage.files import FULL_DISK
 
 # In the order of work: from raw text to scores, then what is needed less often.
 SUBCOMMANDS: tuple[Any, ...] = (
@@ -120,13 +121,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; those of the process by default.
     Returns:
         the exit status: that of the subcommand, 2 after a UserError or OSError, which is printed as
-        one line, 130 after Ctrl-C, and 143 after `kill`.
+        one line, 130 after Ctrl-C, 141 if the reader of the output has closed it, and 143 after
+        `kill`.
     """
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(f"unrecognized arguments: {shlex.join(unknown)}{args.hint(unknown)}")
     args.command_line = shlex.join(["difformer", *(sys.argv[1:] if argv is None else argv)])
+    hint = RESUMES if args.resumes is True else args.resumes
     try:
         with terminable():
             return args.run(args)
@@ -135,13 +138,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141  # as shells report it
     except OSError as error:
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        if error.errno in FULL_DISK:
+            text += f": free some space and {'go on: ' + hint if hint else 'run the command again'}"
         print(f"error: {text}", file=sys.stderr)
         return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        hint = RESUMES if args.resumes is True else args.resumes
         print(f"interrupted: {hint}" if hint else "interrupted", file=sys.stderr)
         return exit_status(stop)
 

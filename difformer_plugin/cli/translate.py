@@ -2,8 +2,6 @@
 
 import argparse
 import contextlib
-import errno
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,9 @@ from difformer_plugin.cli import add_command, model_arguments, register_quietly
 from difformer_plugin.cli.stopping import exit_status
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
+from difformer_plugin.storage.files import FULL_DISK
 
 SHOWN_WARNINGS = 10
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 STANDARD_INPUT = "standard input"
 
 
@@ -94,11 +92,8 @@ def run(args: argparse.Namespace) -> int:
             )
         else:
             translate_stream(args, translator, warn)
-    except BrokenPipeError:  # the reader of the output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
-        if error.errno not in FULL or not args.output:
+        if error.errno not in FULL_DISK or not args.output:
             raise
         raise UserError(
             f"--output {args.output} could not be written ({error.strerror}): free some space and "

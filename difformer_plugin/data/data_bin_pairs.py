@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from fairseq.data import ConcatDataset, Dictionary
-from fairseq.data.data_utils import load_indexed_dataset, post_process
+from fairseq.data.data_utils import post_process
 
 from difformer_plugin.data.data_bin_files import check_dataset, numbered_splits, stem_of
+from difformer_plugin.data.indexed import open_dataset
 from difformer_plugin.errors import UserError
 
 
@@ -76,7 +77,7 @@ class DataBinPairs:
         sides: list[list] = [[], []]
         for each in [split, *others] if numbered else [split]:
             stems = self._stems(data, each, languages)
-            loaded = [load_indexed_dataset(stem, None, None) for stem in stems]
+            loaded = [open_dataset(stem) for stem in stems]
             name = os.path.basename(stems[0]).removesuffix(f".{languages[0]}")
             files = [f"{stem}.{end}" for stem in stems for end in ("idx", "bin")]
             self.parts.append(Part(name, len(loaded[0]), files))

@@ -1,7 +1,6 @@
 """Apply a recipe: raw text to clean tokens, to joint subwords, to a data-bin."""
 
 import dataclasses
-import errno
 import hashlib
 import json
 import os
@@ -32,10 +31,9 @@ from difformer_plugin.data.subwords import learn_subwords, notes_of, subword_kin
 from difformer_plugin.data.tokenisation import check_sentencepiece
 from difformer_plugin.data.transforms import SplitWords, Tokenise
 from difformer_plugin.errors import UserError
-from difformer_plugin.storage.files import atomic_text, read_object
+from difformer_plugin.storage.files import FULL_DISK, atomic_text, read_object
 from difformer_plugin.storage.locks import locked_folder
 
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 TOLERANCE = 0.005  # relative difference from the sizes that a recipe names
 
 
@@ -106,7 +104,7 @@ def prepare(
                     _describe(recipe, langs, out / "text", out / name)
             shutil.rmtree(work)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in FULL_DISK:
             raise
         raise UserError(
             f"--out {out} could not be written ({error.strerror}): free some space and run the "

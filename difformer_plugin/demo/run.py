@@ -1,5 +1,6 @@
 """The work of `difformer demo`: from raw text to a scored translation."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from difformer_plugin.demo.commands import fairseq_commands
 from difformer_plugin.demo.report import render
 from difformer_plugin.demo.settings import Settings
 from difformer_plugin.demo.stages import Stages
+from difformer_plugin.errors import UserError
 from difformer_plugin.evaluation.outputs import parse_outputs
-from difformer_plugin.storage.files import atomic_text
+from difformer_plugin.storage.files import atomic_text, read_object
 
 
 def run_demo(settings: Settings) -> str:
@@ -38,6 +40,7 @@ def run_demo(settings: Settings) -> str:
         for dictionary in (out / "data-bin").glob("dict.*.txt"):
             dictionary.unlink()
     stages.command(preprocess)
+    check_training(settings)
     pipeline.copy(out / "corpus" / "text", out / "data-bin")
     for command in (train, generate):
         stages.command(command)
@@ -49,6 +52,26 @@ def run_demo(settings: Settings) -> str:
     with atomic_text(out / "report.txt") as handle:
         handle.write(report)
     return report
+
+
+def check_training(settings: Settings) -> None:
+    """Note with what options the training begins, which an interrupted one resumes.
+
+    Raises:
+        UserError: it has begun with another seed, or was to make more updates.
+    """
+    folder = settings.out / "checkpoints"
+    record = folder / "training.json"
+    if record.exists():
+        begun = read_object(record, f"remove {folder}")
+        if begun.get("seed") != settings.seed or begun.get("max_update", 0) > settings.max_update:
+            raise UserError(
+                f"{settings.out} holds a training with --seed {begun.get('seed')} and --max-update "
+                f"{begun.get('max_update')}: give another --out (with make: OUT=FOLDER), or remove "
+                f"{folder}"
+            )
+    with atomic_text(record) as handle:
+        json.dump({"seed": settings.seed, "max_update": settings.max_update}, handle)
 
 
 def load_recipe(data: Path | None) -> Recipe:

@@ -12,6 +12,8 @@ from fairseq.sequence_generator import SequenceGenerator
 
 from difformer_plugin.checkpoints.fingerprint import check_table_sizes
 from difformer_plugin.data.data_bin import check_folder
+from difformer_plugin.data.data_bin_files import stem_of
+from difformer_plugin.data.indexed import implementation
 from difformer_plugin.errors import UserError
 
 
@@ -46,12 +48,19 @@ class Teacher:
             model.prepare_for_inference_(cfg)
         self.generator = self.task.build_generator(self.models, GenerationConfig(**search))
 
+    @property
+    def has_beam_search(self) -> bool:
+        """Whether it searches from left to right, and has as many hypotheses as --beam says."""
+        return isinstance(self.generator, SequenceGenerator)
+
     def load_split(self, split: str, numbered: bool = False) -> None:
         """Load the sentences to translate, with the BOS and EOS that the task adds.
 
         Args:
             numbered: whether split1, split2, ... follow.
         """
+        stem = stem_of(self.task.cfg.data, split, *self.languages, self.languages[0])
+        self.task.cfg.dataset_impl = implementation(str(stem))
         self.task.load_dataset(split, combine=numbered)
         self.dataset = self.task.dataset(split)
 
@@ -117,7 +126,7 @@ class Teacher:
             None for generators other than beam search.
         """
         generator = self.generator
-        if not isinstance(generator, SequenceGenerator):
+        if not self.has_beam_search:
             return None
         longest = int(generator.max_len_a * width + generator.max_len_b)
         return min(longest, generator.max_len - 1)

@@ -8,7 +8,15 @@ import torch
 from difformer_plugin.data.data_bin_pairs import DataBinPairs
 from difformer_plugin.distillation.choice import CHOOSERS, Choice
 from difformer_plugin.distillation.plan import unusable
-from difformer_plugin.distillation.settings import CHOICES, CUTS, FORMAT, PICK, SEARCH, Settings
+from difformer_plugin.distillation.settings import (
+    CHOICES,
+    CUTS,
+    FORMAT,
+    LIKELIEST,
+    PICK,
+    SEARCH,
+    Settings,
+)
 from difformer_plugin.distillation.teacher import Teacher
 from difformer_plugin.errors import UserError
 from difformer_plugin.storage.files import digest_files
@@ -38,6 +46,11 @@ class TeacherOutputs:
             raise UserError("--fp16 needs a GPU: use --bf16 on the CPU, or neither")
         precision = PRECISIONS.get(settings.precision) if settings.precision else None
         teacher = Teacher(settings.teacher, settings.data, settings.search(), precision, device)
+        if not teacher.has_beam_search and settings.choose != LIKELIEST:
+            raise UserError(
+                f"--choose {settings.choose}: {settings.teacher[0]} has no beam search, and so one "
+                "translation to choose from: leave the option out"
+            )
         pairs = load_pairs(settings, settings.data, teacher)
         load_sources(teacher, settings, len(pairs))
         self.pairs, self.numbers, self.parts = pairs, np.arange(len(pairs)), pairs.parts

@@ -33,8 +33,9 @@ HYPHEN = "@-@"
 INNER_HYPHEN = re.compile(r"\w-\w")
 SENTENCEPIECE = "\u2581"  # begins a word
 REMEDY = (
-    "fairseq leaves out batches of odd sizes: run fairseq-generate again with "
-    "--required-batch-size-multiple 1, and give files of one test set"
+    "give files of one test set; the run was cut short, or is one of several shards (join them "
+    "with cat), or skipped long sentences, or was one of fairseq's own tasks, which leave out "
+    "batches of odd sizes without --required-batch-size-multiple 1"
 )
 
 

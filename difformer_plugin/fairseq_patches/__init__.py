@@ -25,6 +25,7 @@ from difformer_plugin.fairseq_patches import (
     quiet_warnings,
     resuming,
     safe_loading,
+    valid_subsets,
 )
 
 PATCHES = (
@@ -44,6 +45,7 @@ PATCHES = (
     crash_checkpoint,
     loader_thread,
     batch_buckets,
+    valid_subsets,
     checked_options,
     hydra_options,
 )

@@ -15,6 +15,7 @@ Drop it: `--num-shards` when fairseq reads it again; the checks never.
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -125,11 +126,13 @@ def _forget(
             setattr(namespace, action.dest, value)
 
 
-def _shard(namespace: argparse.Namespace) -> None:
+def _shard(namespace: argparse.Namespace, runs: bool) -> None:
     """Let fairseq-generate translate one shard of several.
 
+    Args:
+        runs: whether the command runs, and not only reads its options.
     Raises:
-        UserError: there is no such shard.
+        UserError: there is no such shard, or its results would replace another's.
     """
     shards, shard = namespace.num_shards, namespace.shard_id
     if shards < 1:
@@ -139,6 +142,25 @@ def _shard(namespace: argparse.Namespace) -> None:
             f"--shard-id must lie between 0 and {shards - 1}, below --num-shards, not {shard}"
         )
     namespace.distributed_world_size, namespace.distributed_rank = shards, shard
+    if shards > 1 and namespace.results_path and runs:
+        _reserve(os.path.join(namespace.results_path, f"generate-{namespace.gen_subset}.txt"))
+
+
+@cache
+def _reserve(path: str) -> None:
+    """Create the file of a shard's results, which fairseq opens for writing later.
+
+    Raises:
+        UserError: it exists.
+    """
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        open(path, "x").close()
+    except FileExistsError:
+        raise UserError(
+            f"--results-path: {path} exists, perhaps of another shard: give each shard a folder of "
+            "its own, or remove the file"
+        ) from None
 
 
 def _find_languages(namespace: argparse.Namespace) -> None:
@@ -195,7 +217,7 @@ def _checked(original: Callable) -> Callable:
             check_values(command, namespace, read, runs=input_args is None)
             _find_languages(namespace)
             if command == "generate":
-                _shard(namespace)
+                _shard(namespace, runs=input_args is None)
         return parsed
 
     return parse_args_and_arch

@@ -1,17 +1,17 @@
-"""`torchrun fairseq-train ... --cpu` trains one model in several processes.
+"""torchrun trains one model in several processes, also on CPUs and on machines of a GPU each.
 
-Fault: without a GPU `infer_init_method` ignores torchrun, so that each process trains a model of
-its own, or divides by the number of GPUs, which is zero. `_broadcast_object_slow` sends a
-checkpoint's configuration to the other processes through `torch.load`, which since torch 2.6
-refuses it.
+Fault: where a process sees one GPU or none, `infer_init_method` ignores torchrun, so that each
+process trains a model of its own, or divides by the number of GPUs, which is zero.
+`_broadcast_object_slow` sends a checkpoint's configuration to the other processes through
+`torch.load`, which since torch 2.6 refuses it.
 
-Patch: where there is no GPU, torchrun's environment variables are believed, with gloo as backend
-and `legacy_ddp`, since the other wrappers want a GPU in each process. Objects are broadcast by
+Patch: torchrun's environment variables are believed. Where there is no GPU, the backend is gloo,
+with `legacy_ddp`, since the other wrappers want a GPU in each process. Objects are broadcast by
 torch's own `broadcast_object_list`. That unpickles without restriction, but only what another
 process of the same training has sent; the checkpoint itself was read weights only.
 
-Other tasks: train on several CPUs as well. With a GPU, on a TPU, under Slurm or with an explicit
---distributed-init-method nothing changes but the broadcast.
+Other tasks: train in this way as well. Without torchrun, with several GPUs for each process, on a
+TPU or with an explicit --distributed-init-method nothing changes but the broadcast.
 
 Drop it: the first part when fairseq starts gloo itself; the second when fairseq's broadcast works
 under torch 2.6.
@@ -28,11 +28,10 @@ from fairseq.distributed import utils as distributed_utils
 LAUNCHED = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")  # what torchrun sets
 
 
-def _launched_on_cpus(cfg: Any) -> bool:
-    """Whether torchrun started this process beside others on a machine without a GPU."""
+def _launched(cfg: Any) -> bool:
+    """Whether torchrun started this process beside others."""
     return (
-        torch.cuda.device_count() == 0
-        and not cfg.distributed_init_method
+        not cfg.distributed_init_method
         and not cfg.tpu
         and all(name in os.environ for name in LAUNCHED)
         and int(os.environ["WORLD_SIZE"]) > 1
@@ -42,9 +41,11 @@ def _launched_on_cpus(cfg: Any) -> bool:
 def _follow_torchrun(original: Callable) -> Callable:
     @wraps(original)
     def infer_init_method(cfg: Any, force_distributed: bool = False) -> None:
-        if _launched_on_cpus(cfg):
-            cfg.distributed_init_method = "env://"
+        if _launched(cfg):
+            # 1 is the default where there is one GPU, and would end fairseq's function at once
             cfg.distributed_world_size = int(os.environ["WORLD_SIZE"])
+        if _launched(cfg) and torch.cuda.device_count() == 0:
+            cfg.distributed_init_method = "env://"
             cfg.distributed_rank = int(os.environ["RANK"])
             cfg.distributed_no_spawn = True
             cfg.device_id = 0

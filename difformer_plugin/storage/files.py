@@ -1,6 +1,7 @@
 """Files that are written atomically, so that a reader sees the whole new file or none of it."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from difformer_plugin.errors import UserError
+
+FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # of an OSError: there is no room to write
 
 
 @contextlib.contextmanager

@@ -8,17 +8,14 @@ import torch
 from fairseq import utils
 from fairseq.data import ConcatDataset, Dictionary, LanguagePairDataset
 from fairseq.data.data_utils import load_indexed_dataset
-from fairseq.data.indexed_dataset import infer_dataset_impl
 from fairseq.tasks.translation import load_langpair_dataset
 
 from difformer_plugin.data.data_bin_files import check_dataset, numbered_splits, stem_of
+from difformer_plugin.data.indexed import CACHED, LAZY, implementation
 from difformer_plugin.errors import UserError
 
 logger = logging.getLogger(__name__)
 NOT_GIVEN = -1  # the default of --upsample-primary
-# One format, read in two ways. fairseq reads it as `cached` by default, and then misses sentences
-# that it has not prefetched.
-CACHED, LAZY = "cached", "lazy"
 MAX_COUNTED = 100_000  # sentences from which type frequencies are estimated
 
 
@@ -120,15 +117,15 @@ def dataset_format(path: str, split: str, cfg: Any) -> str | None:
     source, target = cfg.source_lang, cfg.target_lang
     for pair in (f"{source}-{target}", f"{target}-{source}"):
         prefix = f"{path}/{split}.{pair}.{source}"
-        found = infer_dataset_impl(prefix)
+        found = implementation(prefix)
         if found is None:
             continue
-        if given and found != (CACHED if given == LAZY else given):
+        if given and found != (LAZY if given == CACHED else given):
             raise UserError(
                 f"--dataset-impl {given} does not read {prefix}, which is in the format {found}: "
                 "omit the option"
             )
-        return LAZY if found == CACHED else given
+        return LAZY if found == LAZY else given
     return given
 
 

@@ -8,7 +8,8 @@
 # takes a minute, the teacher over an hour, distillation 7 minutes and Difformer about 2.5 hours.
 # SIZE=medium is a model of 14 million parameters for a GPU (not run yet).
 #
-# benchmarks/multi30k.md has options for shorter training, an hour on one core each.
+# benchmarks/multi30k.md and multi30k-random-weights.md have options for shorter training, an hour
+# on one core each.
 #
 # To compare several families of discrete diffusion for several numbers of steps:
 #

@@ -13,7 +13,10 @@ LINE = (
     "ups=0.46, num_updates={n}, lr=0.001, gnorm=0.976, clip=50, train_wall=43, wall={wall}\n"
 )
 REFERENCES = ["a man rides a red bicycle .", "two dogs run over the green grass ."]
-OUTPUTS = {100: ["a man .", "two dogs run ."], 250: [REFERENCES[0], "two cats run over the grass ."]}
+OUTPUTS = {
+    100: ["a man .", "two dogs run ."],
+    250: [REFERENCES[0], "two cats run over the grass ."],
+}
 
 
 @pytest.fixture

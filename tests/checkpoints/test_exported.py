@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from difformer_plugin.checkpoints.exported import read_exported, read_weights, write_weights
@@ -40,6 +41,15 @@ def test_a_state_dict_comes_back_as_it_was(state, tmp_path):
     assert same(read_weights(path), state)
     (tmp_path / "usual").touch()
     assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_full_disk(state, tmp_path, monkeypatch):
+    def fill_up(tensors, path, metadata):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fill_up)
+    with pytest.raises(UserError, match=r"model\.safetensors could not .*No space.*free some"):
+        write_weights(state, tmp_path / "model.safetensors")
 
 
 def test_other_programs_read_the_file_and_shared_tensors_are_in_it_once(state, tmp_path):

@@ -1,6 +1,7 @@
 """What the command `difformer` says of itself: overview, help, examples, completion, options."""
 
 import argparse
+import errno
 import re
 import shlex
 import subprocess
@@ -168,3 +169,21 @@ def test_options_that_a_command_does_not_have(words, said, capsys):
         main(words)
     assert exited.value.code == 2
     assert re.search(said, capsys.readouterr().err.rstrip(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "command, remedy",
+    [
+        ("user-dir", "free some space and run the command again"),
+        ("demo", "free some space and go on: the same command goes on from here"),
+    ],
+)
+def test_a_full_disk_names_a_remedy(monkeypatch, capsys, command, remedy):
+    def fill_up(args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    args = build_parser().parse_args([command])
+    args.run = fill_up
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", lambda *given: (args, []))
+    assert main([command]) == 2
+    assert f"No space left on device: {remedy}" in capsys.readouterr().err

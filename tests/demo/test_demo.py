@@ -8,8 +8,9 @@ import pytest
 from difformer_plugin.cli.main import build_parser, main
 from difformer_plugin.data.synthetic.grammar import write_corpus
 from difformer_plugin.demo.commands import fairseq_commands
-from difformer_plugin.demo.run import corpus_key
+from difformer_plugin.demo.run import check_training, corpus_key
 from difformer_plugin.demo.settings import Settings
+from difformer_plugin.errors import UserError
 
 
 def run(*options):
@@ -53,6 +54,14 @@ def test_another_seed_of_training_is_the_same_corpus(tmp_path):
     assert corpus_key(first) == corpus_key(other)
     assert corpus_key(first) != corpus_key(Settings(tmp_path, corpus_seed=2))
     assert fairseq_commands(first)[1] != fairseq_commands(other)[1]
+
+
+def test_a_training_goes_on_with_its_own_seed_and_no_fewer_updates(tmp_path):
+    check_training(Settings(tmp_path, max_update=100))
+    check_training(Settings(tmp_path, max_update=200))
+    for other in (Settings(tmp_path, max_update=200, seed=2), Settings(tmp_path, max_update=199)):
+        with pytest.raises(UserError, match="--seed 1 and --max-update 200: give another --out"):
+            check_training(other)
 
 
 @pytest.mark.slow

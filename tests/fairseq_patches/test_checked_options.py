@@ -135,6 +135,22 @@ def test_shards_are_what_fairseq_divides_batches_by():
     assert (args.distributed_world_size, args.distributed_rank) == (3, 2)
 
 
+def test_shards_do_not_replace_each_others_results(tmp_path, monkeypatch):
+    words = ["fairseq-generate", "bin", "--task", "diffusion_translation", "--path", "a.pt"]
+
+    def start(shard, folder, shards=2):
+        checked_options._reserve.cache_clear()  # as in a process of its own
+        own = ["--num-shards", shards, "--shard-id", shard, "--results-path", folder]
+        monkeypatch.setattr("sys.argv", [*words, *map(str, own)])
+        return options.parse_args_and_arch(PARSERS["generate"]())
+
+    start(0, tmp_path / "a")
+    with pytest.raises(UserError, match=r"a/generate-test\.txt exists.*a folder of its own"):
+        start(1, tmp_path / "a")
+    assert start(1, tmp_path / "b").results_path == str(tmp_path / "b")
+    start(0, tmp_path / "a", shards=1)  # a whole run replaces its results, as in fairseq
+
+
 @pytest.mark.parametrize(
     "command, arguments, said",
     [

@@ -140,6 +140,21 @@ def test_torchrun_on_cpus(monkeypatch, environment, given, method):
         assert cfg.distributed_backend == "gloo"
 
 
+@pytest.mark.parametrize("gpus, world", [(1, 2), (8, 8)])
+def test_torchrun_on_machines_of_a_gpu_each(monkeypatch, gpus, world):
+    """Where a process sees one GPU, fairseq's world is this process alone."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for name, value in (TORCHRUN | {"WORLD_SIZE": str(world)}).items():
+        monkeypatch.setenv(name, value)
+    values = {"distributed_world_size": gpus, "tpu": False}
+    cfg = OmegaConf.create(vars(DistributedTrainingConfig(**values)))
+    distributed_utils.infer_init_method(cfg)
+    assert (cfg.distributed_init_method, cfg.distributed_world_size) == ("env://", world)
+    assert (cfg.distributed_rank, cfg.device_id) == (1, 1 % gpus)
+    assert cfg.distributed_backend == "nccl" and cfg.distributed_no_spawn
+
+
 # moving averages
 
 

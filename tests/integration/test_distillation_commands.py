@@ -353,6 +353,8 @@ def test_a_non_autoregressive_teacher(corpus, tmp_path):
     )
     teacher, out = tmp_path / "checkpoint_last.pt", tmp_path / "out"
     command = ["distill", corpus.joined, "--teacher", teacher, "--out", out, "--split", "test"]
+    refused = run(tmp_path, "difformer", *command, "--choose", "best-bleu")
+    assert "--choose best-bleu: " in refused.err and "has no beam search" in refused.err
     succeed(tmp_path, "difformer", *command)
     outcome = succeed(
         tmp_path,

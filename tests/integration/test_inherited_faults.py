@@ -77,7 +77,7 @@ def test_a_metric_that_is_not_measured(train):
 
 
 @pytest.mark.slow
-def test_data_in_the_older_format(corpus, train, model, tmp_path):
+def test_data_in_the_older_format(corpus, train, model, teacher, tmp_path):
     assert "omit the option" in error_line(train("--dataset-impl", "lazy"))
     data = tmp_path / "lazy"
     splits = [part for s in ("train", "valid", "test") for part in (f"--{s}pref", corpus.text / s)]
@@ -90,6 +90,12 @@ def test_data_in_the_older_format(corpus, train, model, tmp_path):
     old = succeed(tmp_path, *generate).translations()
     generate[1] = corpus.joined
     assert len(old) == SENTENCES and old == succeed(tmp_path, *generate).translations()
+    outcomes = []
+    for name, folder in (("old", data), ("new", corpus.joined)):
+        command = ["difformer", "distill", folder, "--teacher", teacher, "--split", "test", "--cpu"]
+        succeed(tmp_path, *command, "--out", tmp_path / name)
+        outcomes.append((tmp_path / name / "test.de-en.en.bin").read_bytes())
+    assert outcomes[0] == outcomes[1]
 
 
 def test_a_command_begins_with_its_own_output(train):
