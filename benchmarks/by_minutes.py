@@ -45,7 +45,9 @@ def curve(run: str) -> list[tuple[int, float, float]]:
     """Updates, minutes and BLEU of each checkpoint of LOG:FOLDER that was decoded."""
     log, folder = run.rsplit(":", 1)
     known = minutes_of(Path(log).read_text("utf-8"))
-    outputs = {int(found[1]): p for p in Path(folder).iterdir() if (found := UPDATES.search(p.name))}
+    outputs = {
+        int(found[1]): p for p in Path(folder).iterdir() if (found := UPDATES.search(p.name))
+    }
     return [
         (updates, float(np.interp(updates, *known)), bleu_of(outputs[updates].read_text("utf-8")))
         for updates in sorted(outputs)
@@ -62,10 +64,14 @@ def main() -> None:
     curves = {name: curve(run) for name, run in (entry.split("=", 1) for entry in args.runs)}
     for name, rows in curves.items():
         print(f"| {name}: updates | minutes | BLEU |\n|---:|---:|---:|")
-        print("\n".join(f"| {updates} | {m:.1f} | {bleu:.2f} |" for updates, m, bleu in rows) + "\n")
+        print(
+            "\n".join(f"| {updates} | {m:.1f} | {bleu:.2f} |" for updates, m, bleu in rows) + "\n"
+        )
     print(f"BLEU {METRIC.get_signature()}")
     if args.plot:
-        lines = {name: list(zip(*((m, bleu) for _, m, bleu in rows))) for name, rows in curves.items()}
+        lines = {
+            name: list(zip(*((m, bleu) for _, m, bleu in rows))) for name, rows in curves.items()
+        }
         labels = {"x_label": "minutes of training, one core", "y_label": "BLEU"}
         save_panels(args.plot, [{"title": "BLEU by minutes of training", "lines": lines} | labels])
 
