@@ -17,7 +17,8 @@ END = "<!-- end -->"
 def configurations():
     """Marker -> the configuration to list, and one whose options are listed elsewhere (or None)."""
     register()
-    from difformer_plugin.decoding.options import DecodingOptions
+    from fairseq.tasks.translation import TranslationConfig
+
     from difformer_plugin.families.embeddings.config import DifformerConfig
     from difformer_plugin.families.embeddings.objective import DifformerLossConfig
     from difformer_plugin.families.insertion.config import InsertionDiffusionConfig
@@ -27,6 +28,7 @@ def configurations():
     from difformer_plugin.families.tokens.config import DiscreteDiffusionConfig
     from difformer_plugin.families.tokens.objective import DiscreteDiffusionLossConfig
     from difformer_plugin.networks.config import NetworkConfig
+    from difformer_plugin.tasks.diffusion_translation import DiffusionTranslationConfig
 
     return {
         "network": (NetworkConfig, None),
@@ -38,7 +40,7 @@ def configurations():
         "insertion_diffusion_loss": (InsertionDiffusionLossConfig, None),
         "joint_diffusion": (JointDiffusionConfig, DifformerConfig),
         "joint_diffusion_loss": (JointDiffusionLossConfig, DifformerLossConfig),
-        "decoding": (DecodingOptions, None),
+        "decoding": (DiffusionTranslationConfig, TranslationConfig),
     }
 
 

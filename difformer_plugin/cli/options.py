@@ -61,11 +61,11 @@ def configurations(kind: str, arch: str | None) -> Iterator[tuple[str, Any]]:
     from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
     from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
 
-    from difformer_plugin.decoding.options import DecodingOptions
     from difformer_plugin.families.contract import FAMILIES
+    from difformer_plugin.tasks.diffusion_translation import DiffusionTranslationConfig
 
     if kind == "decoding":
-        yield "Options", DecodingOptions()
+        yield "Options", DiffusionTranslationConfig()
         return
     known = {n: m for n, m in ARCH_MODEL_REGISTRY.items() if issubclass(m, tuple(FAMILIES))}
     if arch is not None and arch not in known:
@@ -81,10 +81,14 @@ def configurations(kind: str, arch: str | None) -> Iterator[tuple[str, Any]]:
 
 def render(config: Any) -> str:
     """The options of a configuration, each with its default and its help text."""
+    from fairseq.tasks.translation import TranslationConfig
+
     parser = argparse.ArgumentParser(add_help=False)
+    own = {option.name for option in fields(TranslationConfig)}
     for option in fields(config):
         text, default = option.metadata.get("help"), getattr(config, option.name)
-        if text is None:  # fairseq makes no option of it
+        # fairseq makes no option of what has no help, and its --help shows those of its own task
+        if text is None or (isinstance(config, TranslationConfig) and option.name in own):
             continue
         if default is True:
             text = f"{text} (on; off with --no-{option.name.replace('_', '-')})"
