@@ -1,12 +1,11 @@
 """The moving average of --store-ema: weights of several names, and state that is no tensor.
 
 Fault: fairseq updates the average in place, name by name. With --share-all-embeddings a table has
-three names, so that it is updated three times at each step, and d = --ema-decay is d^3 for it.
-
-With --ema-fp32 it fails at state that is no tensor, which discrete diffusion has.
+three names, so that it is updated three times at each step, and d = --ema-decay is d^3 for it. With
+--ema-fp32 it fails at state that is no tensor, which discrete diffusion has.
 
 Patch: each tensor is updated under its first name only. The others share its memory. Only tensors
-have a copy in float32.
+are copied to float32, and none of another shape, from a checkpoint of an older version.
 
 Other tasks: their tied weights are averaged like all others, too.
 
@@ -45,7 +44,11 @@ def _tensors_only(original: Callable) -> Callable:
     @wraps(original)
     def build_fp32_params(self: EMA, state_dict: dict[str, Any] | None = None) -> None:
         state = self.model.state_dict() if state_dict is None else state_dict
-        original(self, {name: value for name, value in state.items() if torch.is_tensor(value)})
+        tensors = {name: value for name, value in state.items() if torch.is_tensor(value)}
+        for name in tensors.keys() & self.fp32_params.keys():
+            if tensors[name].shape != self.fp32_params[name].shape:  # F of an older version
+                del tensors[name]
+        original(self, tensors)
 
     return build_fp32_params
 

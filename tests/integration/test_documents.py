@@ -237,6 +237,7 @@ def test_the_learning_curve(trained, tmp_path):
     assert all(f"<!-- {label} -->" in picture for label in ("one", logs[1], "bleu", "loss"))
 
 
+@pytest.mark.slow  # the quick test is tests/bench/test_by_minutes.py
 def test_bleu_by_minutes(trained, corpus, tmp_path):
     """On a log and an output of fairseq's commands."""
     (tmp_path / "train.log").write_text(trained.log, "utf-8")

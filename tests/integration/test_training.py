@@ -160,7 +160,8 @@ def test_bf16_trains_on_the_cpu(corpus, tmp_path):
     rows = logged(outcome.out, "train_inner")
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"]) - 0.3
     for name, tensor in weights(tmp_path / "checkpoint_last.pt").items():
-        assert torch.equal(tensor, tensor.bfloat16().to(tensor)) or name == KEY, name
+        no_weight = name == KEY or name.endswith("_extra_state")
+        assert no_weight or torch.equal(tensor, tensor.bfloat16().to(tensor)), name
     path = tmp_path / "checkpoint_last.pt"
     outcome = succeed(
         tmp_path,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+import difformer_plugin
 from difformer_plugin.diffusion.gaussian.rescaling import NoiseSeries, dgs, search_factor
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.embeddings.config import DifformerConfig, check_config
@@ -214,6 +215,20 @@ def test_checkpoints_with_a_factor_can_be_averaged(build):
     model.rescaling._set(4.0)
     ema.step(model, updates=1)
     assert ema.get_model().rescaling.factor == pytest.approx(3.0)
+
+
+def test_an_average_in_float32_resumes_from_an_older_checkpoint(build):
+    """Which has F and its threshold alone."""
+    from fairseq.dataclass.configs import EMAConfig
+    from fairseq.models.ema import EMA
+
+    difformer_plugin.register()
+    model = build(**FOLLOW)
+    ema = EMA(model, EMAConfig(store_ema=True, ema_fp32=True))
+    old = model.state_dict() | {KEY: torch.tensor([4.0, 0.3], dtype=torch.float64)}
+    ema.restore(old, build_fp32_params=True)
+    assert ema.get_model().rescaling.factor == 4.0
+    assert ema.fp32_params[KEY].shape == (3,)
 
 
 # following

@@ -61,7 +61,8 @@ def test_the_end_is_what_was_decided_and_the_last_prediction_elsewhere(process):
     z = PartlyClean(torch.randn(4, 2), torch.tensor([True, False, True, False]), torch.zeros(4))
     prediction = torch.randn(4, 2)
     end = Confidence(process, nearest).finish(z, prediction, 2, None)
-    assert torch.equal(end, torch.stack([z.z[0], prediction[1], z.z[2], prediction[3]]))
+    assert torch.equal(end.z, torch.stack([z.z[0], prediction[1], z.z[2], prediction[3]]))
+    assert torch.equal(end.clean, z.clean)
 
 
 def test_a_state_is_overwritten_by_another_and_by_latents():
