@@ -72,7 +72,7 @@ def main() -> None:
         lines = {
             name: list(zip(*((m, bleu) for _, m, bleu in rows))) for name, rows in curves.items()
         }
-        labels = {"x_label": "minutes of training, one core", "y_label": "BLEU"}
+        labels = {"x_label": "minutes of training", "y_label": "BLEU"}
         save_panels(args.plot, [{"title": "BLEU by minutes of training", "lines": lines} | labels])
 
 

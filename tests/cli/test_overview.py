@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from difformer_plugin.cli import main as command_line
-from difformer_plugin.cli import prepare
+from difformer_plugin.cli import prepare, print_result
 from difformer_plugin.cli.main import SUBCOMMANDS, build_parser, main
 
 
@@ -187,3 +187,11 @@ def test_a_full_disk_names_a_remedy(monkeypatch, capsys, command, remedy):
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", lambda *given: (args, []))
     assert main([command]) == 2
     assert f"No space left on device: {remedy}" in capsys.readouterr().err
+
+
+def test_a_report_is_printed_even_if_its_file_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    args = argparse.Namespace(json=False, json_out=tmp_path / "file" / "scores.json")
+    with pytest.raises(OSError):
+        print_result(args, {"bleu": 1.5}, lambda: "BLEU 1.5")
+    assert capsys.readouterr().out == "BLEU 1.5\n"

@@ -35,6 +35,29 @@ def commands(name, raw, out, *stages, **environment):
     return [shlex.split(line) for line in printed]
 
 
+@pytest.mark.parametrize(
+    "settings, visible",
+    [
+        ({"GPUS": "0"}, ""),
+        ({"GPUS": "2"}, "0,1"),
+        ({"GPUS": "2", "CUDA_VISIBLE_DEVICES": "5,3,1"}, "5,3"),
+    ],
+)
+def test_a_training_sees_as_many_gpus_as_it_is_given(tmp_path, settings, visible):
+    """fairseq-train takes all that it sees; here it prints them."""
+    program = tmp_path / "bin" / "fairseq-train"
+    program.parent.mkdir()
+    program.write_text('#!/bin/bash\necho "sees <$CUDA_VISIBLE_DEVICES>"\n')
+    program.chmod(0o755)
+    (tmp_path / "out" / "difformer").mkdir(parents=True)
+    unset = [] if "CUDA_VISIBLE_DEVICES" in settings else ["-u", "CUDA_VISIBLE_DEVICES"]
+    command = ["env", *unset, "bash", EXAMPLES / "multi30k" / "run.sh", "raw", tmp_path / "out"]
+    path = f"{program.parent}:{os.environ['PATH']}"
+    outcome = shell(*command, "train", PATH=path, **settings)
+    assert outcome.code == 0, outcome.err
+    assert f"sees <{visible}>" in outcome.out.splitlines()
+
+
 def test_every_recipe_has_an_example():
     assert set(FROM_RAW_TEXT) == set(recipe.available()) - {"plain"}
 
