@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fairseq import options
-from harness import EXAMPLES, lines, logged, shell, succeed
+from harness import BIN, EXAMPLES, lines, logged, shell, succeed
 
 from difformer_plugin.data import recipe
 from difformer_plugin.data.synthetic.grammar import write_corpus
@@ -52,7 +52,7 @@ def test_a_training_sees_as_many_gpus_as_it_is_given(tmp_path, settings, visible
     (tmp_path / "out" / "difformer").mkdir(parents=True)
     unset = [] if "CUDA_VISIBLE_DEVICES" in settings else ["-u", "CUDA_VISIBLE_DEVICES"]
     command = ["env", *unset, "bash", EXAMPLES / "multi30k" / "run.sh", "raw", tmp_path / "out"]
-    path = f"{program.parent}:{os.environ['PATH']}"
+    path = os.pathsep.join([str(program.parent), str(BIN), os.environ["PATH"]])
     outcome = shell(*command, "train", PATH=path, **settings)
     assert outcome.code == 0, outcome.err
     assert f"sees <{visible}>" in outcome.out.splitlines()
