@@ -6,14 +6,20 @@
 # initialisation. `stages` are the default stages of the data set.
 # `fits_teacher` says whether diffusion models can start from the teacher: both need the same sizes
 # and positions. The paper's do not fit, since their embeddings have dimension 128 and their positions
-# are learned.
+# are learned. `teacher_average` and `average_best` are the numbers of checkpoints to average, and
+# `few_calls` are the options that translate in few calls of the network, if they were measured.
 recipe="--self-cond --rescale-timesteps --embed-norm --embed-norm-affine"  # of joint sequences
 learned="--apply-bert-init --encoder-learned-pos --decoder-learned-pos"
 stages="prepare train_teacher distill train average train_cmlm evaluate"
 max_tokens=8192 max_dgs=0.15 evaluation= fits_teacher=no
+teacher_average=5 average_best=5 few_calls=
 
 schedule() { # LR WARMUP UPDATES
   echo "--lr $1 --lr-scheduler inverse_sqrt --warmup-updates $2 --max-update $3"
+}
+
+cosine() { # LR WARMUP UPDATES
+  echo "--lr $1 --lr-scheduler cosine --warmup-updates $2 --max-update $3"
 }
 
 # The paper's Table 21, IWSLT14.
@@ -62,25 +68,27 @@ wide() { # LR WARMUP UPDATES BATCH
     --dropout 0.1 $learned $(schedule "$1" "$2" "$3")"
 }
 
-# For a CPU. With few updates, sinusoidal positions learn faster (benchmarks/multi30k-random-weights.md).
-small() {
+# For a CPU, as measured in benchmarks/multi30k.md: small batches, and a learning rate that falls to
+# zero in a given number of updates.
+small() { # UPDATES
   local layers="--encoder-layers 4 --encoder-attention-heads 4
     --decoder-layers 4 --decoder-attention-heads 4"
-  local slow="--lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 1000 --max-epoch 30"
-  max_tokens=4096 fits_teacher=yes
+  local schedule="$(cosine 2e-3 200 "$1") --validate-interval 3"
+  max_tokens=4096 fits_teacher=yes teacher_average=3 average_best=1
+  few_calls="--decoding-steps 3 --collapse-repeats --length-scale 1.07"
   teacher="--arch transformer $layers --encoder-embed-dim 128 --encoder-ffn-embed-dim 512
-    --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --dropout 0.3 --clip-norm 1.0
-    --lr 5e-3 --lr-scheduler inverse_sqrt --warmup-updates 2000 --max-epoch 23"
-  teacher_batch=4096
+    --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --dropout 0.2 --clip-norm 1.0
+    $(cosine 3e-3 400 "$1")"
+  teacher_batch=2048
   local diffusion="--model-dim 128 --latent-dim 128 $layers
-    --encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --dropout 0.1 $slow"
+    --encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --dropout 0.1 $schedule"
   difformer="--arch difformer_paper_tiny $diffusion"
   discrete="--arch discrete_diffusion $diffusion"
   joint="--arch joint_diffusion_tiny --model-dim 128 --latent-dim 128 --decoder-layers 8
-    --decoder-ffn-embed-dim 512 --dropout 0.1 $recipe $slow"
-  difformer_batch=4096
+    --decoder-ffn-embed-dim 512 --dropout 0.1 $recipe $schedule"
+  difformer_batch=2500
   cmlm="$layers --encoder-embed-dim 128 --encoder-ffn-embed-dim 512
-    --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --dropout 0.1 $slow"
+    --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --dropout 0.1 $(cosine 2e-3 200 "$1")"
 }
 
 # For small corpora on a GPU: 14 million parameters.
@@ -103,9 +111,10 @@ medium() {
 }
 
 # The size in $SIZE, for data sets that offer a choice.
-small_or_medium() {
+small_or_medium() { # UPDATES of the small size
   case "${SIZE-small}" in
-    small | medium) "${SIZE-small}" ;;
+    small) small "$1" ;;
+    medium) medium ;;
     *) echo "error: SIZE=$SIZE: give small or medium" >&2 && exit 2 ;;
   esac
 }

@@ -11,10 +11,12 @@
 #   TRAIN_JOINT, GENERATE, EVALUATE
 #              more options for the commands of a stage, such as TRAIN="--max-update 1000"
 #   TEACHER_AVERAGE, AVERAGE_BEST, CMLM_AVERAGE, LEVENSHTEIN_AVERAGE
-#              number of checkpoints to average (5)
+#              number of checkpoints to average (those of the size in sizes.sh, and of the teacher)
 #   RESCALING  options of noise rescaling (--rescaling-factor auto and the data set's --max-dgs)
 #   INIT       what diffusion models start from (--init-from-teacher OUT/teacher.pt for sizes that
-#              fit their teacher's); INIT= starts from random weights
+#              fit their teacher's, and CMLM then too); INIT= starts all from random weights
+#   EXTRAS     options that make a Difformer better which starts from its teacher (those below, in
+#              `init_options`, unless INIT is given); EXTRAS= leaves them out
 #   DATA       raw or distilled: which targets to train on (distilled, if `stages` has distill)
 #   GPUS       number of GPUs to use, the first ones (all); 0 runs on the CPU
 #   PRECISION  option for the precision, such as --bf16 (--fp16 on GPUs, --cpu without)
@@ -57,6 +59,7 @@ for stage in "$@"; do
   esac
 done
 
+scripts=$(dirname "${BASH_SOURCE[0]}")/../scripts
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 user_dir=$(difformer user-dir)
 if [ -n "${GPUS-}" ]; then  # fairseq trains on all GPUs that it sees
@@ -113,15 +116,18 @@ training_data() {
   esac
 }
 
-# Set `init` to the options that start a training from the teacher, if there is one of this size.
+# If there is a teacher of this size, set `init` to the options that start a training from it, and
+# `extras` to those that then make a Difformer better (benchmarks/multi30k.md).
 init_options() {
-  init=()
-  if [ -n "${INIT+given}" ]; then
-    init=($INIT)
-  elif [ "$fits_teacher" = yes ] &&
+  init=() extras=()
+  if [ "$fits_teacher" = yes ] &&
     { [ -f "$out/teacher.pt" ] || [ "$(training_data)" = "$out/distilled" ]; }; then
     init=(--init-from-teacher "$out/teacher.pt")
+    extras=(--clean-tokens 0.5 --time-sampling stratified --noises-per-sentence 2
+      --soft-labels "$out/teacher.pt")
   fi
+  [ -z "${INIT+given}" ] || { init=($INIT) && extras=(); }
+  [ -z "${EXTRAS+given}" ] || extras=($EXTRAS)
 }
 
 prepare() {
@@ -139,7 +145,7 @@ train_teacher() {
     ${TRAIN_TEACHER-}
   # Keep an existing teacher.pt: with another one, `distill` would start again.
   [ -f "$out/teacher.pt" ] ||
-    do_it difformer average "$out/teacher" --last "${TEACHER_AVERAGE-5}" --out "$out/teacher.pt"
+    do_it difformer average "$out/teacher" --last "${TEACHER_AVERAGE-$teacher_average}" --out "$out/teacher.pt"
 }
 
 distill() {
@@ -148,11 +154,12 @@ distill() {
 }
 
 train() {
-  local init
+  local init extras
   init_options
   unless_finished difformer fairseq-train "$(training_data)" \
     --user-dir "$user_dir" --task diffusion_translation \
-    $difformer ${init[@]+"${init[@]}"} ${RESCALING---rescaling-factor auto --max-dgs $max_dgs} \
+    $difformer ${init[@]+"${init[@]}"} ${extras[@]+"${extras[@]}"} \
+    ${RESCALING---rescaling-factor auto --max-dgs $max_dgs} \
     --criterion difformer_loss --label-smoothing 0.1 --length-loss-factor 0.1 \
     --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 1.0 \
     $(batch "$difformer_batch") $precision --seed 1 \
@@ -163,34 +170,39 @@ train() {
 }
 
 average() {
-  do_it difformer average "$out/difformer" --best "${AVERAGE_BEST-5}" --out "$out/difformer.pt"
+  do_it difformer average "$out/difformer" --best "${AVERAGE_BEST-$average_best}" --out "$out/difformer.pt"
 }
 
 train_cmlm() {
-  unless_finished cmlm fairseq-train "$(training_data)" \
-    --user-dir "$user_dir" --task translation_lev \
-    --arch cmlm_transformer --criterion nat_loss --noise random_mask \
-    $cmlm --share-all-embeddings --pred-length-offset --length-loss-factor 0.1 \
-    --label-smoothing 0.1 --optimizer adam --adam-betas '(0.9, 0.98)' \
-    --weight-decay 0.01 --clip-norm 1.0 \
-    $(batch "$difformer_batch") --required-batch-size-multiple 1 $precision --seed 1 \
-    --save-dir "$out/cmlm" --keep-last-epochs 5 --log-format simple --log-interval 100 \
-    ${TRAIN_CMLM-}
-  do_it difformer average "$out/cmlm" --last "${CMLM_AVERAGE-5}" --out "$out/cmlm.pt"
+  train_baseline cmlm "${CMLM_AVERAGE-$teacher_average}" --arch cmlm_transformer \
+    --noise random_mask --pred-length-offset --length-loss-factor 0.1 ${TRAIN_CMLM-}
 }
 
-# The size and hyper-parameters of CMLM.
 train_levenshtein() {
-  unless_finished levenshtein fairseq-train "$(training_data)" \
-    --user-dir "$user_dir" --task translation_lev \
-    --arch levenshtein_transformer --criterion nat_loss --noise random_delete \
-    $cmlm --share-all-embeddings \
-    --label-smoothing 0.1 --optimizer adam --adam-betas '(0.9, 0.98)' \
-    --weight-decay 0.01 --clip-norm 1.0 \
-    $(batch "$difformer_batch") --required-batch-size-multiple 1 $precision --seed 1 \
-    --save-dir "$out/levenshtein" --keep-last-epochs 5 --log-format simple --log-interval 100 \
-    ${TRAIN_LEVENSHTEIN-}
-  do_it difformer average "$out/levenshtein" --last "${LEVENSHTEIN_AVERAGE-5}" --out "$out/levenshtein.pt"
+  train_baseline levenshtein "${LEVENSHTEIN_AVERAGE-$teacher_average}" \
+    --arch levenshtein_transformer --noise random_delete ${TRAIN_LEVENSHTEIN-}
+}
+
+# train_baseline NAME AVERAGE OPTIONS: a model of fairseq's, of the same size and hyper-parameters,
+# which starts from the teacher if Difformer does, and the average of its last checkpoints.
+train_baseline() {
+  local name=$1 average=$2 init extras start=()
+  shift 2
+  init_options
+  local training=("$(training_data)" --user-dir "$user_dir" --task translation_lev
+    --criterion nat_loss $cmlm --share-all-embeddings
+    --label-smoothing 0.1 --optimizer adam --adam-betas '(0.9, 0.98)'
+    --weight-decay 0.01 --clip-norm 1.0
+    $(batch "$difformer_batch") --required-batch-size-multiple 1 $precision --seed 1
+    --save-dir "$out/$name" --keep-last-epochs 5 --log-format simple --log-interval 100 "$@")
+  if [ -z "${INIT+given}" ] && [ ${#init[@]} -gt 0 ] && [ ! -f "$out/$name/finished" ]; then
+    start=(--finetune-from-model "$out/$name-start.pt")
+    [ -f "$out/$name-start.pt" ] ||
+      do_it python "$scripts/init_baseline.py" "$out/teacher.pt" "$out/$name-start.pt" \
+        "${training[@]}"
+  fi
+  unless_finished "$name" fairseq-train "${training[@]}" ${start[@]+"${start[@]}"}
+  do_it difformer average "$out/$name" --last "$average" --out "$out/$name.pt"
 }
 
 # generate NAME OPTIONS: translate the test set to OUT/NAME.out.
@@ -217,7 +229,7 @@ family_options() {
 
 # The same size and hyper-parameters as for Difformer.
 train_discrete() {
-  local family own init
+  local family own init extras
   init_options
   for family in ${FAMILIES-mdlm}; do
     family_options "$family"
@@ -231,7 +243,7 @@ train_discrete() {
       --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
       --save-dir "$out/$family" --keep-best-checkpoints 5 --keep-last-epochs 1 --log-format simple --log-interval 100 \
       ${TRAIN_DISCRETE-}
-    do_it difformer average "$out/$family" --best "${AVERAGE_BEST-5}" --out "$out/$family.pt"
+    do_it difformer average "$out/$family" --best "${AVERAGE_BEST-$average_best}" --out "$out/$family.pt"
   done
 }
 
@@ -279,7 +291,7 @@ system_options() {
 
 # The hyper-parameters of Difformer; the model starts as the teacher, if it fits.
 train_joint() {
-  local system own init
+  local system own init extras
   for system in ${SYSTEMS-diffuseq}; do
     init_options
     system_options "$system"
@@ -294,7 +306,7 @@ train_joint() {
       --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
       --save-dir "$out/$system" --keep-best-checkpoints 5 --keep-last-epochs 1 --log-format simple --log-interval 100 \
       ${TRAIN_JOINT-}
-    do_it difformer average "$out/$system" --best "${AVERAGE_BEST-5}" --out "$out/$system.pt"
+    do_it difformer average "$out/$system" --best "${AVERAGE_BEST-$average_best}" --out "$out/$system.pt"
   done
 }
 
@@ -328,6 +340,8 @@ evaluate() {
   do_it rm -f "$out/history.jsonl"
   generate difformer-b10 "${diffusion[@]}" --length-beam-size 5 --noise-beam-size 2 --bleu-mbr \
     --retain-iter-history --retain-z-0-hat --history-file "$out/history.jsonl"
+  [ -z "$few_calls" ] || generate difformer-few --task diffusion_translation \
+    --path "$out/difformer.pt" $few_calls --length-beam-size 7 --noise-beam-size 3 --bleu-mbr
   if [ -f "$out/cmlm.pt" ]; then
     generate_cmlm
     baseline=cmlm
@@ -340,7 +354,7 @@ evaluate() {
     generate teacher --task translation --path "$out/teacher.pt" --beam 5
     baseline=teacher
   fi
-  for name in difformer-b1 cmlm levenshtein teacher; do
+  for name in difformer-b1 difformer-few cmlm levenshtein teacher; do
     [ ! -f "$out/$name.out" ] || score "$name"
   done
   score "$first" --baseline "$out/$baseline.out" --history "$out/history.jsonl" \

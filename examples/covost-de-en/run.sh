@@ -10,6 +10,6 @@
 # With the stage train_levenshtein before evaluate, there are all of the thesis's baselines.
 # SIZE=medium is a model of 14 million parameters for a GPU.
 . "$(dirname "$0")/../sizes.sh"
-small_or_medium
+small_or_medium 12000
 recipe=covost-de-en source=${SOURCE-de} target=${TARGET-en}
 . "$(dirname "$0")/../stages.sh"

@@ -7,6 +7,6 @@
 # start of the teacher has been run: the corpus is harder than Multi30k, and after four epochs, an
 # hour of one core, the teacher does not translate yet. Use a GPU.
 . "$(dirname "$0")/../sizes.sh"
-small_or_medium
+small_or_medium 15000
 recipe=debian-descriptions source=${SOURCE-en} target=${TARGET-de}
 . "$(dirname "$0")/../stages.sh"

@@ -21,6 +21,7 @@ JOINT = ["train_joint", "evaluate_joint"]
 VARIANTS = ["blind", "padded", "expected", "published"]
 SYSTEMS = ["diffuseq", *(f"diffuseq-{name}" for name in VARIANTS), "diffusion-lm"]
 FAMILIES = ["mdlm", "d3pm", "d3pm-uniform", "d3pm-nearest", "sedd", "sedd-uniform", "flexible"]
+TRAIN = "fairseq-train"
 FOLDERS = sorted(path.parent.name for path in EXAMPLES.glob("*/run.sh"))
 FROM_RAW_TEXT = [name for name in FOLDERS if name in recipe.available()]
 
@@ -98,6 +99,9 @@ def test_all_stages_of_multi30k_in_miniature(tmp_path):
             if command[0] == "rm":
                 Path(command[-1]).unlink(missing_ok=True)
                 continue
+            if command[0] == "python":
+                assert shell(*command).code == 0
+                continue
             target = Path(command[-1]) if command[-2] == ">" else None
             done = succeed(tmp_path, *(command[:-2] if target else command))
             outputs[stage] = outputs.get(stage, "") + done.out
@@ -108,7 +112,8 @@ def test_all_stages_of_multi30k_in_miniature(tmp_path):
     discrete = ("flexible-k2-b1", "flexible-k2-b10")
     baselines = ("cmlm", "levenshtein", "teacher")
     joint = [f"diffuseq-padded-{name}" for name in ("b1", "b10", "ar")]
-    for system in ("difformer-b1", "difformer-b10", *baselines, *discrete, *joint):
+    difformer = ("difformer-b1", "difformer-b10", "difformer-few")
+    for system in (*difformer, *baselines, *discrete, *joint):
         translated = [line for line in lines(out / f"{system}.out") if line.startswith("H-")]
         assert len(translated) == 11
     assert outputs["evaluate"].count("nrefs:1|") >= 4
@@ -146,6 +151,10 @@ def test_the_commands_of_every_example_exist(name, size, tmp_path):
         elif program == "difformer":
             parsed = build_parser().parse_args(arguments)
             assert parsed.run
+        elif program == "python":
+            script, teacher, start, *training = arguments
+            assert Path(script).is_file() and teacher == str(tmp_path / "teacher.pt")
+            options.parse_args_and_arch(options.get_training_parser(), training)
         else:
             arguments = arguments[:-2] if arguments[-2] == ">" else arguments
             parser = parsers[program]()
@@ -192,7 +201,7 @@ def test_baselines_have_the_positions_and_the_initialisation_of_difformer(name, 
     register()
     learned = ("encoder_learned_pos", "decoder_learned_pos", "apply_bert_init")
     for stage in ("train", "train_discrete", "train_joint", *BASELINES):
-        words = commands(name, tmp_path, tmp_path, stage)[0]
+        words = next(x for x in commands(name, tmp_path, tmp_path, stage) if x[0] == TRAIN)
         parsed = options.parse_args_and_arch(options.get_training_parser(), words[1:])
         # joint sequences have no encoder
         own = learned[stage == "train_joint" :]
@@ -214,6 +223,10 @@ def test_diffusion_starts_from_a_teacher_of_the_same_size(size, tmp_path):
         assert "--init-from-teacher" not in options(stage, INIT="")
         assert "--init-from-teacher" not in options(stage, DATA="raw")
         assert options(stage, INIT="--init-from-teacher x")["--init-from-teacher"] == "x"
+        has_extras = {"--soft-labels", "--clean-tokens", "--noises-per-sentence"} <= set(model)
+        assert has_extras == (stage == "train")
+        for off in ({"INIT": ""}, {"EXTRAS": ""}, {"DATA": "raw"}):
+            assert "--soft-labels" not in options(stage, **off)
         for side in ("encoder", "decoder"):
             assert model["--model-dim"] == model["--latent-dim"] == teacher[f"--{side}-embed-dim"]
             for name in ("layers", "ffn-embed-dim", "attention-heads"):
@@ -228,6 +241,17 @@ def test_diffusion_starts_from_a_teacher_of_the_same_size(size, tmp_path):
     assert "--init-parts" not in options("train_joint", **published, INIT="")
     assert "--init-parts" not in joint
     assert "--init-from-teacher" not in options("train", name="iwslt14-de-en")
+
+
+@pytest.mark.parametrize("stage", BASELINES)
+def test_baselines_start_from_the_teacher_where_difformer_does(stage, tmp_path):
+    start, train, average = commands("multi30k", "raw", made(tmp_path), stage)
+    assert start[0] == "python" and train[0] == TRAIN and average[:2] == ["difformer", "average"]
+    assert train[train.index("--finetune-from-model") + 1] == start[3]
+    assert start[2] == str(tmp_path / "made" / "teacher.pt")
+    for name, settings in (("multi30k", {"INIT": ""}), ("iwslt14-de-en", {})):
+        train, _ = commands(name, "raw", tmp_path / "made", stage, **settings)
+        assert train[0] == TRAIN and "--finetune-from-model" not in train
 
 
 def made(folder):
@@ -271,7 +295,7 @@ def test_the_script_with_spaces_in_paths_and_run_twice(tmp_path):
     """All stages with stubs for the programs: order, logs, files and skipped stages."""
     stubs, out, calls = tmp_path / "bin", tmp_path / "o u t", tmp_path / "calls"
     stubs.mkdir()
-    for program in ("difformer", "fairseq-train", "fairseq-generate"):
+    for program in ("difformer", "fairseq-train", "fairseq-generate", "python"):
         (stubs / program).write_text(STUB)
         (stubs / program).chmod(0o755)
 
@@ -291,13 +315,14 @@ def test_the_script_with_spaces_in_paths_and_run_twice(tmp_path):
     assert done.returncode == 0, done.stderr.decode()
     assert [" ".join(part).rstrip("]") for part in called if part[0] == "difformer"] == [
         *("difformer prepare", "difformer distill", "difformer average", "difformer average"),
-        *["difformer evaluate"] * 4,
+        *["difformer evaluate"] * 5,
     ]
     assert [part[0] for part in called].count("fairseq-train") == 2  # the teacher was finished
-    assert [part[0] for part in called].count("fairseq-generate") == 4
+    assert [part[0] for part in called].count("fairseq-generate") == 5
     assert f"[{out}/difformer.pt]" in calls.read_text()
     assert {p.name for p in out.glob("*.out")} == {
-        *("difformer-b1.out", "difformer-b10.out", "cmlm.out", "teacher.out")
+        *("difformer-b1.out", "difformer-b10.out", "difformer-few.out"),
+        *("cmlm.out", "teacher.out"),
     }
     assert not list(out.glob("*.unfinished"))
     again, called = run()

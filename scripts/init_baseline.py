@@ -1,9 +1,9 @@
-"""A CMLM checkpoint that begins as a teacher, for a fair comparison with --init-from-teacher.
+"""Start fairseq's CMLM or Levenshtein Transformer as a teacher, like --init-from-teacher.
 
-    python benchmarks/warm_cmlm.py TEACHER.pt OUT.pt DATA-BIN OPTIONS-OF-FAIRSEQ-TRAIN ...
+    python scripts/init_baseline.py TEACHER.pt OUT.pt DATA-BIN OPTIONS-OF-FAIRSEQ-TRAIN ...
     fairseq-train DATA-BIN OPTIONS-OF-FAIRSEQ-TRAIN ... --finetune-from-model OUT.pt
 
-Encoder, embedding table and decoder layers are the teacher's; what it lacks (the embedding of
+Encoder, embedding table and decoder layers are the teacher's; what it lacks (CMLM's embedding of
 lengths) is as --seed initialises it.
 """
 

@@ -1,4 +1,4 @@
-"""benchmarks/warm_cmlm.py: CMLM begins as a teacher, and trains."""
+"""scripts/init_baseline.py: CMLM begins as a teacher, and trains."""
 
 import importlib.util
 from pathlib import Path
@@ -8,7 +8,7 @@ from harness import succeed
 
 from difformer_plugin.checkpoints.loading import load_weights_only
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/warm_cmlm.py"
+SCRIPT = Path(__file__).parents[2] / "scripts/init_baseline.py"
 OPTIONS = (
     *("--user-dir", Path(__file__).parents[2] / "difformer_plugin", "--task", "translation_lev"),
     *("--arch", "cmlm_transformer", "--criterion", "nat_loss", "--noise", "random_mask"),
@@ -21,7 +21,7 @@ OPTIONS = (
 
 
 def test_a_cmlm_of_the_teachers_size_takes_all_but_its_lengths(corpus, teacher, tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("warm_cmlm", SCRIPT)
+    spec = importlib.util.spec_from_file_location("init_baseline", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     start = tmp_path / "start.pt"
