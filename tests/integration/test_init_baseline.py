@@ -20,12 +20,18 @@ OPTIONS = (
 )
 
 
-def test_a_cmlm_of_the_teachers_size_takes_all_but_its_lengths(corpus, teacher, tmp_path, capsys):
+def start_from(teacher, folder, corpus):
+    """A CMLM that starts as the teacher."""
     spec = importlib.util.spec_from_file_location("init_baseline", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    start = tmp_path / "start.pt"
+    start = folder / "start.pt"
     script.main([str(x) for x in (teacher, start, corpus.joined, *OPTIONS)])
+    return start
+
+
+def test_a_cmlm_of_the_teachers_size_takes_all_but_its_lengths(corpus, teacher, tmp_path, capsys):
+    start = start_from(teacher, tmp_path, corpus)
     assert capsys.readouterr().out.endswith("fresh: decoder.embed_length.weight\n")
     theirs, ours = (load_weights_only(path)["model"] for path in (teacher, start))
     assert set(ours) - set(theirs) == {"decoder.embed_length.weight"}
