@@ -2,10 +2,11 @@
 
     fairseq-train ... --log-format simple --save-interval-updates 250 --no-epoch-checkpoints > LOG
     fairseq-generate ... --path checkpoint_5_1000.pt --remove-bpe > FOLDER/checkpoint_5_1000.out
-    python benchmarks/by_minutes.py NAME=LOG:FOLDER ... [--plot FILE]
+    python benchmarks/by_minutes.py NAME=LOG:FOLDER NAME=TABLE.tsv ... [--plot FILE]
 
 The outputs in FOLDER have the names of their checkpoints. Minutes are those of fairseq's `wall`,
-and include validation. BLEU is computed on the words as tokenised in the data.
+and include validation. BLEU is computed on the words as tokenised in the data. TABLE.tsv is a curve
+of an earlier training, whose lines are updates, minutes and BLEU, separated by tabs.
 """
 
 import argparse
@@ -42,7 +43,10 @@ def bleu_of(output: str) -> float:
 
 
 def curve(run: str) -> list[tuple[int, float, float]]:
-    """Updates, minutes and BLEU of each checkpoint of LOG:FOLDER that was decoded."""
+    """Updates, minutes and BLEU: of each checkpoint of LOG:FOLDER, or recorded in TABLE.tsv."""
+    if run.endswith(".tsv"):
+        rows = [line.split("\t") for line in Path(run).read_text("utf-8").splitlines()]
+        return [(int(updates), float(minutes), float(bleu)) for updates, minutes, bleu in rows]
     log, folder = run.rsplit(":", 1)
     known = minutes_of(Path(log).read_text("utf-8"))
     outputs = {
@@ -58,7 +62,7 @@ def main() -> None:
     """Print a table a training, and write the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("runs", nargs="+", metavar="NAME=LOG:FOLDER")
+    add("runs", nargs="+", metavar="NAME=RUN", help="LOG:FOLDER or TABLE.tsv")
     add("--plot", metavar="FILE", help="also plot the curves, to .png, .svg or .pdf")
     args = parser.parse_args()
     curves = {name: curve(run) for name, run in (entry.split("=", 1) for entry in args.runs)}

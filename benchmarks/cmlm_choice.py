@@ -28,7 +28,7 @@ OWN = "own"  # CMLM's score: the mean log-probability of a candidate's tokens
 
 @contextmanager
 def lengths_changed(decoder: Any, scale: float, offset: int) -> Iterator[None]:
-    """Within it, predicted lengths are multiplied by `scale`, without BOS and EOS, plus `offset`."""
+    """Multiply predicted lengths, without BOS and EOS, by `scale`, and add `offset`."""
     predict = decoder.forward_length_prediction
 
     def changed(*args: Any, **kwargs: Any) -> torch.Tensor:

@@ -35,7 +35,9 @@ def run(tmp_path):
 
 def test_minutes_are_interpolated_and_bleu_is_sacrebleus(run, tmp_path):
     plot = tmp_path / "curve.svg"
-    command = [sys.executable, SCRIPT, f"ours={run}", "--plot", plot]
+    earlier = tmp_path / "earlier.tsv"
+    earlier.write_text("100\t1.5\t8.25\n")
+    command = [sys.executable, SCRIPT, f"ours={run}", f"before={earlier}", "--plot", plot]
     outcome = subprocess.run(command, capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stderr
     rows = [line.strip("| ").split(" | ") for line in outcome.stdout.splitlines()[2:4]]
@@ -44,5 +46,7 @@ def test_minutes_are_interpolated_and_bleu_is_sacrebleus(run, tmp_path):
     # 250 lies in the middle of 200, which the resumed training made after 300 s, and 300
     assert [(row[0], row[1]) for row in rows] == [("100", "2.0"), ("250", "6.0")]
     assert [float(row[2]) for row in rows] == pytest.approx(expected, abs=0.005)
+    assert "| before: updates | minutes |" in outcome.stdout
+    assert "| 100 | 1.5 | 8.25 |" in outcome.stdout
     assert str(metric.get_signature()) in outcome.stdout
     assert "<!-- ours -->" in plot.read_text("utf-8")

@@ -40,8 +40,8 @@ def test_the_own_score_chooses_what_fairseq_chooses(corpus, teacher, tmp_path, c
                 *options,
                 "--iter-decode-force-max-iter",
             ),
-            *("--remove-bpe", "--batch-size", 50, "--required-batch-size-multiple", 1, "--cpu"),
-            *beam,
+            *("--iter-decode-force-max-iter", "--remove-bpe", "--batch-size", 50, "--cpu", *beam),
+            *("--required-batch-size-multiple", 1),
         )
         best = parse_outputs(outcome.out.splitlines()).best
         detokenise = MosesText("en", lowercase=False).detokenise
