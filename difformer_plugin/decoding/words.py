@@ -18,6 +18,8 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import Family
 from difformer_plugin.networks.layers import Memory
 
+# The most tokens that a target is given for each of its source, and besides.
+TOKENS_PER_SOURCE_TOKEN, SPARE_TOKENS = 3, 50
 PREFIXES_ALONE = (
     "this model was trained with --generate-words and writes from left to right: of given words it "
     "takes prefixes alone"
@@ -38,8 +40,8 @@ def decode(
 ) -> list[Drawn]:
     """Draw the candidates of a batch, word by word.
 
-    A candidate ends at its first EOS, or at the longest target of the model: each word has a token
-    at least. The noise of a candidate's first word is that of sampling its first tokens at once.
+    A candidate ends at its first EOS, or at `longest_targets`: each word has a token at least. The
+    noise of a candidate's first word is that of sampling its first tokens at once.
 
     Args:
         draw: draws a word.
@@ -52,24 +54,25 @@ def decode(
         UserError: anything but the beginning of a target is given.
     """
     count, device = lengths.numel(), src_tokens.device
-    longest = model.max_positions()[1]
     rows_given = [[dictionary.bos()]] * count if given is None else given.tolist()
     if given is None:  # an empty source has an empty target
         for s in (src_tokens.ne(dictionary.pad()).sum(1) <= FRAME).nonzero()[:, 0].tolist():
             for i in range(s * lengths.shape[1], (s + 1) * lengths.shape[1]):
                 rows_given[i] = [dictionary.bos(), dictionary.eos()]
     drawn = [begun(row, dictionary.eos()) for row in rows_given]
+    sources = src_tokens.repeat_interleave(lengths.shape[1], dim=0)
+    most = longest_targets(model, sources.ne(dictionary.pad()).sum(1).tolist(), drawn)
     active, number = list(range(count)), 0
 
     def goes_on(i: int) -> bool:
-        return drawn[i].tokens[-1] != dictionary.eos() and len(drawn[i].tokens) < longest
+        return drawn[i].tokens[-1] != dictionary.eos() and len(drawn[i].tokens) < most[i]
 
     while active := [i for i in active if goes_on(i)]:
         rows = torch.tensor(active, device=device)
         sentences = rows // lengths.shape[1]
         so_far = pad_sequence([drawn[i].tokens for i in active], True, dictionary.pad())
         read = model.encoder(torch.cat([src_tokens[sentences], so_far.to(device)], dim=1))
-        room = torch.tensor([longest - len(drawn[i].tokens) for i in active], device=device)
+        room = torch.tensor([most[i] - len(drawn[i].tokens) for i in active], device=device)
         words = draw(
             model,
             options,
@@ -82,6 +85,22 @@ def decode(
             drawn[i] = followed(drawn[i], word, dictionary.eos())
         number += 1
     return drawn
+
+
+def longest_targets(model: Family, sources: list[int], drawn: list[Drawn]) -> list[int]:
+    """How many tokens each candidate has at most, with BOS and EOS.
+
+    A model that has hardly been trained writes no EOS.
+
+    Args:
+        sources: the number of tokens of its source, with BOS and EOS.
+        drawn: how the candidates begin, with BOS.
+    """
+    longest = model.max_positions()[1]
+    return [
+        min(longest, (size - FRAME) * TOKENS_PER_SOURCE_TOKEN + SPARE_TOKENS + len(own.tokens) + 1)
+        for size, own in zip(sources, drawn, strict=True)
+    ]
 
 
 def begun(row: list[int], eos: int) -> Drawn:

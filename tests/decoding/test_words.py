@@ -1,5 +1,7 @@
 """Word generation: it ends, whatever the model, and each word is drawn after those before it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from drawn_candidates import assert_same
@@ -134,6 +136,14 @@ def test_a_model_that_never_ends_is_stopped(model, draw, joined_task):
         return [Drawn(torch.full((int(n),), 7), torch.zeros(int(n)), 1, []) for n in lengths]
 
     assert [len(c.tokens) for c in draw(model, decode=never)] == [LONGEST] * 6
+
+
+def test_the_longest_target_of_a_source(model):
+    """The given tokens, three for each of the source, 50 more, and EOS, if the model takes them."""
+    begun = [Drawn(torch.ones(size), torch.zeros(size), 0, []) for size in (1, 1, 9)]
+    roomy = SimpleNamespace(max_positions=lambda: (1024, 66))
+    assert words.longest_targets(roomy, [5, 2, 4], begun) == [61, 52, 66]
+    assert words.longest_targets(model, [5, 2, 4], begun) == [LONGEST] * 3
 
 
 def test_what_follows_the_end_is_left_out():
