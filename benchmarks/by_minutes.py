@@ -4,13 +4,15 @@
     fairseq-generate ... --path checkpoint_5_1000.pt --remove-bpe > FOLDER/checkpoint_5_1000.out
     python benchmarks/by_minutes.py NAME=LOG:FOLDER NAME=TABLE.tsv ... [--plot FILE]
 
-The outputs in FOLDER have the names of their checkpoints. Minutes are those of fairseq's `wall`,
-and include validation. BLEU is computed on the words as tokenised in the data. TABLE.tsv is a curve
-of an earlier training, whose lines are updates, minutes and BLEU, separated by tabs.
+The outputs in FOLDER have the names of their checkpoints. Minutes are those between the lines of
+the log, from the first epoch on; they include validation, but no pause before a training resumed.
+BLEU is computed on the words as tokenised in the data. TABLE.tsv is a curve of an earlier training,
+whose lines are updates, minutes and BLEU, separated by tabs.
 """
 
 import argparse
 import re
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,11 @@ from sacrebleu.metrics import BLEU
 from difformer_plugin.evaluation.outputs import parse_outputs
 from difformer_plugin.evaluation.plots import save_panels
 
-LOGGED = re.compile(r"train_inner .*\bnum_updates=(\d+),.*\bwall=(\d+)")
+EVENT = re.compile(
+    r"^(?P<time>[\d-]+ [\d:]+) .*?(?:train_inner .*\bnum_updates=(?P<updates>\d+)"
+    r"|Loaded checkpoint .* @ (?P<loaded>\d+) updates|(?P<epoch>begin training epoch))",
+    re.MULTILINE,
+)
 UPDATES = re.compile(r"_(\d+)\.out$")  # in checkpoint_5_1000.out
 METRIC = BLEU(tokenize="none", force=True)
 
@@ -28,10 +34,22 @@ def minutes_of(log: str) -> tuple[list[int], list[float]]:
     """Numbers of updates, ascending, and the minutes of training until then.
 
     Args:
-        log: the output of fairseq-train; after an interruption, updates may occur twice in it.
+        log: the output of fairseq-train; where a training resumes from a checkpoint, the updates
+            that were made after it are made again, and do not count.
     """
-    seconds = {int(updates): int(wall) for updates, wall in LOGGED.findall(log)}
-    return sorted(seconds), [seconds[updates] / 60 for updates in sorted(seconds)]
+    minutes: dict[int, float] = {0: 0.0}
+    begun, before = None, 0.0  # when the training began or resumed, and the minutes until then
+    for event in EVENT.finditer(log):
+        time = datetime.fromisoformat(event["time"])
+        if event["loaded"]:
+            loaded = int(event["loaded"])
+            begun, before = None, np.interp(loaded, sorted(minutes), sorted(minutes.values()))
+            minutes = {n: m for n, m in minutes.items() if n < loaded} | {loaded: before}
+        elif event["epoch"]:
+            begun = begun or time
+        elif begun is not None:
+            minutes[int(event["updates"])] = before + (time - begun).total_seconds() / 60
+    return sorted(minutes), sorted(minutes.values())
 
 
 def bleu_of(output: str) -> float:
