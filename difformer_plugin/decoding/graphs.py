@@ -66,8 +66,11 @@ class RecordedPrediction:
         self.conditions = conditions.clone()
         self.z, self.previous = model.blank(layout.candidates.total, device)
         self.time = torch.zeros(1, dtype=torch.float64, device=device)
+        self.absent = torch.zeros(1, dtype=torch.bool, device=device)
         self.replay, self.output = record(
-            lambda: model.predict(self.z, self.time, self.layout, self.conditions, self.previous)
+            lambda: model.predict(
+                self.z, self.time, self.layout, self.conditions, self.previous, self.absent
+            )
         )
 
     def begin(self, layout: Layout, conditions: Conditions) -> None:
@@ -83,7 +86,11 @@ class RecordedPrediction:
         """
         self.z.copy_(z)
         self.time.fill_(time)
-        self.previous.zero_() if previous is None else self.previous.copy_(previous)
+        self.absent.fill_(previous is None)
+        if previous is None:
+            self.previous.zero_()
+        else:  # a prediction may hold more than is read of it
+            self.previous.copy_(previous[:, : self.previous.shape[1]])
         self.replay()
         return self.output.clone()
 

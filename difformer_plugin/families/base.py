@@ -247,6 +247,7 @@ class DiffusionModel(LoadableModel):
         layout: Layout,
         conditions: Conditions,
         previous: torch.Tensor | None,
+        absent: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The prediction for each token, float32 (N, D); see `Family.predict`."""
         denoiser = self.denoiser_in(conditions.precision)
@@ -258,10 +259,15 @@ class DiffusionModel(LoadableModel):
         if previous is None:
             previous = torch.zeros_like(z_t)
         elif clean is not None:
-            previous = torch.where(clean[:, None], z_t, previous.to(z_t.dtype))
+            known = clean if absent is None else clean & ~absent
+            previous = torch.where(known[:, None], z_t, previous.to(z_t.dtype))
         own = z_t, t.float(), layout
         output = self.denoise(denoiser, *own, conditions, previous.to(z_t.dtype), clean)
-        return self.to_prediction(denoiser, output, *own).float()
+        return self.decoded(output, self.to_prediction(denoiser, output, *own)).float()
+
+    def decoded(self, output: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+        """The prediction as decoding needs it, which may keep some of the network's output."""
+        return prediction
 
     def embed_state(self, z: Any, t: torch.Tensor, denoiser: nn.Module) -> torch.Tensor:
         """A state as the denoiser reads it, (N, D) in the denoiser's precision.

@@ -123,6 +123,7 @@ class Family(Protocol):
         layout: Layout,
         conditions: Conditions,
         previous: torch.Tensor | None,
+        absent: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The prediction for each token, float32 (N, D). It is linear in what the heads score.
 
@@ -130,6 +131,8 @@ class Family(Protocol):
             z: the state of the N tokens.
             time: in [0, 1]; a number, or float64 (1,).
             previous: the prediction of the step before, for self-conditioning; None at first.
+            absent: bool (1,), whether there is none after all, and `previous` is 0: for recordings,
+                which cannot tell by a None.
         """
 
     def leading_tokens(self, memory: Memory) -> torch.Tensor | None:

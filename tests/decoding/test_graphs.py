@@ -82,6 +82,30 @@ def test_replayed_predictions_are_those_of_the_model(translate, sentences, recor
     assert {shape[-1] for shape in kept.seen} == {torch.float32, torch.bfloat16}
 
 
+@pytest.mark.parametrize("options", [{}, {"clamping": True}], ids=str)
+def test_replayed_predictions_know_given_tokens_as_the_model_does(
+    build, task, sentences, recordings, options
+):
+    """The first prediction reads nothing of an earlier one, at given tokens either."""
+    model = build(self_cond=True, clean_tokens=0.5)
+    source, dictionary = sentences([5, 3]), task.target_dictionary
+    own = DecodingOptions(**OPTIONS, decoding_sampler="confidence", **options)
+
+    def translate(speedups):
+        generator = DiffusionGenerator(dictionary, own, 1, speedups=speedups)
+        drawn = generator.generate([model], {"net_input": {"src_tokens": source}}, prefix)
+        tokens = [[h["tokens"].tolist() for h in candidates] for candidates in drawn]
+        return tokens, [float(h["score"]) for candidates in drawn for h in candidates]
+
+    prefix = torch.tensor([[5, 6], [7, 8]])
+    expected = translate(PLAIN)
+    kept = recordings(record_here, model)
+    for _ in range(3):
+        tokens, scores = translate(PADDED)
+        assert tokens == expected[0] and scores == pytest.approx(expected[1], rel=1e-4)
+    assert kept.by_shape
+
+
 def assert_recorded(model, dictionary, source, recordings):
     kept = recordings(record_strictly, model)
     options = DecodingOptions(decoding_steps=3, noise_beam_size=2)

@@ -44,6 +44,6 @@ class PartlyClean:
         """The state in which no token is decided."""
         return cls(z, z.new_zeros(len(z), dtype=torch.bool), z.new_zeros(len(z)).float())
 
-    def completed(self, z_0_hat: torch.Tensor) -> torch.Tensor:
-        """z_0 where it is decided and its prediction elsewhere, (N, D)."""
-        return torch.where(self.clean[:, None], self.z.to(z_0_hat.dtype), z_0_hat)
+    def completed(self, latents: torch.Tensor) -> torch.Tensor:
+        """z_0 where it is decided and other latents elsewhere, (N, D)."""
+        return torch.where(self.clean[:, None], self.z.to(latents.dtype), latents)

@@ -8,6 +8,7 @@ from torch import nn
 from difformer_plugin.diffusion.gaussian.anisotropy import anisotropy
 from difformer_plugin.diffusion.gaussian.partly_clean import PartlyClean
 from difformer_plugin.diffusion.gaussian.process import GaussianProcess, ScalarProcess
+from difformer_plugin.diffusion.gaussian.rounding import beside, rounded_of, z_0_of
 from difformer_plugin.diffusion.gaussian.samplers.ancestral import Ancestral
 from difformer_plugin.diffusion.gaussian.samplers.base import GaussianSampler
 from difformer_plugin.diffusion.noise import sentence_keys
@@ -216,7 +217,24 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
         self._measured = table, measures
         return measures
 
-    # Decoding
+    # Decoding. Predictions are (N, D) or (N, 2D), see `diffusion.gaussian.rounding`.
+
+    def predict(
+        self,
+        z: Any,
+        time: float | torch.Tensor,
+        layout: Layout,
+        conditions: Any,
+        previous: torch.Tensor | None,
+        absent: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The prediction for each token; see `Family.predict`."""
+        z_0_hat = None if previous is None else z_0_of(previous, self.noise_dim)
+        return super().predict(z, time, layout, conditions, z_0_hat, absent)
+
+    def decoded(self, output: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+        """z_0-hat, and the output beside it if that is what is rounded."""
+        return beside(prediction, output) if self.rounds_output else prediction
 
     def samplers(self) -> dict[str, type[GaussianSampler]]:
         """All samplers of Gaussian diffusion; the ancestral one is the default."""
@@ -248,9 +266,10 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
     def certain(
         self, prediction: torch.Tensor, tokens: torch.Tensor, given: torch.Tensor
     ) -> torch.Tensor:
-        """z_0-hat (N, D), which is z_0 where tokens are given."""
+        """A prediction whose z_0-hat is z_0 where tokens are given."""
         z_0 = self.clean_state(tokens).to(prediction.dtype)
-        return torch.where(given[:, None], z_0, prediction)
+        known = torch.where(given[:, None], z_0, z_0_of(prediction, self.noise_dim))
+        return torch.cat([known, prediction[:, self.noise_dim :]], dim=-1)
 
     def blank(self, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """A state z_t and a prediction of `count` tokens, to be overwritten."""
@@ -271,38 +290,41 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
         """The tokens of a state that are decided, bool (N,); None if its sampler decides none."""
         return z.clean if isinstance(z, PartlyClean) else None
 
-    def nearest(self, z_0_hat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def nearest(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The embeddings (N, D) of the likeliest types, and their log-probabilities (N,)."""
-        tokens, log_probs = self.denoiser.round(z_0_hat)
+        tokens, log_probs = self.round(prediction)
         return self.denoiser.embed(tokens), log_probs
 
-    def refine(self, z_0_hat: torch.Tensor, options: Any, calls: int) -> torch.Tensor:
-        """z_0-hat, unless it is clamped; see `Family.refine`.
+    def refine(self, prediction: torch.Tensor, options: Any, calls: int) -> torch.Tensor:
+        """The prediction with z_0-hat clamped, if so wanted; see `Family.refine`.
 
-        With --clamping it is the embeddings of its likeliest tokens (Li et al., 2022); in the first
-        calls, as many as --soft-clamping says, the mean of all embeddings (`Denoiser.expected`).
+        With --clamping z_0-hat is the embeddings of the likeliest tokens (Li et al., 2022); in the
+        first calls, as many as --soft-clamping says, the mean of all embeddings
+        (`Denoiser.expected`). How likely tokens are is not changed.
         """
+        rounded = rounded_of(prediction, self.noise_dim)
         if options.clamping:
-            return self.denoiser.embed(self.round(z_0_hat)[0]).float()
+            return beside(self.nearest(prediction)[0].float(), rounded)
         if calls < options.soft_clamping:
-            return self.denoiser.expected(z_0_hat).float()
-        return z_0_hat
+            return beside(self.denoiser.expected(rounded).float(), rounded)
+        return prediction
 
     def round(self, z: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """The likeliest tokens (N,) of latents (N, D) and their log-probabilities (N,).
+        """The likeliest tokens (N,) of latents or a prediction, and their log-probabilities (N,).
 
         A token that its sampler has decided has the log-probability with which it was decided.
         """
         if not isinstance(z, PartlyClean):
-            return self.denoiser.round(z)
+            return self.denoiser.round(rounded_of(z, self.noise_dim))
         tokens, log_probs = self.denoiser.round(z.z)
         return tokens, torch.where(z.clean, z.log_probs, log_probs)
 
-    def guess(self, z: Any, z_0_hat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tokens of z_0-hat, or of z_0 where it is decided; see `round`."""
+    def guess(self, z: Any, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens of a prediction, or of z_0 where it is decided; see `round`."""
         if not isinstance(z, PartlyClean):
-            return self.denoiser.round(z_0_hat)
-        return self.round(PartlyClean(z.completed(z_0_hat), z.clean, z.log_probs))
+            return self.round(prediction)
+        rounded = rounded_of(prediction, self.noise_dim)
+        return self.round(PartlyClean(z.completed(rounded), z.clean, z.log_probs))
 
     def corrupt(
         self, tokens: torch.Tensor, time: float, noise: torch.Tensor, layout: Layout
@@ -312,10 +334,10 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
         return self.process.q_sample(self.clean_state(tokens), step, noise, layout)
 
     def log_probs(
-        self, tokens: torch.Tensor, z: torch.Tensor, z_0_hat: torch.Tensor
+        self, tokens: torch.Tensor, z: torch.Tensor, prediction: torch.Tensor
     ) -> torch.Tensor:
-        """Log-probabilities (N,) of tokens in the rounding of z_0-hat."""
-        return self.denoiser.log_probs(tokens, z_0_hat)
+        """Log-probabilities (N,) of tokens in the rounding of a prediction."""
+        return self.denoiser.log_probs(tokens, rounded_of(prediction, self.noise_dim))
 
     def complete(self, state: dict[str, Any]) -> dict[str, Any]:
         """A state dict of an older version or of other options, with this F."""

@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 
+from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.decoding.sampling import build_sampler
+from difformer_plugin.decoding.speedups import PLAIN
 from difformer_plugin.diffusion.gaussian.samplers.ancestral import Ancestral
 from difformer_plugin.diffusion.schedules import alpha_bar_series
 from difformer_plugin.errors import UserError
@@ -87,7 +89,10 @@ def test_clamp_embeds_the_likeliest_tokens(build):
         model.denoiser.embed_tokens.weight[4:] = model.denoiser.embed(torch.arange(4, 24))
     tokens = torch.tensor([[4, 9, 23], [7, 7, 11]])
     z_0 = model.denoiser.embed(tokens.flatten())
-    torch.testing.assert_close(model.refine(z_0 + 0.01 * torch.randn(6, 8), CLAMPING, 0), z_0)
+    z_0_hat = z_0 + 0.01 * torch.randn(6, 8)
+    clamped = model.refine(z_0_hat, CLAMPING, 0)
+    torch.testing.assert_close(clamped[:, :8], z_0)
+    assert torch.equal(clamped[:, 8:], z_0_hat)
 
 
 @pytest.mark.parametrize("chunk", [2, 100])
@@ -103,8 +108,33 @@ def test_soft_clamping_is_the_mean_of_all_embeddings(build, monkeypatch, chunk):
     expected = sum(p[:, None] * e for p, e in zip(probabilities, embeddings))
     options = DecodingOptions(soft_clamping=2)
     for calls in (0, 1):
-        torch.testing.assert_close(model.refine(z_0_hat, options, calls), expected)
+        torch.testing.assert_close(model.refine(z_0_hat, options, calls)[:, :8], expected)
     assert model.refine(z_0_hat, options, 2) is z_0_hat
+
+
+@pytest.mark.parametrize("options", [{"clamping": True}, {"soft_clamping": 9}], ids=str)
+@pytest.mark.parametrize("sampler", ["ancestral", "confidence"])
+def test_clamping_does_not_change_how_likely_tokens_are(
+    build, task, sentences, monkeypatch, options, sampler
+):
+    """Their scores are those of predictions before they are clamped, at each place one's."""
+    model, seen = build(self_cond=True, clean_tokens=0.5), []
+    own = model.predict
+
+    def predict(*arguments):
+        seen.append(own(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(model, "predict", predict)
+    options = DecodingOptions(decoding_steps=3, decoding_sampler=sampler, **options)
+    generator = DiffusionGenerator(task.target_dictionary, options, 1, speedups=PLAIN)
+    ((candidate,),) = generator.generate([model], {"net_input": {"src_tokens": sentences([5])}})
+    rounded = [model.denoiser.round(prediction) for prediction in seen]
+    if sampler == "ancestral":
+        rounded = rounded[-1:]
+        assert torch.equal(rounded[0][0], candidate["tokens"])
+    log_probs = torch.stack([own for _, own in rounded])
+    assert ((log_probs - candidate["positional_scores"]).abs() < 1e-4).any(0).all()
 
 
 def test_without_clamping_predictions_stay_as_they_are(build):

@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from difformer_plugin.decoding.generator import DiffusionGenerator
+from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.decoding.speedups import ENGINE, PLAIN
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.embeddings.objective import DifformerLoss, DifformerLossConfig
 
@@ -68,6 +71,35 @@ def test_expected_embeddings_and_their_anchor_loss_are_of_one_distribution(step,
     torch.testing.assert_close(output.z_0_hat, logits.softmax(-1) @ table, rtol=1e-4, atol=1e-5)
     nll = torch.nn.functional.cross_entropy(logits, output.tokens).item()
     assert terms(model, output, task)["anchor_nll"].item() == pytest.approx(nll, rel=1e-5)
+
+
+@pytest.mark.parametrize("speedups", [ENGINE, PLAIN], ids=["engine", "oracle"])
+def test_expected_embeddings_are_decoded_by_the_networks_own_logits(
+    build, task, sentences, speedups
+):
+    """As they are trained: the likeliest tokens of the last output, with their probabilities."""
+    model, outputs = build(prediction="expected_embedding", self_cond=True), []
+    own = model.denoiser.denoise
+    model.denoiser.denoise = lambda *args: outputs.append(own(*args)) or outputs[-1]
+    options = DecodingOptions(decoding_steps=3)
+    generator = DiffusionGenerator(task.target_dictionary, options, 1, speedups=speedups)
+    ((found,),) = generator.generate([model], {"net_input": {"src_tokens": sentences([7])}})
+    log_probs, tokens = model.denoiser.output_projection(outputs[-1]).log_softmax(-1).max(-1)
+    assert found["tokens"].tolist() == tokens.tolist()
+    torch.testing.assert_close(found["positional_scores"], log_probs, rtol=1e-4, atol=1e-4)
+    # which is not what their mean is rounded to
+    mean = model.denoiser.round(model.denoiser.expected(outputs[-1]))[1]
+    assert (mean - log_probs).abs().min() > 1e-3
+
+
+def test_the_likelihood_under_expected_embeddings_is_that_of_training(step):
+    model, output, z_t, latents = step(prediction="expected_embedding")
+    prediction = model.decoded(latents, output.z_0_hat)
+    found = model.log_probs(output.tokens, z_t, prediction)
+    nll = torch.nn.functional.cross_entropy(
+        model.denoiser.output_projection(latents), output.tokens, reduction="none"
+    )
+    torch.testing.assert_close(found, -nll, rtol=1e-4, atol=1e-5)
 
 
 def test_the_weighted_loss_is_the_bounds_term(step, task):

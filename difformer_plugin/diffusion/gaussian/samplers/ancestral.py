@@ -17,7 +17,7 @@ class Ancestral(GaussianSampler):
 
     name: ClassVar[str] = "ancestral"
 
-    def step(
+    def step_latents(
         self,
         z_t: torch.Tensor,
         z_0_hat: torch.Tensor,

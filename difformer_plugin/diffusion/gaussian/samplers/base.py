@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from difformer_plugin.diffusion.gaussian.process import GaussianProcess
+from difformer_plugin.diffusion.gaussian.rounding import z_0_of
 from difformer_plugin.diffusion.noise import normal
 from difformer_plugin.diffusion.sampler import Layout, Noise
 
@@ -20,9 +21,11 @@ Nearest = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 class GaussianSampler:
     """Draws latents z_0 (N, D) from pure noise; a subclass says what a step does.
 
+    Predictions are (N, D) or (N, 2D), see `rounding`.
+
     Attributes:
         process: the forward process, seen at the K steps of decoding.
-        nearest: latents (N, D) -> the embeddings (N, D) of their likeliest types, and their
+        nearest: a prediction -> the embeddings (N, D) of its likeliest types, and their
             log-probabilities (N,).
         infill: one of INFILLS, how given tokens are overwritten: in the prediction z_0-hat alone,
             which z_t follows by the posterior; or in z_t itself, by z_0 or by a z_t of z_0.
@@ -56,16 +59,46 @@ class GaussianSampler:
         """z_T: pure noise, amplified by F."""
         return noise() * self.process.noise_scale
 
-    def finish(
+    def step(
+        self,
+        z_t: torch.Tensor,
+        prediction: torch.Tensor,
+        k: int,
+        noise: Noise,
+        layout: Layout | None = None,
+        previous: torch.Tensor | None = None,
+    ) -> Any:
+        """The state before step k; see `Sampler.step`."""
+        dim = z_t.shape[1]
+        before = None if previous is None else z_0_of(previous, dim)
+        return self.step_latents(z_t, z_0_of(prediction, dim), k, noise, layout, before)
+
+    def step_latents(
         self,
         z_t: torch.Tensor,
         z_0_hat: torch.Tensor,
         k: int,
         noise: Noise,
         layout: Layout | None = None,
+        previous: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """z_s (N, D) of step k, s being the step before.
+
+        Args:
+            z_0_hat: (N, D), predicted at this step; previous: at the step before, if any.
+        """
+        raise NotImplementedError
+
+    def finish(
+        self,
+        z_t: torch.Tensor,
+        prediction: torch.Tensor,
+        k: int,
+        noise: Noise,
+        layout: Layout | None = None,
     ) -> torch.Tensor:
         """z_0: the last prediction itself, without noise."""
-        return z_0_hat
+        return prediction
 
     def impose(
         self,

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from difformer_plugin.diffusion.gaussian.partly_clean import PartlyClean
+from difformer_plugin.diffusion.gaussian.rounding import rounded_of
 from difformer_plugin.diffusion.gaussian.samplers.ancestral import Ancestral
 from difformer_plugin.diffusion.ranking import rank_in_rows
 from difformer_plugin.diffusion.sampler import Layout, Noise, register_sampler, setting
@@ -37,7 +38,7 @@ class Confidence(Ancestral):
     def step(
         self,
         z: Any,
-        z_0_hat: torch.Tensor,
+        prediction: torch.Tensor,
         k: int,
         noise: Noise,
         layout: Any = None,
@@ -48,8 +49,8 @@ class Confidence(Ancestral):
         if self.fresh_noise:
             noisy = noise() * self.process.noise_scale
         else:
-            noisy = super().step(z.z, z_0_hat, k, noise, layout, previous)
-        embeddings, log_probs = self.nearest(z_0_hat)
+            noisy = super().step(z.z, prediction, k, noise, layout, previous)
+        embeddings, log_probs = self.nearest(prediction)
         z_0 = torch.where(z.clean[:, None], z.z, embeddings.to(z.z.dtype))
         log_probs = torch.where(z.clean, z.log_probs, log_probs)
         order = log_probs
@@ -66,13 +67,14 @@ class Confidence(Ancestral):
     def finish(
         self,
         z: Any,
-        z_0_hat: torch.Tensor,
+        prediction: torch.Tensor,
         k: int,
         noise: Noise,
         layout: Layout | None = None,
     ) -> PartlyClean:
-        """z_0 of decided tokens, and the last prediction of the others."""
-        return PartlyClean(z.completed(z_0_hat), z.clean, z.log_probs, z.given)
+        """z_0 of decided tokens, and what is rounded of the others."""
+        rounded = rounded_of(prediction, z.z.shape[1])
+        return PartlyClean(z.completed(rounded), z.clean, z.log_probs, z.given)
 
     def impose(
         self,

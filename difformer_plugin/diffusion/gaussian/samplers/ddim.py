@@ -35,7 +35,7 @@ class DDIM(GaussianSampler):
         if not 0 <= eta <= 1:
             raise ParameterError("eta", "must lie between 0 and 1", f"{eta:g}")
 
-    def step(
+    def step_latents(
         self,
         z_t: torch.Tensor,
         z_0_hat: torch.Tensor,

@@ -35,7 +35,7 @@ class DPMSolver(GaussianSampler):
         functions = functions_of(alpha)
         return 0.5 * (functions.log(alpha) - functions.log1p(-alpha))
 
-    def step(
+    def step_latents(
         self,
         z_t: torch.Tensor,
         z_0_hat: torch.Tensor,
