@@ -1,10 +1,12 @@
-"""A task whose `cfg.use_ema` is set gets the averaged weights of --store-ema from a checkpoint.
+"""A command with --use-ema gets the averaged weights of --store-ema from a checkpoint.
 
 Fault: `fairseq-train --store-ema` stores an exponential moving average of the weights in every
 checkpoint, but no command of fairseq's decodes with it.
 
 Patch: `load_model_ensemble_and_task`, through which every command loads models, replaces the
-weights of our models by the average if the task says so.
+weights of our models by the average if the command's task or its overrides say so. What the
+training of the checkpoint was told does not count: `fairseq-train --use-ema` validates by the
+average.
 
 Other tasks: nothing changes, nor do models of other kinds, such as a teacher in the same ensemble.
 
@@ -32,12 +34,12 @@ def _with_ema(original: Callable) -> Callable:
         *args: Any,
         **kwargs: Any,
     ) -> tuple[Any, Any, Any]:
+        asked = getattr(getattr(task, "cfg", None), "use_ema", False)
+        asked = (arg_overrides or {}).get("use_ema", asked)
         models, cfg, task = original(
             filenames, arg_overrides, task, strict, suffix, *args, **kwargs
         )
-        # a checkpoint that is older than the option does not pass it on to its task
-        asked = {"use_ema": getattr(task.cfg, "use_ema", False), **(arg_overrides or {})}
-        if asked["use_ema"]:
+        if asked:
             file_of = checkpoint_utils.get_maybe_sharded_checkpoint_filename
             for path, model in zip(filenames, models):
                 if is_diffusion_model(model):
