@@ -45,9 +45,11 @@ def find_mark(cfg: Any, dictionary: Dictionary) -> str:
 def mark_of(dictionary: Dictionary) -> str:
     """How the subwords of a dictionary are joined, by their marks."""
     symbols = dictionary.symbols[dictionary.nspecial :]
-    if any(symbol.startswith(BEGINS["sentencepiece"]) for symbol in symbols):
+    begin = sum(symbol.startswith(BEGINS["sentencepiece"]) for symbol in symbols)
+    go_on = sum(symbol.endswith("@@") for symbol in symbols)
+    if begin > go_on:
         return "sentencepiece"
-    return "@@ " if any(symbol.endswith("@@") for symbol in symbols) else "none"
+    return "@@ " if go_on else "none"
 
 
 def find_joins(dictionary: Dictionary, mark: str) -> Joins:

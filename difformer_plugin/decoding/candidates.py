@@ -38,7 +38,7 @@ def length_beam(
     longest: int,
     window: bool = False,
     least: torch.Tensor | None = None,
-    scale: float = 1.0,
+    scale: float | torch.Tensor = 1.0,
 ) -> torch.Tensor:
     """Target lengths to try for each sentence, the likeliest first unless `window`.
 
@@ -49,7 +49,7 @@ def length_beam(
         longest: the greatest length that the model can have.
         window: take b1 consecutive lengths around the likeliest.
         least: int64 (B,), the least length of each sentence, at most `longest`; None for 2.
-        scale: multiplies the lengths found, BOS and EOS left out.
+        scale: multiplies the lengths found, BOS and EOS left out; a number, or float (B, 1).
     Returns:
         int64 (B, b1), between the least length and `longest`. Distinct as far as so many lengths
         are possible, unless the scale is below 1; a window is cut off at its ends.
@@ -65,8 +65,7 @@ def length_beam(
         found = lengths.gather(1, order[:, :1]) + around
     else:
         found = lengths.gather(1, order[:, :size])
-    if scale != 1:
-        found = ((found - FRAME) * scale).round().long() + FRAME
+    found = ((found - FRAME) * scale).round().long() + FRAME
     return found.clamp(max=longest).maximum(least[:, None])
 
 

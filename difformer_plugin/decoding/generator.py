@@ -210,12 +210,13 @@ class DiffusionGenerator:
         memory = model.encoder(src_tokens)
         empty = memory.lengths() <= FRAME
         own = self._checked(model, memory, empty, constraints)
-        lengths = self._lengths(model, memory, own, empty)
-        lengths = lengths.repeat_interleave(options.noise_beam_size, dim=1)
+        repeating = repeats_something(src_tokens, self.dictionary.pad())
         collapsing = [
-            options.collapse_repeats and not (repeats or rule.gives_something)
-            for repeats, rule in zip(repeats_something(src_tokens, self.dictionary.pad()), own)
+            options.collapse_repeats and not (repeats or none or rule.gives_something)
+            for repeats, none, rule in zip(repeating, empty.tolist(), own, strict=True)
         ]
+        lengths = self._lengths(model, memory, own, empty, collapsing)
+        lengths = lengths.repeat_interleave(options.noise_beam_size, dim=1)
         keys = sentence_keys(src_tokens, self.dictionary.pad(), self.seed)
         if self.speedups == PLAIN:
             decode = oracle.decode
@@ -274,8 +275,13 @@ class DiffusionGenerator:
         memory: Memory,
         constraints: Sequence[Constraint],
         empty: torch.Tensor,
+        collapsing: Sequence[bool],
     ) -> torch.Tensor:
-        """The lengths to try, int64 (B, b1)."""
+        """The lengths to try, int64 (B, b1).
+
+        With --collapse-repeats the scale is room for what is dropped: it counts in those sentences
+        alone whose repeats are dropped.
+        """
         longest = model.max_positions()[1]
         if not model.predicts_length:  # it grows from its frame, or from given tokens
             return torch.full_like(memory.lengths(), FRAME)[:, None]
@@ -283,6 +289,10 @@ class DiffusionGenerator:
         if self.options.forces_length:
             lengths = forced_lengths(memory.lengths(), self.options, longest)
         else:
+            scales = [
+                1.0 if self.options.collapse_repeats and not own else self.options.length_scale
+                for own in collapsing
+            ]
             lengths = length_beam(
                 model.length_predictor(memory),
                 model.length_predictor.lengths(memory),
@@ -290,7 +300,7 @@ class DiffusionGenerator:
                 longest,
                 self.options.length_beam_window,
                 least,
-                self.options.length_scale,
+                torch.tensor(scales, device=empty.device)[:, None],
             )
         exact = empty | torch.tensor([own.complete for own in constraints], device=empty.device)
         return torch.where(exact[:, None], least[:, None], lengths)

@@ -51,14 +51,15 @@ def read_history(path: str | PathLike, system: System) -> History:
         )
     if len(found) > num_sentences:
         raise UserError(f"{path} has {len(found)} sentences, but {system.name} has {num_sentences}")
-    num_steps = max(map(len, found.values()))
     for number, steps in found.items():
-        if sorted(steps) != list(range(num_steps)):
+        # those of decoding by parts are not equally many; the log tells how many there were
+        logged = 0 if system.steps is None else len(system.steps[number])
+        if sorted(steps) != list(range(len(steps))) or len(steps) < logged:
             raise UserError(
-                f"{path}: sentence {number} lacks some of {num_steps} steps: the run was cut "
-                "short; run it again"
+                f"{path}: sentence {number} lacks some of its steps: the run was cut short; run it "
+                "again"
             )
-    history = {number: [found[number][k] for k in range(num_steps)] for number in found}
+    history = {number: [steps[k] for k in range(len(steps))] for number, steps in found.items()}
     if system.steps is not None and _agreement(history, system.steps) < MIN_AGREEMENT:
         raise UserError(
             f"{path}: the last steps differ from those in {system.name}: give the file of the "
@@ -101,10 +102,12 @@ def display_pieces(step: Step) -> list[tuple[str, float, bool]]:
 def mean_probability(history: Mapping[int, Sequence[Step]]) -> list[float]:
     """The mean token probability at each step over all sentences, first step first.
 
-    BOS and EOS do not count: their positions are given, so their probability is nearly 1. The
-    mean of a step at which all sentences are empty is NaN.
+    A sentence that takes fewer steps than others stays as it is after its last one. BOS and EOS do
+    not count: their positions are given, so their probability is nearly 1. The mean of a step at
+    which all sentences are empty is NaN.
     """
-    by_step = zip(*history.values())
+    most = max(map(len, history.values()))
+    by_step = ([own[min(k, len(own) - 1)] for own in history.values()] for k in range(most))
     probabilities = [
         [p for step in steps for token, p in step if token not in BOUNDARIES] for steps in by_step
     ]

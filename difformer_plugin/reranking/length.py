@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from fairseq.data import Dictionary
 
 from difformer_plugin.errors import UserError
 from difformer_plugin.reranking.reranker import Batch, Scores, register_reranker
+
+UNKNOWN = -1e4  # the log-probability of a length that the predictor has no class for
 
 
 @register_reranker
@@ -26,15 +27,14 @@ class LengthProbability:
             raise UserError(f"--rerank length: {models[0].title} predicts no length; leave it out")
 
     def scores(self, batch: Batch) -> Scores:
-        """One log-probability a candidate; the lowest there is for a length without a class."""
+        """One log-probability a candidate; UNKNOWN for a length without a class."""
         predictor = batch.models[0].length_predictor
         log_probs = predictor(batch.memory).float().log_softmax(-1)
         lengths = predictor.lengths(batch.memory)
-        lowest = torch.finfo(log_probs.dtype).min
         scores = []
         for own, known, candidates in zip(log_probs, lengths, batch.candidates):
             found = dict(zip(known.tolist(), own.tolist()))
-            scores.append([found.get(len(c.tokens), lowest) for c in candidates])
+            scores.append([found.get(len(c.tokens), UNKNOWN) for c in candidates])
         return scores
 
     race_scores = scores

@@ -14,7 +14,7 @@ from difformer_plugin.networks.layout import Layout
 from difformer_plugin.reranking.reranker import Batch, Scores, register_reranker
 
 TIMES = (0.3, 0.6, 0.9)  # at which candidates are corrupted
-SEED = 1  # of the noise, whatever --seed says
+SEED = -1  # of the noise; no --seed, with whose noise candidates are drawn, is below 0
 TOKENS = 2048  # scored at a time on a CPU: more exceed its caches
 
 

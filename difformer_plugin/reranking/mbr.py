@@ -10,6 +10,7 @@ from fairseq.data.data_utils import post_process
 from sacrebleu.metrics import BLEU
 from torch.nn.utils.rnn import pad_sequence
 
+from difformer_plugin.data.word_marks import mark_of
 from difformer_plugin.reranking.ngram_bleu import mbr_scores, mbr_scores_of_ids
 from difformer_plugin.reranking.reranker import Batch, Candidate, Scores, register_reranker
 
@@ -19,7 +20,8 @@ class MinimumBayesRisk:
     """Mean sentence BLEU, 0 to 100, of a candidate's words with each other one as the reference.
 
     Args:
-        options: of decoding; `mbr_remove_bpe` is how subwords are joined to words.
+        options: of decoding; `mbr_remove_bpe` is how subwords are joined to words, None for what
+            the marks of the dictionary tell.
     """
 
     name: ClassVar[str] = "mbr"
@@ -27,7 +29,7 @@ class MinimumBayesRisk:
     text_scores = staticmethod(mbr_scores)  # the benchmark swaps in the loop over pairs
 
     def __init__(self, options: Any, dictionary: Dictionary):
-        self.mark, self.dictionary = options.mbr_remove_bpe, dictionary
+        self.mark, self.dictionary = options.mbr_remove_bpe or mark_of(dictionary), dictionary
 
     def check(self, models: Sequence[Any]) -> None:
         """It needs no other model."""

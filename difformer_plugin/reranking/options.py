@@ -31,8 +31,10 @@ class RerankingOptions(FairseqDataclass):
         "choose the candidate with the highest weighted sum of scores, as "
         f"mbr=1,teacher=0.5,length=0.1; there are {', '.join(sorted(RERANKERS))}",
     )
-    mbr_remove_bpe: str = option(
-        "@@ ", "how --bleu-mbr joins subwords to words, as fairseq's --post-process"
+    mbr_remove_bpe: Optional[str] = option(
+        None,
+        "how --bleu-mbr joins subwords to words, as fairseq's --post-process; default: as the "
+        "dictionary's marks tell",
     )
 
 

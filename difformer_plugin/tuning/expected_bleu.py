@@ -21,7 +21,7 @@ PENALTY = 2e-5  # of the squared weights, of scores of unit spread, against the 
 TINY = 1e-3  # added to expected counts of n-grams, so that their logarithm exists
 FOLDS = 5
 MIN_GAIN = 0.05  # BLEU that another reranker must gain in cross-validation
-LOWEST = -1e4  # scores are clipped here: a length without a class has the lowest number there is
+LOWEST = -1e4  # scores are clipped here, so that one of them cannot outweigh all others
 
 
 def corpus_bleu(statistics: np.ndarray) -> np.ndarray:

@@ -53,6 +53,11 @@ def test_a_dictionary_tells_by_its_marks(words, mark):
     assert mark_of(own) == (mark if cut else "none")
 
 
+def test_a_stray_mark_does_not_tell():
+    assert mark_of(make_dictionary(["\u2581", "a@@", "b@@", "c"])) == "@@ "
+    assert mark_of(make_dictionary(["\u2581a", "\u2581b", "c@@"])) == "sentencepiece"
+
+
 def test_the_frame_continues_no_word():
     dictionary = make_dictionary(["\u2581a", "b"])
     for mark in ("sentencepiece", "_EOW"):

@@ -181,6 +181,30 @@ def test_lengths_are_scaled(translate, sentences):
     assert scaled == [[round(0.75 * subwords) for subwords in own] for own in plain] != plain
 
 
+def test_lengths_are_scaled_where_repeats_are_collapsed(translate, sentences):
+    """The scale is room for what is dropped: without --collapse-repeats it counts everywhere."""
+    source = sentences(LENGTHS)
+    source[0, -3:-1] = source[0, -3]  # two equal tokens before EOS
+    beams = {"generator": Unranked, "length_beam_size": 2}
+    given = torch.full((len(LENGTHS), 1), 5)
+    steps = [
+        [[c["tokens"] for c in own] for own in translate(source, prefix, **beams, **more)]
+        for prefix in (None, given)
+        for more in ({}, {"length_scale": 1.5}, {"length_scale": 1.5, "collapse_repeats": True})
+    ]
+    lengths = [[[len(c) for c in own] for own in found] for found in steps]
+    assert all(map(torch.equal, steps[2][0], steps[0][0]))  # its source repeats something
+    assert lengths[0][0] != lengths[1][0]
+    assert lengths[5] == lengths[3] != lengths[4]  # words are given
+
+
+def test_an_empty_source_is_not_collapsed(translate, sentences):
+    source = sentences(LENGTHS)
+    source[0] = torch.tensor([PAD] * (source.shape[1] - 2) + [0, 2])
+    drawn, *_ = translate(source, generator=Unranked, noise_beam_size=8, collapse_repeats=True)
+    assert all(len(c["positional_scores"]) == len(c["tokens"]) == 2 for c in drawn)
+
+
 def test_candidates_are_lengths_times_noises(translate, model, sentences):
     source = sentences(LENGTHS)
     drawn = translate(source, generator=Unranked, length_beam_size=3, noise_beam_size=2)

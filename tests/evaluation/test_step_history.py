@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -49,6 +50,15 @@ def test_steps_are_sorted(write):
     assert math.isnan(mean_probability({0: [[("<s>", 1.0), ("</s>", 1.0)]]})[0])
 
 
+def test_sentences_decoded_by_parts_take_different_numbers_of_steps(write):
+    """Block by block or word by word: the shorter one stays as it is after its last step."""
+    more = entry(1, 2, ["b"], [0.5]), entry(1, 3, ["b", "c"], [0.75, 0.25])
+    history = read_history(write([*LINES, *more]), replace(SYSTEM, steps=None))
+    assert [len(history[number]) for number in (0, 1)] == [2, 4]
+    expected = [(1 + 0.5 + 0.25 + 0.25 + p) / n for p, n in ((0.5, 5), (0.75 + 0.25, 6))]
+    assert mean_probability(history)[2:] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     "lines, said",
     [
@@ -62,7 +72,7 @@ def test_steps_are_sorted(write):
         ([entry(0, 0, ["a", "b"], [1, 1.5])], "line 1: 1.5 is not a probability"),
         ([entry(0, 0, ["a"], [-0.1])], "line 1: -0.1 is not a probability"),
         (LINES[2:], "1 of 2 sentences are missing, the first of them 1"),
-        (LINES[1:], "sentence 1 lacks some of 2 steps"),
+        (LINES[1:], "sentence 1 lacks some of its steps"),
         ([*LINES, entry(2, 0, [], [])], "has 3 sentences, but gen.out has 2"),
         ([*LINES[:2], entry(0, 0, ["a"], [1]), entry(0, 1, ["b"], [1])], "of the same run"),
         ([*LINES, *(entry(i, 2, ["y"], [1]) for i in (0, 1))], "of the same run"),

@@ -7,7 +7,6 @@ import torch
 
 from difformer_plugin.fairseq_patches import ema_loading
 
-
 TRAINED = SimpleNamespace(cfg=SimpleNamespace(use_ema=True))
 
 

@@ -3,6 +3,7 @@
 import pytest
 import sacrebleu
 import torch
+from tiny import make_dictionary
 
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.reranking.mbr import MinimumBayesRisk, bleu_scores, looped_scores
@@ -58,6 +59,17 @@ def test_looped_scores_of_several_sentences():
 @pytest.fixture
 def reranker(task):
     return MinimumBayesRisk(DecodingOptions(bleu_mbr=True), task.target_dictionary)
+
+
+@pytest.mark.parametrize("pieces", [["\u2581the", "\u2581hou", "se"], ["the", "hou@@", "se"]])
+def test_words_are_joined_as_the_dictionary_tells(pieces):
+    """SentencePiece's subwords as well as subword-nmt's, unless --mbr-remove-bpe says otherwise."""
+    dictionary = make_dictionary(pieces)
+    own = [dictionary.index(piece) for piece in pieces]
+    candidate = Candidate(torch.tensor([0, *own, 2]), torch.zeros(5))
+    for name, expected in ((None, "the house"), ("none", " ".join(pieces))):
+        options = DecodingOptions(bleu_mbr=True, mbr_remove_bpe=name)
+        assert MinimumBayesRisk(options, dictionary)._words(candidate) == expected
 
 
 @pytest.fixture

@@ -50,8 +50,11 @@ class JointDiffusion(EmbeddingDiffusionModel):
         super().__init__(cfg, *networks_and_dictionaries)
         self.noises_source = cfg.conditioning == FULL
         self.generates_words = cfg.generate_words
-        # It would need the source's noise; and words are likely after those before them alone.
-        self.scores_targets = not (self.noises_source or self.generates_words)
+        # It would need the source's noise; words are likely after those before them alone; and
+        # targets with the padding that was predicted.
+        self.scores_targets = not (
+            self.noises_source or self.generates_words or cfg.length_by_padding
+        )
         self.ends_at_eos = cfg.length_by_padding
         self.dictionary = networks_and_dictionaries[-1][1]
         self.eos = self.dictionary.eos()

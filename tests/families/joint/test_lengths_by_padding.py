@@ -110,10 +110,14 @@ def test_there_is_no_length_to_choose(padded, joined_task, options):
         generator.check_models([padded()])
 
 
-def test_the_length_model_does_not_choose(padded, joined_task):
-    options = DecodingOptions(noise_beam_size=2, rerank="likelihood=1,length=0.1")
+@pytest.mark.parametrize(
+    "name, why", [("length", "predicts no length"), ("likelihood", "has no probabilities of a")]
+)
+def test_what_does_not_choose(padded, joined_task, name, why):
+    """The padding behind a target tells its length, and candidates have lost theirs."""
+    options = DecodingOptions(noise_beam_size=2, rerank=f"own=1,{name}=0.1")
     generator = DiffusionGenerator(joined_task.target_dictionary, options, 1)
-    with pytest.raises(UserError, match="--rerank length: .* predicts no length; leave it out"):
+    with pytest.raises(UserError, match=f"--rerank {name}: .* {why}.*leave it out"):
         generator.check_models([padded()])
 
 
