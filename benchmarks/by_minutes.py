@@ -89,6 +89,7 @@ def main() -> None:
         print(
             "\n".join(f"| {updates} | {m:.1f} | {bleu:.2f} |" for updates, m, bleu in rows) + "\n"
         )
+    METRIC.corpus_score(["a"], [["a"]])  # there is no signature before the first score
     print(f"BLEU {METRIC.get_signature()}")
     if args.plot:
         lines = {

@@ -3,13 +3,15 @@
 #   examples/DATASET/run.sh RAW OUT [STAGE ...]
 #
 # Stages: prepare, train_teacher, distill, train, average, train_cmlm (a baseline) and evaluate. By
-# default all stages in the data set's `stages` run, in this order. An interrupted stage resumes, and
-# a finished one is skipped.
+# default all stages in the data set's `stages` run, in this order. Preparation, trainings and
+# distillation resume where they were interrupted, and are skipped once they are finished; averages
+# (but for the teacher's) and evaluations are made anew.
 #
 # Environment variables (defaults in parentheses):
 #   PREPARE, TRAIN_TEACHER, DISTILL, TRAIN, TRAIN_CMLM, TRAIN_LEVENSHTEIN, TRAIN_DISCRETE,
 #   TRAIN_JOINT, GENERATE, EVALUATE
-#              more options for the commands of a stage, such as TRAIN="--max-update 1000"
+#              more options for the commands of a stage, such as TRAIN="--max-update 1000"; those
+#              in GENERATE are for diffusion models
 #   TEACHER_AVERAGE, AVERAGE_BEST, CMLM_AVERAGE, LEVENSHTEIN_AVERAGE
 #              number of checkpoints to average (those of the size in sizes.sh, and of the teacher)
 #   RESCALING  options of noise rescaling (--rescaling-factor auto and the data set's --max-dgs)
@@ -52,12 +54,33 @@ shift 2
 [ $# -gt 0 ] || set -- $stages
 known=" prepare train_teacher distill train average train_cmlm evaluate "
 known+="train_levenshtein train_discrete evaluate_discrete train_joint evaluate_joint "
+# is_one_of WORD LIST: the list has spaces around all of its words.
+is_one_of() {
+  [[ $1 != *" "* && $2 == *" $1 "* ]]
+}
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
 for stage in "$@"; do
-  case "$known" in
-    *" $stage "*) ;;
-    *) echo "error: no stage $stage; there are$known" >&2 && exit 2 ;;
-  esac
+  is_one_of "$stage" "$known" || fail "no stage $stage; there are$known"
 done
+systems=" diffuseq diffuseq-blind diffuseq-padded diffuseq-expected diffuseq-published diffusion-lm "
+for system in ${SYSTEMS-}; do
+  is_one_of "$system" "$systems" || fail "SYSTEMS=$system: no such system; there are$systems"
+done
+families=" mdlm d3pm d3pm-uniform d3pm-nearest sedd sedd-uniform flexible "
+for family in ${FAMILIES-}; do
+  is_one_of "$family" "$families" || fail "FAMILIES=$family: no such family; there are$families"
+done
+for k in ${K-}; do
+  [[ $k =~ ^[1-9][0-9]*$ ]] || fail "K=$k: give numbers of steps, such as K=\"5 20\""
+done
+[ "${DRY_RUN-}" != 0 ] || DRY_RUN=
+is_one_of "${DATA-raw}" " raw distilled " || fail "DATA=$DATA: give raw or distilled"
+[[ ${GPUS-0} =~ ^[0-9]+$ ]] || fail "GPUS=$GPUS: give a number of GPUs; 0 runs on the CPU"
 
 scripts=$(dirname "${BASH_SOURCE[0]}")/../scripts
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -67,6 +90,9 @@ if [ -n "${GPUS-}" ]; then  # fairseq trains on all GPUs that it sees
   CUDA_VISIBLE_DEVICES=$(cut -d, -f "1-$((GPUS > 0 ? GPUS : 1))" <<<"$visible")
   [ "$GPUS" != 0 ] || CUDA_VISIBLE_DEVICES=
   export CUDA_VISIBLE_DEVICES
+  IFS=, read -ra chosen <<<"$CUDA_VISIBLE_DEVICES"
+  [ -n "${DRY_RUN-}" ] || [ ${#chosen[@]} = "$GPUS" ] ||
+    fail "GPUS=$GPUS, but CUDA_VISIBLE_DEVICES names ${#chosen[@]}: give as many or fewer"
 fi
 gpus=${GPUS-$(python -c "import torch; print(torch.cuda.device_count())")}
 precision=${PRECISION-$([ "$gpus" = 0 ] && echo --cpu || echo --fp16)}
@@ -107,6 +133,11 @@ unless_finished() {
   fi
 }
 
+# needs FILE STAGE: refuse to go on without the file, or folder, that a stage makes.
+needs() {
+  [ -n "${DRY_RUN-}" ] || [ -e "$1" ] || fail "$1: not there; run the stage $2 first"
+}
+
 # The data to train on: distilled if there is a teacher, else raw.
 training_data() {
   case "${DATA-} $stages " in
@@ -114,6 +145,10 @@ training_data() {
     "distilled "* | *" distill "*) echo "$out/distilled" ;;
     *) echo "$out/data-bin" ;;
   esac
+}
+
+maker_of_data() {
+  [ "$(training_data)" = "$out/distilled" ] && echo distill || echo prepare
 }
 
 # If there is a teacher of this size, set `init` to the options that start a training from it, and
@@ -136,6 +171,7 @@ prepare() {
 }
 
 train_teacher() {
+  needs "$out/data-bin" prepare
   unless_finished teacher fairseq-train "$out/data-bin" --user-dir "$user_dir" --task translation \
     $teacher --share-all-embeddings \
     --criterion label_smoothed_cross_entropy --label-smoothing 0.1 \
@@ -143,18 +179,24 @@ train_teacher() {
     $(batch "$teacher_batch") --required-batch-size-multiple 1 $precision --seed 1 \
     --save-dir "$out/teacher" --keep-last-epochs 5 --log-format simple --log-interval 100 \
     ${TRAIN_TEACHER-}
-  # Keep an existing teacher.pt: with another one, `distill` would start again.
-  [ -f "$out/teacher.pt" ] ||
-    do_it difformer average "$out/teacher" --last "${TEACHER_AVERAGE-$teacher_average}" --out "$out/teacher.pt"
+  # With another teacher.pt, `distill` would start again.
+  if [ -f "$out/teacher.pt" ]; then
+    echo "$out/teacher.pt is kept; remove it and $out/distilled to distil with another average"
+  else
+    do_it difformer average "$out/teacher" --last "${TEACHER_AVERAGE-$teacher_average}" \
+      --out "$out/teacher.pt"
+  fi
 }
 
 distill() {
+  needs "$out/teacher.pt" train_teacher
   do_it difformer distill "$out/data-bin" --teacher "$out/teacher.pt" --out "$out/distilled" \
     --beam 5 ${DISTILL-}
 }
 
 train() {
   local init extras
+  needs "$(training_data)" "$(maker_of_data)"
   init_options
   unless_finished difformer fairseq-train "$(training_data)" \
     --user-dir "$user_dir" --task diffusion_translation \
@@ -170,6 +212,7 @@ train() {
 }
 
 average() {
+  needs "$out/difformer" train
   do_it difformer average "$out/difformer" --best "${AVERAGE_BEST-$average_best}" --out "$out/difformer.pt"
 }
 
@@ -188,6 +231,7 @@ train_levenshtein() {
 train_baseline() {
   local name=$1 average=$2 init extras start=()
   shift 2
+  needs "$(training_data)" "$(maker_of_data)"
   init_options
   local training=("$(training_data)" --user-dir "$user_dir" --task translation_lev
     --criterion nat_loss $cmlm --share-all-embeddings
@@ -197,7 +241,7 @@ train_baseline() {
     --save-dir "$out/$name" --keep-last-epochs 5 --log-format simple --log-interval 100 "$@")
   if [ -z "${INIT+given}" ] && [ ${#init[@]} -gt 0 ] && [ ! -f "$out/$name/finished" ]; then
     start=(--finetune-from-model "$out/$name-start.pt")
-    [ -f "$out/$name-start.pt" ] ||
+    [ -f "$out/$name/checkpoint_last.pt" ] ||
       do_it python "$scripts/init_baseline.py" "$out/teacher.pt" "$out/$name-start.pt" \
         "${training[@]}"
   fi
@@ -205,13 +249,13 @@ train_baseline() {
   do_it difformer average "$out/$name" --last "$average" --out "$out/$name.pt"
 }
 
-# generate NAME OPTIONS: translate the test set to OUT/NAME.out.
+# generate NAME --task TASK OPTIONS: translate the test set to OUT/NAME.out.
 generate() {
-  local name=$1
+  local name=$1 own="--required-batch-size-multiple 1"
+  [ "$3" != diffusion_translation ] || own=${GENERATE-}
   shift
   do_it_to "$out/$name.out" fairseq-generate "$out/data-bin" --user-dir "$user_dir" \
-    --gen-subset test --remove-bpe --batch-size 50 --required-batch-size-multiple 1 $precision \
-    "$@" ${GENERATE-}
+    --gen-subset test --remove-bpe --batch-size 50 $precision "$@" $own
 }
 
 generate_cmlm() {
@@ -231,6 +275,7 @@ family_options() {
 train_discrete() {
   local family own init extras
   init_options
+  needs "$(training_data)" "$(maker_of_data)"
   for family in ${FAMILIES-mdlm}; do
     family_options "$family"
     unless_finished "$family" fairseq-train "$(training_data)" \
@@ -255,6 +300,7 @@ evaluate_discrete() {
     baseline=$out/cmlm.out
   fi
   for family in ${FAMILIES-mdlm}; do
+    needs "$out/$family.pt" train_discrete
     do_it_to "$out/$family.bound" fairseq-validate "$out/data-bin" --user-dir "$user_dir" \
       --task diffusion_translation --path "$out/$family.pt" --valid-subset test \
       --batch-size 50 $precision --log-format simple
@@ -285,13 +331,13 @@ system_options() {
       own=(--conditioning partial --pred-length-offset)
       [ ${#init[@]} -eq 0 ] || init+=(--init-parts embeddings)
       ;;
-    *) echo "error: no system $1 (SYSTEMS)" >&2 && exit 2 ;;
   esac
 }
 
 # The hyper-parameters of Difformer; the model starts as the teacher, if it fits.
 train_joint() {
   local system own init extras
+  needs "$(training_data)" "$(maker_of_data)"
   for system in ${SYSTEMS-diffuseq}; do
     init_options
     system_options "$system"
@@ -318,6 +364,7 @@ evaluate_joint() {
     baseline=$out/teacher.out
   fi
   for system in ${SYSTEMS-diffuseq}; do
+    needs "$out/$system.pt" train_joint
     ten="--length-beam-size 5 --noise-beam-size 2"
     [ "$system" != diffuseq-padded ] || ten="--noise-beam-size 10"  # it finds the length itself
     for name in b1 b10 ar; do
@@ -334,6 +381,7 @@ evaluate_joint() {
 }
 
 evaluate() {
+  needs "$out/difformer.pt" average
   local name first=difformer-b10 baseline=difformer-b1 diffusion=(--task diffusion_translation
     --path "$out/difformer.pt" --decoding-steps 20 --decoding-early-stopping 5)
   generate difformer-b1 "${diffusion[@]}"

@@ -8,6 +8,8 @@ lengths) is as --seed initialises it.
 """
 
 import sys
+from pathlib import Path
+from typing import Any
 
 import torch
 from fairseq import options, tasks
@@ -16,20 +18,49 @@ from omegaconf import OmegaConf
 
 from difformer_plugin.checkpoints.loading import load_weights_only
 from difformer_plugin.checkpoints.saving import save_atomically
+from difformer_plugin.errors import UserError
+
+
+def taken_weights(
+    teacher: str, theirs: dict[str, Any], weights: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The weights of a teacher that a model takes: all that both have.
+
+    Raises:
+        UserError: the teacher is no Transformer of the model's size.
+    """
+    taken = {name: value for name, value in theirs.items() if name in weights}
+    for name, value in taken.items():
+        if value.shape != weights[name].shape:
+            raise UserError(
+                f"{teacher} does not fit: its {name} is {'x'.join(map(str, value.shape))}, the "
+                f"model's {'x'.join(map(str, weights[name].shape))}; give the model the sizes of "
+                "the teacher"
+            )
+    layers = [name for name in weights if ".layers." in name]
+    if not layers or any(name not in taken for name in layers):
+        raise UserError(
+            f"{teacher} lacks layers of the model: give a Transformer with as many layers"
+        )
+    return taken
 
 
 def main(arguments: list[str]) -> None:
     """Write OUT.pt and say which weights are fresh."""
+    if len(arguments) < 3:
+        raise UserError("usage: init_baseline.py TEACHER.pt OUT.pt DATA-BIN OPTIONS ...")
     teacher, out, *training = arguments
+    theirs = load_weights_only(teacher)["model"]
+    if not Path(out).parent.is_dir():
+        raise UserError(f"{out}: there is no such folder")
     parser = options.get_training_parser()
     cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, training))
     torch.manual_seed(cfg.common.seed)
-    weights = tasks.setup_task(cfg.task).build_model(cfg.model).state_dict()
-    taken = {
-        name: value
-        for name, value in load_weights_only(teacher)["model"].items()
-        if name in weights and value.shape == weights[name].shape
-    }
+    try:
+        weights = tasks.setup_task(cfg.task).build_model(cfg.model).state_dict()
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: no such data; fairseq-preprocess makes it") from error
+    taken = taken_weights(teacher, theirs, weights)
     checkpoint = {
         "cfg": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
         "args": None,
@@ -52,4 +83,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -9,7 +9,7 @@
 # OMP_NUM_THREADS=1. SENTENCES=40000 and HELD_OUT=500 are the sizes of the corpus. A row takes about
 # six minutes on two cores. An interrupted run resumes.
 set -euo pipefail
-out=$1
+out=${1?usage: $0 OUT [MORE OPTIONS FOR fairseq-train]}
 shift
 . "$(dirname "$0")/../environment.sh"
 plugin="--user-dir $(difformer user-dir) --task diffusion_translation"
@@ -28,18 +28,19 @@ row() {
   name=$1 schedule=$2
   shift 2
   case " ${ROWS-$name} " in *" $name "*) ;; *) return 0 ;; esac
-  if [ -f "$out/$name/result.txt" ]; then  # fairseq would add one more update
+  if [ -f "$out/$name/result.txt" ]; then
     cat "$out/$name/result.txt"
     return 0
   fi
   mkdir -p "$out/$name"
-  fairseq-train "$out/data-bin" $plugin --arch difformer_paper_tiny \
+  [ -f "$out/$name/finished" ] || fairseq-train "$out/data-bin" $plugin --arch difformer_paper_tiny \
     --criterion difformer_loss --noise-schedule "$schedule" --dropout 0 \
     --length-loss-factor 0.01 \
     --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 1.0 \
     --lr 3e-3 --lr-scheduler cosine --warmup-updates 200 --max-tokens 2048 --max-update 1600 \
     --seed 1 --cpu --no-epoch-checkpoints --save-dir "$out/$name" \
     --log-format simple --log-interval 50 "$@" >>"$out/$name/train.log"
+  touch "$out/$name/finished"  # fairseq would add one more update
   bleu=$(score b1) mbr=$(score b6 --length-beam-size 3 --noise-beam-size 2 --bleu-mbr)
   last=$(grep '| valid |' "$out/$name/train.log" | tail -n 1)
   printf '%-16s F %-8s DGS %-8s BLEU %s with 1 candidate, %s with 3 x 2\n' "$name" \

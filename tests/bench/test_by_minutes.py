@@ -59,3 +59,12 @@ def test_minutes_are_interpolated_and_bleu_is_sacrebleus(run, tmp_path):
     assert "| 100 | 1.5 | 8.25 |" in outcome.stdout
     assert str(metric.get_signature()) in outcome.stdout
     assert "<!-- ours -->" in plot.read_text("utf-8")
+
+
+def test_recorded_curves_alone_are_plotted_too(tmp_path):
+    earlier, plot = tmp_path / "earlier.tsv", tmp_path / "curve.svg"
+    earlier.write_text("100\t1.5\t8.25\n200\t3\t9\n")
+    command = [sys.executable, SCRIPT, f"before={earlier}", "--plot", plot]
+    outcome = subprocess.run(command, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "BLEU nrefs:1" in outcome.stdout and "<!-- before -->" in plot.read_text("utf-8")

@@ -3,10 +3,12 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
 import torch
 from harness import succeed
 
 from difformer_plugin.checkpoints.loading import load_weights_only
+from difformer_plugin.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "scripts/init_baseline.py"
 OPTIONS = (
@@ -20,13 +22,13 @@ OPTIONS = (
 )
 
 
-def start_from(teacher, folder, corpus):
+def start_from(teacher, folder, corpus, *more):
     """A CMLM that starts as the teacher."""
     spec = importlib.util.spec_from_file_location("init_baseline", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     start = folder / "start.pt"
-    script.main([str(x) for x in (teacher, start, corpus.joined, *OPTIONS)])
+    script.main([str(x) for x in (teacher, start, corpus.joined, *OPTIONS, *more)])
     return start
 
 
@@ -39,3 +41,23 @@ def test_a_cmlm_of_the_teachers_size_takes_all_but_its_lengths(corpus, teacher, 
     options = (*OPTIONS, "--finetune-from-model", start, "--save-dir", tmp_path / "save")
     succeed(tmp_path, "fairseq-train", corpus.joined, *options)
     assert (tmp_path / "save/checkpoint_last.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (["--encoder-layers", 2], "lacks layers of the model"),
+        (["--decoder-ffn-embed-dim", 32], "its decoder.layers.0.fc1.weight is 16x16, the"),
+    ],
+)
+def test_a_model_of_another_size_is_refused(corpus, teacher, tmp_path, more, said):
+    with pytest.raises(UserError, match=said):
+        start_from(teacher, tmp_path, corpus, *more)
+    assert not (tmp_path / "start.pt").exists()
+
+
+def test_what_is_no_teacher_is_refused(corpus, trained, tmp_path):
+    with pytest.raises(UserError, match="checkpoint_last.pt (lacks layers|does not fit)"):
+        start_from(trained.checkpoint, tmp_path, corpus)
+    with pytest.raises(UserError, match="nowhere.pt"):
+        start_from(tmp_path / "nowhere.pt", tmp_path, corpus)
