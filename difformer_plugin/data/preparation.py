@@ -90,6 +90,11 @@ def prepare(
                 _publish(out, work, key, counts, notes)
             counts, notes = _finished(out, key)
             if binarise is not None and not (out / "data-bin").exists():
+                if not (out / "text").is_dir():
+                    raise UserError(
+                        f"{out}/text is gone, from which data-bin is made: remove {out} and "
+                        "prepare it again"
+                    )
                 known = False
                 # fairseq-preprocess refuses to run where an interrupted one has left dictionaries
                 shutil.rmtree(work / "data-bin", ignore_errors=True)

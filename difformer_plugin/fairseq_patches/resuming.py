@@ -2,11 +2,12 @@
 
 Fault: fairseq ends in a traceback if the file of --finetune-from-model is missing, if a checkpoint
 is of another model, optimizer or criterion, or of data that have changed since. It trains from the
-start, silently, if the file of --restore-file is missing. With --store-ema it looks for the weights
+start, silently, if the file of --restore-file is missing, and with other options of the model than
+the checkpoint's, if only the shapes of the weights agree. With --store-ema it looks for the weights
 of a checkpoint without an average where it has just deleted them.
 
-Patch: for our tasks these errors are UserErrors. A checkpoint without an average begins one from
-its weights.
+Patch: for our tasks these errors are UserErrors, and the options that differ are named in a
+warning. A checkpoint without an average begins one from its weights.
 
 Other tasks: a checkpoint of a diffusion model is one line, and --store-ema can be added; nothing
 else changes.
@@ -14,8 +15,9 @@ else changes.
 Drop it: when fairseq's errors name the remedy and end without a traceback.
 """
 
+import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -23,11 +25,14 @@ from typing import Any
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 from fairseq.trainer import Trainer
+from omegaconf import DictConfig
 
 from difformer_plugin.errors import UserError
 from difformer_plugin.fairseq_patches.foreign_tasks import model_class, name_of
 from difformer_plugin.families.contract import DiffusionTask, is_family
+from difformer_plugin.options import flag
 
+logger = logging.getLogger(__name__)
 DEFAULT_FILE = "checkpoint_last.pt"  # of --restore-file, in --save-dir
 RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 
@@ -93,6 +98,24 @@ def _check_model(trainer: Any, path: str, state: dict[str, Any]) -> None:
         )
 
 
+def other_options(theirs: Any, ours: Any) -> list[str]:
+    """The options of a model that differ from a checkpoint's, as `--dropout 0.2 (was 0.1)`.
+
+    An option that the checkpoint does not know is newer than it, and does not count.
+
+    Args:
+        theirs, ours: configurations of the model of the checkpoint, and of the one to be trained.
+    """
+    before, now = (
+        own if isinstance(own, Mapping | DictConfig) else vars(own) for own in (theirs, ours)
+    )
+    return [
+        f"{flag(name)} {now[name]} (was {before[name]})"
+        for name in sorted(set(before) & set(now))
+        if not name.startswith("_") and name != "arch" and now[name] != before[name]
+    ]
+
+
 @contextmanager
 def _seen(see: Callable[[str, dict[str, Any]], None]) -> Iterator[None]:
     """Show every checkpoint that fairseq loads in the block to a function, before it is used."""
@@ -120,8 +143,16 @@ def _with_reasons(original: Callable) -> Callable:
             extra_state = state.get("extra_state") or {}
             if self.cfg.ema.store_ema and extra_state:
                 extra_state.setdefault("ema", dict(state["model"]))
-            if ours:  # fairseq's crash.pt lacks it
-                extra_state.setdefault("train_iterator", {"epoch": 1})
+            if ours:
+                extra_state.setdefault(
+                    "train_iterator", {"epoch": 1}
+                )  # fairseq's crash.pt lacks it
+                others = other_options(state["cfg"]["model"], self.cfg.model)
+                if others:
+                    logger.warning(
+                        f"{path} was trained with other options of the model than those given now: "
+                        f"{', '.join(others)}"
+                    )
 
         with _seen(see):
             if not ours:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -237,6 +238,13 @@ def test_text_first_and_the_data_bin_in_a_second_run(raw, tmp_path):
     assert made == [(["pipeline.json", *texts], ("de", "en"))]
     assert (out / "text" / "train.de").stat() == before
     assert not (out / "unfinished").exists()
+
+
+def test_a_data_bin_needs_the_text(raw, tmp_path):
+    go(raw, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "text")
+    with pytest.raises(UserError, match="text is gone, from which data-bin is made: remove .*out"):
+        go(raw, tmp_path / "out", binarise=lambda *unused: None)
 
 
 def test_moved_and_touched_files_are_recognised_but_not_changed_ones(raw, tmp_path):

@@ -1,11 +1,13 @@
 """From which files a training may begin."""
 
+from argparse import Namespace
+
 import pytest
 from fairseq.dataclass.configs import CheckpointConfig
 from omegaconf import OmegaConf
 
 from difformer_plugin.errors import UserError
-from difformer_plugin.fairseq_patches.resuming import _mismatch, check_files
+from difformer_plugin.fairseq_patches.resuming import _mismatch, check_files, other_options
 
 
 @pytest.fixture
@@ -71,3 +73,13 @@ def test_another_optimizer_or_criterion_is_named_with_the_remedy(what):
 def test_other_assertions_keep_their_traceback():
     error = AssertionError("a bug")
     assert _mismatch("x.pt", error) is error
+
+
+@pytest.mark.parametrize("kind", [OmegaConf.create, dict, lambda own: Namespace(**own)])
+def test_other_options_of_the_model_are_named(kind):
+    before = {"_name": "tiny", "prediction": "z_0", "dropout": 0.1, "layers": 2, "gone": 1}
+    now = {"_name": "base", "prediction": "epsilon", "dropout": 0.2, "layers": 2, "new": 3}
+    assert other_options(kind(before), kind(now)) == [
+        *("--dropout 0.2 (was 0.1)", "--prediction epsilon (was z_0)")
+    ]
+    assert other_options(kind(before), kind(before)) == []
