@@ -13,12 +13,12 @@
 #              more options for the commands of a stage, such as TRAIN="--max-update 1000"; those
 #              in GENERATE are for diffusion models
 #   TEACHER_AVERAGE, AVERAGE_BEST, CMLM_AVERAGE, LEVENSHTEIN_AVERAGE
-#              number of checkpoints to average (those of the size in sizes.sh, and of the teacher)
+#              number of checkpoints to average (sizes.sh has one for each size)
 #   RESCALING  options of noise rescaling (--rescaling-factor auto and the data set's --max-dgs)
 #   INIT       what diffusion models start from (--init-from-teacher OUT/teacher.pt for sizes that
 #              fit their teacher's, and CMLM then too); INIT= starts all from random weights
-#   EXTRAS     options that make a Difformer better which starts from its teacher (those below, in
-#              `init_options`, unless INIT is given); EXTRAS= leaves them out
+#   EXTRAS     options that improve a Difformer that starts from its teacher (those in `init_options`
+#              below, unless INIT is given); EXTRAS= leaves them out
 #   DATA       raw or distilled: which targets to train on (distilled, if `stages` has distill)
 #   GPUS       number of GPUs to use, the first ones (all); 0 runs on the CPU
 #   PRECISION  option for the precision, such as --bf16 (--fp16 on GPUs, --cpu without)
@@ -54,6 +54,7 @@ shift 2
 [ $# -gt 0 ] || set -- $stages
 known=" prepare train_teacher distill train average train_cmlm evaluate "
 known+="train_levenshtein train_discrete evaluate_discrete train_joint evaluate_joint "
+
 # is_one_of WORD LIST: the list has spaces around all of its words.
 is_one_of() {
   [[ $1 != *" "* && $2 == *" $1 "* ]]
@@ -147,12 +148,13 @@ training_data() {
   esac
 }
 
+# The stage that makes these data.
 maker_of_data() {
   [ "$(training_data)" = "$out/distilled" ] && echo distill || echo prepare
 }
 
 # If there is a teacher of this size, set `init` to the options that start a training from it, and
-# `extras` to those that then make a Difformer better (benchmarks/multi30k.md).
+# `extras` to those that improve such a Difformer (benchmarks/multi30k.md).
 init_options() {
   init=() extras=()
   if [ "$fits_teacher" = yes ] &&

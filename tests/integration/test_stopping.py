@@ -48,8 +48,10 @@ def test_a_training_that_stops_after_any_update(whole, tmp_path, stop):
 
 @pytest.mark.parametrize(
     "reset",
-    [["--finetune-from-model"], ["--reset-optimizer", "--reset-dataloader", "--restore-file"]],
-    ids=["fine-tuning", "reset"],
+    [
+        pytest.param(["--finetune-from-model"], id="fine-tuning", marks=pytest.mark.slow),
+        pytest.param(["--reset-optimizer", "--reset-dataloader", "--restore-file"], id="reset"),
+    ],
 )
 def test_what_begins_anew_counts_from_0(corpus, tmp_path, reset):
     command = ["fairseq-train", corpus.joined, *KINDS["a factor that follows"]]
