@@ -6,8 +6,9 @@
 
 The outputs in FOLDER have the names of their checkpoints. Minutes are those between the lines of
 the log, from the first epoch on; they include validation, but no pause before a training resumed.
-BLEU is computed on the words as tokenised in the data. TABLE.tsv is a curve of an earlier training,
-whose lines are updates, minutes and BLEU, separated by tabs.
+With --undisturbed, all updates count as long as those at the lower quartile: for trainings that
+shared their core with other work. BLEU is computed on the words as tokenised in the data.
+TABLE.tsv is a curve of an earlier training: updates, minutes and BLEU, separated by tabs.
 """
 
 import argparse
@@ -52,6 +53,12 @@ def minutes_of(log: str) -> tuple[list[int], list[float]]:
     return sorted(minutes), sorted(minutes.values())
 
 
+def undisturbed(updates: list[int], minutes: list[float]) -> list[float]:
+    """The minutes, if all updates took as long as those at the lower quartile."""
+    pace = np.diff(minutes) / np.diff(updates)
+    return [float(np.quantile(pace, 0.25)) * number for number in updates]
+
+
 def bleu_of(output: str) -> float:
     """BLEU of the best candidates in the output of fairseq-generate."""
     found = parse_outputs(output.splitlines())
@@ -60,13 +67,18 @@ def bleu_of(output: str) -> float:
     return METRIC.corpus_score([found.best[number] for number in numbers], [references]).score
 
 
-def curve(run: str) -> list[tuple[int, float, float]]:
-    """Updates, minutes and BLEU: of each checkpoint of LOG:FOLDER, or recorded in TABLE.tsv."""
+def curve(run: str, alone: bool = False) -> list[tuple[int, float, float]]:
+    """Updates, minutes and BLEU: of each checkpoint of LOG:FOLDER, or recorded in TABLE.tsv.
+
+    Args:
+        alone: whether minutes are those of `undisturbed`.
+    """
     if run.endswith(".tsv"):
         rows = [line.split("\t") for line in Path(run).read_text("utf-8").splitlines()]
         return [(int(updates), float(minutes), float(bleu)) for updates, minutes, bleu in rows]
     log, folder = run.rsplit(":", 1)
     known = minutes_of(Path(log).read_text("utf-8"))
+    known = (known[0], undisturbed(*known)) if alone else known
     outputs = {
         int(found[1]): p for p in Path(folder).iterdir() if (found := UPDATES.search(p.name))
     }
@@ -81,9 +93,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("runs", nargs="+", metavar="NAME=RUN", help="LOG:FOLDER or TABLE.tsv")
+    add("--undisturbed", action="store_true", help="as if no other work had shared the core")
     add("--plot", metavar="FILE", help="also plot the curves, to .png, .svg or .pdf")
     args = parser.parse_args()
-    curves = {name: curve(run) for name, run in (entry.split("=", 1) for entry in args.runs)}
+    named = (entry.split("=", 1) for entry in args.runs)
+    curves = {name: curve(run, args.undisturbed) for name, run in named}
     for name, rows in curves.items():
         print(f"| {name}: updates | minutes | BLEU |\n|---:|---:|---:|")
         print(

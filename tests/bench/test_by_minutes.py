@@ -68,3 +68,12 @@ def test_recorded_curves_alone_are_plotted_too(tmp_path):
     outcome = subprocess.run(command, capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stderr
     assert "BLEU nrefs:1" in outcome.stdout and "<!-- before -->" in plot.read_text("utf-8")
+
+
+def test_undisturbed_minutes_are_those_of_quick_updates(run):
+    """50 updates took 1, 1, 1 and 2 minutes, and 100 took 2."""
+    command = [sys.executable, SCRIPT, f"ours={run}", "--undisturbed"]
+    outcome = subprocess.run(command, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+    rows = [line.strip("| ").split(" | ")[:2] for line in outcome.stdout.splitlines()[2:4]]
+    assert rows == [["100", "2.0"], ["250", "5.0"]]
