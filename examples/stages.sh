@@ -80,7 +80,7 @@ for k in ${K-}; do
   [[ $k =~ ^[1-9][0-9]*$ ]] || fail "K=$k: give numbers of steps, such as K=\"5 20\""
 done
 [ "${DRY_RUN-}" != 0 ] || DRY_RUN=
-is_one_of "${DATA-raw}" " raw distilled " || fail "DATA=$DATA: give raw or distilled"
+is_one_of "${DATA:-raw}" " raw distilled " || fail "DATA=$DATA: give raw or distilled"
 [[ ${GPUS-0} =~ ^[0-9]+$ ]] || fail "GPUS=$GPUS: give a number of GPUs; 0 runs on the CPU"
 
 scripts=$(dirname "${BASH_SOURCE[0]}")/../scripts

@@ -5,8 +5,8 @@
 #
 # RAW holds the files of the data set, train.de.gz and so on; PREPARE=--download fetches them.
 # SOURCE=en TARGET=de reverses the direction; fr and cs are available too. On a core with AVX2
-# (GPUS=0 OMP_NUM_THREADS=1), preparation takes a minute, the teacher 50 minutes, distillation 8,
-# Difformer 2 hours and CMLM one. benchmarks/multi30k.md has the scores of these models, and other
+# (GPUS=0 OMP_NUM_THREADS=1), preparation takes a minute, the teacher an hour, distillation 8
+# minutes, Difformer 2 hours and CMLM an hour. benchmarks/multi30k.md has the scores of these models, and other
 # options. SIZE=medium is a model of 14 million parameters for a GPU (not run yet).
 #
 # To compare several families of discrete diffusion for several numbers of steps:
