@@ -18,7 +18,7 @@ from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import Family
 from difformer_plugin.networks.layers import Memory
 
-# The most tokens that a target is given for each of its source, and besides.
+# A target has at most so many tokens for each token of its source, and so many more.
 TOKENS_PER_SOURCE_TOKEN, SPARE_TOKENS = 3, 50
 PREFIXES_ALONE = (
     "this model was trained with --generate-words and writes from left to right: of given words it "

@@ -144,11 +144,10 @@ def _with_reasons(original: Callable) -> Callable:
             if self.cfg.ema.store_ema and extra_state:
                 extra_state.setdefault("ema", dict(state["model"]))
             if ours:
-                extra_state.setdefault(
-                    "train_iterator", {"epoch": 1}
-                )  # fairseq's crash.pt lacks it
-                others = other_options(state["cfg"]["model"], self.cfg.model)
-                if others:
+                # fairseq's crash.pt lacks it
+                extra_state.setdefault("train_iterator", {"epoch": 1})
+                trained = (state.get("cfg") or {}).get("model") or {}
+                if others := other_options(trained, self.cfg.model):
                     logger.warning(
                         f"{path} was trained with other options of the model than those given now: "
                         f"{', '.join(others)}"
