@@ -211,6 +211,21 @@ class Denoiser(nn.Module):
         ]
         return torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
 
+    def types(self, z_0: torch.Tensor) -> torch.Tensor:
+        """The types whose embeddings are nearest, int64 (N,): those of embeddings z_0 (N, D).
+
+        Rounding would not do: where it is not z_0 that is rounded, or norms differ, an embedding
+        can have a larger product with that of another type.
+        """
+        table = self.table().float()
+        half_squares = table.square().sum(1) / 2
+        best = [
+            torch.addmm(-half_squares, chunk.float(), table.T).argmax(1)
+            for chunk in z_0.split(ROUNDING_CHUNK)
+        ]
+        tokens = torch.cat(best)
+        return tokens + (tokens >= self.pad)  # the table leaves out padding
+
     def log_probs(self, tokens: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Log-probabilities in the rounding of given tokens (N,) from latents (N, D): (N,)."""
         parts = [

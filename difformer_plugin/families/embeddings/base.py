@@ -312,11 +312,13 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
     def round(self, z: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The likeliest tokens (N,) of latents or a prediction, and their log-probabilities (N,).
 
-        A token that its sampler has decided has the log-probability with which it was decided.
+        A token that its sampler has decided is that of its embedding, with the log-probability with
+        which it was decided.
         """
         if not isinstance(z, PartlyClean):
             return self.denoiser.round(rounded_of(z, self.noise_dim))
         tokens, log_probs = self.denoiser.round(z.z)
+        tokens = torch.where(z.clean, self.denoiser.types(z.z), tokens)
         return tokens, torch.where(z.clean, z.log_probs, log_probs)
 
     def guess(self, z: Any, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

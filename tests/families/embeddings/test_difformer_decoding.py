@@ -137,6 +137,29 @@ def test_clamping_does_not_change_how_likely_tokens_are(
     assert ((log_probs - candidate["positional_scores"]).abs() < 1e-4).any(0).all()
 
 
+@pytest.mark.parametrize("prediction", ["z_0", "expected_embedding"])
+def test_decided_tokens_are_those_that_were_decided(
+    build, task, sentences, monkeypatch, prediction
+):
+    """Each is the likeliest in the prediction whose log-probability it has, at its place."""
+    model, seen = build(self_cond=True, clean_tokens=0.5, prediction=prediction), []
+    with torch.no_grad():  # so that many embeddings have a larger product with another type's
+        model.denoiser.embed_tokens.weight *= 1 + torch.arange(24)[:, None] % 7
+    own = model.predict
+
+    def predict(*arguments):
+        seen.append(own(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(model, "predict", predict)
+    options = DecodingOptions(decoding_steps=4, decoding_sampler="confidence")
+    generator = DiffusionGenerator(task.target_dictionary, options, 1, speedups=PLAIN)
+    ((candidate,),) = generator.generate([model], {"net_input": {"src_tokens": sentences([9])}})
+    tokens, log_probs = (torch.stack(x) for x in zip(*map(model.round, seen)))
+    call = (log_probs - candidate["positional_scores"]).abs().argmin(0)
+    assert torch.equal(tokens.gather(0, call[None])[0], candidate["tokens"])
+
+
 def test_without_clamping_predictions_stay_as_they_are(build):
     z_0_hat = torch.randn(6, 8)
     assert build().refine(z_0_hat, DecodingOptions(), 0) is z_0_hat
