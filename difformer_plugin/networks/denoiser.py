@@ -212,10 +212,10 @@ class Denoiser(nn.Module):
         return torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
 
     def types(self, z_0: torch.Tensor) -> torch.Tensor:
-        """The types whose embeddings are nearest, int64 (N,): those of embeddings z_0 (N, D).
+        """The types of embeddings z_0 (N, D), int64 (N,): those with the nearest embedding.
 
-        Rounding would not do: where it is not z_0 that is rounded, or norms differ, an embedding
-        can have a larger product with that of another type.
+        `round` can miss them: norms differ, so that the product of an embedding with another type's
+        can be larger than with itself.
         """
         table = self.table().float()
         half_squares = table.square().sum(1) / 2

@@ -312,8 +312,8 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
     def round(self, z: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The likeliest tokens (N,) of latents or a prediction, and their log-probabilities (N,).
 
-        A token that its sampler has decided is that of its embedding, with the log-probability with
-        which it was decided.
+        A token that its sampler has decided is read off its embedding, and has the log-probability
+        with which it was decided.
         """
         if not isinstance(z, PartlyClean):
             return self.denoiser.round(rounded_of(z, self.noise_dim))
