@@ -65,7 +65,7 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """Read the number of updates and the metric from a checkpoint file.
 
     Raises:
-        UserError: the file cannot be read, or is not a checkpoint of a training with fairseq.
+        UserError: the file cannot be read, or is not a checkpoint of fairseq-train.
     """
     state = load_weights_only(path, memory_map=True)
     try:
@@ -75,7 +75,7 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
         name = options["best_checkpoint_metric"]
         maximize = bool(options["maximize_best_checkpoint_metric"])
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise UserError(f"{path} is not a checkpoint of a training with fairseq") from None
+        raise UserError(f"{path} is not a checkpoint of fairseq-train") from None
     known = metric is not None and math.isfinite(metric)
     return Checkpoint(Path(path), updates, name, maximize, float(metric) if known else None)
 

@@ -66,7 +66,7 @@ def check_training(settings: Settings) -> None:
         begun = read_object(record, f"remove {folder}")
         if begun.get("seed") != settings.seed or begun.get("max_update", 0) > settings.max_update:
             raise UserError(
-                f"{settings.out} holds a training with --seed {begun.get('seed')} and --max-update "
+                f"{settings.out} holds a training run with --seed {begun.get('seed')} and --max-update "
                 f"{begun.get('max_update')}: give another --out (with make: OUT=FOLDER), or remove "
                 f"{folder}"
             )

@@ -260,7 +260,7 @@ RULES = (
     # Checkpoints
     works("train", SAVING),
     no_effect(DECODERS, SAVING, OF_TRAINING),
-    refused("train", "checkpoint_suffix", "keep trainings apart by `--save-dir`"),
+    refused("train", "checkpoint_suffix", "keep runs apart by `--save-dir`"),
     refused(DECODERS, "checkpoint_suffix", "name the file by `--path`"),
     no_effect("train", "checkpoint_shard_count", "checkpoints are written in one piece"),
     refused(DECODERS, "checkpoint_shard_count", "checkpoints are written in one piece"),

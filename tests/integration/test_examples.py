@@ -37,7 +37,7 @@ def commands(name, raw, out, *stages, **environment):
 
 
 def test_every_recipe_has_an_example():
-    assert set(FROM_RAW_TEXT) == set(recipe.available()) - {"plain"}
+    assert set(FROM_RAW_TEXT) == set(recipe.available())
 
 
 SMALL = "--encoder-layers 1 --decoder-layers 1 --max-tokens 400 --num-workers 0"
@@ -236,6 +236,20 @@ def made(folder):
     (folder / "made").mkdir()
     (folder / "made" / "teacher.pt").touch()
     return folder / "made"
+
+
+def test_own_text_has_the_recipe_of_multi30k(tmp_path):
+    """Only the corpus, the languages and the number of updates differ."""
+
+    def printed(name, **environment):
+        found = commands(name, tmp_path, tmp_path, *STAGES, **environment)
+        return [" ".join(words) for words in found]
+
+    own = printed("plain", SOURCE="fr", TARGET="cs", UPDATES="70")
+    reference = printed("multi30k", SOURCE="fr", TARGET="cs")
+    assert "prepare plain" in own[0] and "--source-lang fr --target-lang cs" in own[0]
+    renamed = [line.replace("multi30k", "plain") for line in reference]
+    assert own == [line.replace("--max-update 3000", "--max-update 70") for line in renamed]
 
 
 def test_sizes_and_precisions(tmp_path):
