@@ -1,4 +1,4 @@
-"""Regenerate the tables of options in docs/options.md and docs/fairseq-users.md from the code.
+"""Regenerate the tables of options in docs/options.md and docs/fairseq-options.md from the code.
 
 python scripts/options_table.py            # rewrites both pages
 python scripts/options_table.py --check    # exit status 1 if it is out of date
@@ -81,7 +81,7 @@ def pages():
 
     others = {"refused": Verdict.REFUSED, "no effect": Verdict.NO_EFFECT}
     foreign = {name: fairseq_table(verdict) for name, verdict in others.items()}
-    return {DOCS / "options.md": own, DOCS / "fairseq-users.md": foreign}
+    return {DOCS / "options.md": own, DOCS / "fairseq-options.md": foreign}
 
 
 def rewritten(text, tables):

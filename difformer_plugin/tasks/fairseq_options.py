@@ -1,7 +1,7 @@
 """Which options of fairseq's commands work with our task, are refused, and have no effect.
 
 This table is the only place that says so: commands refuse and warn by it (all but
-fairseq-preprocess, which knows no task), docs/fairseq-users.md is written from it, and a test
+fairseq-preprocess, which knows no task), docs/fairseq-options.md is written from it, and a test
 compares it with fairseq's parsers, to which the task has added its own options.
 """
 

@@ -23,7 +23,7 @@ class DDIM(GaussianSampler):
 
     eta: float = setting(
         0.0,
-        "with --decoding-sampler ddim, the part of a step's noise that is drawn anew: 0 to 1",
+        "with --decoding-sampler ddim, the share of a step's noise that is fresh: 0 to 1",
         (0.0, 0.5),
     )
 
