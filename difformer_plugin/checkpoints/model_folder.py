@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from difformer_plugin.checkpoints.exported import CONFIG, WEIGHTS
+from difformer_plugin.checkpoints.loading import load_weights_only
 from difformer_plugin.errors import UserError
 
 # Weights in a folder, the first that exists.
@@ -35,6 +36,20 @@ def find_weights(model: str | os.PathLike) -> Path:
         f"{path} has no {', '.join(NAMES[:-1])} or {NAMES[-1]}, and of other checkpoints {found}; "
         "name the file"
     )
+
+
+def read_task(weights: Path) -> tuple[dict[str, Any], int]:
+    """The configuration of the task in a checkpoint, and its number of updates.
+
+    Raises:
+        UserError: the file holds no model of fairseq's.
+    """
+    state = load_weights_only(weights, memory_map=True)
+    try:
+        cfg = dict(state["cfg"]["task"] if state.get("cfg") else vars(state["args"]))
+        return cfg, int(state["optimizer_history"][-1].get("num_updates", 0))
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        raise UserError(f"{weights} holds no fairseq model: give a checkpoint of one") from None
 
 
 def find_dictionaries(

@@ -268,10 +268,18 @@ class TextCodec:
         return self.detokenize(self.remove_bpe(subwords))
 
 
-def load_codec(folder: str | PathLike) -> TextCodec | None:
-    """The codec of a folder's pipeline, or None if it has none; errors as in `load`."""
+def load_codec(
+    folder: str | PathLike, langs: tuple[str | None, str | None] = (None, None)
+) -> TextCodec | None:
+    """The codec of a folder's pipeline, or None if it has none; errors as in `load`.
+
+    Args:
+        langs: see `Pipeline.in_order`.
+    """
     pipeline = load(folder)
-    return TextCodec(pipeline, subword_file(pipeline, folder)) if pipeline else None
+    if pipeline is None:
+        return None
+    return TextCodec(pipeline.in_order(langs), subword_file(pipeline, folder))
 
 
 def _subword_functions(

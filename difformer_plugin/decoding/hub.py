@@ -1,6 +1,7 @@
 """fairseq's hub interface for diffusion models: what `from_pretrained` returns."""
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from fairseq.hub_utils import GeneratorHubInterface
 from fairseq.registry import REGISTRIES
 from omegaconf import OmegaConf, open_dict
 
-from difformer_plugin.checkpoints.model_folder import DECODING, find_weights
+from difformer_plugin.checkpoints.model_folder import DECODING, find_weights, read_task
 from difformer_plugin.data.data_bin import language_pair
 from difformer_plugin.data.pipeline import TextCodec, load_codec
 from difformer_plugin.decoding.candidates import FRAME
@@ -192,11 +193,13 @@ def load_hub(
         checkpoint = find_weights(folder).name
     data_bin = folder / data if data.startswith(".") else Path(data)
     wanted = pipeline and not {"tokenizer", "bpe"} & options.keys()
-    codec = next(filter(None, map(load_codec, (folder, data_bin) if wanted else ())), None)
+    langs = _trained_languages(folder / checkpoint.split(os.pathsep)[0], options)
+    folders = (folder, data_bin) if wanted else ()
+    codec = next(filter(None, (load_codec(each, langs) for each in folders)), None)
     if codec is not None:
         pair = codec.pipeline.source_lang, codec.pipeline.target_lang
     else:
-        pair = _languages(data_bin)
+        pair = _languages(data_bin, langs)
     if pair[0]:
         options = {"source_lang": pair[0], "target_lang": pair[1], **options}
     if (folder / DECODING).is_file() and "decoding_settings" not in options:
@@ -206,13 +209,25 @@ def load_hub(
     return TranslationHub(loaded["args"], loaded["task"], loaded["models"], codec)
 
 
-def _languages(data_bin: Path) -> tuple[str | None, str | None]:
-    """The languages in the names of a data-bin's files; without them the checkpoint's hold.
+def _trained_languages(
+    weights: Path, options: Mapping[str, Any]
+) -> tuple[str | None, str | None]:
+    """Source and target language of a checkpoint, unless `options` name others; None if unknown."""
+    trained = read_task(weights)[0] if weights.is_file() else {}
+    source, target = (options.get(x) or trained.get(x) for x in ("source_lang", "target_lang"))
+    return source, target
 
-    fairseq's tokeniser would take every language for English.
+
+def _languages(
+    data_bin: Path, langs: tuple[str | None, str | None]
+) -> tuple[str | None, str | None]:
+    """The languages of a model, those that are not known from the names of a data-bin's files.
+
+    Where these do not tell them, the checkpoint's hold. fairseq's tokeniser would take every
+    language for English.
     """
     try:
-        return language_pair(data_bin)
+        return language_pair(data_bin, *langs)
     except (UserError, OSError):
         return None, None
 

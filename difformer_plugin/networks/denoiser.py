@@ -211,21 +211,6 @@ class Denoiser(nn.Module):
         ]
         return torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
 
-    def types(self, z_0: torch.Tensor) -> torch.Tensor:
-        """The types of embeddings z_0 (N, D), int64 (N,): those with the nearest embedding.
-
-        `round` can miss them: norms differ, so that the product of an embedding with another type's
-        can be larger than with itself.
-        """
-        table = self.table().float()
-        half_squares = table.square().sum(1) / 2
-        best = [
-            torch.addmm(-half_squares, chunk.float(), table.T).argmax(1)
-            for chunk in z_0.split(ROUNDING_CHUNK)
-        ]
-        tokens = torch.cat(best)
-        return tokens + (tokens >= self.pad)  # the table leaves out padding
-
     def log_probs(self, tokens: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Log-probabilities in the rounding of given tokens (N,) from latents (N, D): (N,)."""
         parts = [

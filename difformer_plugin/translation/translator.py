@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from fairseq import checkpoint_utils, utils
 
-from difformer_plugin.checkpoints.loading import load_weights_only
-from difformer_plugin.checkpoints.model_folder import DECODING, find_dictionaries, find_weights
+from difformer_plugin.checkpoints.model_folder import (
+    DECODING,
+    find_dictionaries,
+    find_weights,
+    read_task,
+)
 from difformer_plugin.data import pipeline
 from difformer_plugin.data.data_bin import language_pair
 from difformer_plugin.data.pipeline import TextCodec
@@ -57,7 +61,7 @@ def load_model(settings: Settings) -> Loaded:
             known.
     """
     weights = find_weights(settings.model)
-    cfg, num_updates = _read(weights)
+    cfg, num_updates = read_task(weights)
     folder, _ = find_dictionaries(weights, cfg, settings.data)
     found, options = pipeline.load(folder), settings.text
     asked = options.source_lang, options.target_lang
@@ -82,20 +86,6 @@ def load_model(settings: Settings) -> Loaded:
             "fairseq-interactive"
         )
     return Loaded(weights, folder, models, cfg, task, codec, num_updates)
-
-
-def _read(weights: Path) -> tuple[dict[str, Any], int]:
-    """The configuration of the task in a checkpoint, and its number of updates.
-
-    Raises:
-        UserError: the file holds no model of fairseq's.
-    """
-    state = load_weights_only(weights, memory_map=True)
-    try:
-        cfg = dict(state["cfg"]["task"] if state.get("cfg") else vars(state["args"]))
-        return cfg, int(state["optimizer_history"][-1].get("num_updates", 0))
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-        raise UserError(f"{weights} holds no fairseq model: give a checkpoint of one") from None
 
 
 class Translator:

@@ -9,6 +9,7 @@ from harness import SENTENCES, TASK, lines, load, succeed
 from sacrebleu.metrics import BLEU
 
 import difformer_plugin
+from difformer_plugin.data import pipeline, recipe
 
 STEPS = ["--decoding-steps", 5, "--seed", 5]
 BEAMS = ["--length-beam-size", 3, "--noise-beam-size", 2]
@@ -133,6 +134,35 @@ def test_from_pretrained_is_interactive(hub, interactive, corpus, options, keywo
     assert translations == [answers[i] for i in range(SENTENCES)]
     assert len(set(translations)) > SENTENCES // 2
     assert hub.translate(raw[3], **keywords) == translations[3]
+
+
+@pytest.mark.parametrize("described", [True, False], ids=["pipeline.json", "file names"])
+def test_from_pretrained_has_the_direction_of_training(corpus, model, tmp_path, described):
+    """A data-bin of de-en has also trained the other direction."""
+    state = load(model)
+    state["cfg"]["task"].update(source_lang="en", target_lang="de")
+    torch.save(state, tmp_path / "model.pt")
+    data_bin = tmp_path / "data-bin"
+    data_bin.mkdir()
+    for path in corpus.joined.iterdir():
+        (data_bin / path.name).symlink_to(path)
+    if described:
+        subwords = pipeline.describe_subwords(pipeline.BPE, corpus.codes)
+        text = recipe.load("plain").text
+        own = pipeline.Pipeline("de", "en", text, subwords, "generated")
+        pipeline.save(own, data_bin, corpus.codes)
+    difformer_plugin.register()
+    from difformer_plugin.families.embeddings.model import Difformer
+
+    hub = Difformer.from_pretrained(str(tmp_path), "model.pt", str(data_bin), decoding_steps=2)
+    assert (hub.task.cfg.source_lang, hub.task.cfg.target_lang) == ("en", "de")
+    assert (hub.codec is not None) == described
+    if described:
+        found = hub.codec.pipeline
+        assert (found.source_lang, found.target_lang) == ("en", "de")
+    languages = {"source_lang": "de", "target_lang": "en"}  # what is asked for wins
+    hub = Difformer.from_pretrained(str(tmp_path), "model.pt", str(data_bin), **languages)
+    assert (hub.task.cfg.source_lang, hub.task.cfg.target_lang) == ("de", "en")
 
 
 def test_from_pretrained_translates_no_sentence_and_an_empty_one(hub, corpus):

@@ -45,22 +45,6 @@ def test_round_is_the_argmax_of_the_softmax(build, monkeypatch, chunk):
         torch.testing.assert_close(scores[i], (odds[best] / odds.sum()).log())
 
 
-@pytest.mark.parametrize("chunk", [3, 4096])
-def test_types_are_those_of_the_nearest_embeddings(build, monkeypatch, chunk):
-    monkeypatch.setattr(denoiser_module, "ROUNDING_CHUNK", chunk)
-    denoiser = build().denoiser
-    weight = denoiser.embed_tokens.weight
-    with torch.no_grad():
-        weight *= torch.linspace(0.3, 3, len(weight))[:, None]
-    tokens = torch.arange(len(weight))
-    tokens = tokens[tokens != denoiser.pad]
-    assert torch.equal(denoiser.types(denoiser.embed(tokens)), tokens)
-    assert not torch.equal(denoiser.round(denoiser.embed(tokens))[0], tokens)
-    z = 5 * torch.randn(7, 8)
-    nearest = torch.cdist(z, denoiser.embed(tokens)).argmin(1)
-    assert torch.equal(denoiser.types(z), tokens[nearest])
-
-
 @pytest.mark.parametrize(
     "options",
     [

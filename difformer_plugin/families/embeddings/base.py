@@ -290,10 +290,10 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
         """The tokens of a state that are decided, bool (N,); None if its sampler decides none."""
         return z.clean if isinstance(z, PartlyClean) else None
 
-    def nearest(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The embeddings (N, D) of the likeliest types, and their log-probabilities (N,)."""
+    def nearest(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The likeliest types (N,), their embeddings (N, D), and their log-probabilities (N,)."""
         tokens, log_probs = self.round(prediction)
-        return self.denoiser.embed(tokens), log_probs
+        return tokens, self.denoiser.embed(tokens), log_probs
 
     def refine(self, prediction: torch.Tensor, options: Any, calls: int) -> torch.Tensor:
         """The prediction with z_0-hat clamped, if so wanted; see `Family.refine`.
@@ -304,7 +304,7 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
         """
         rounded = rounded_of(prediction, self.noise_dim)
         if options.clamping:
-            return beside(self.nearest(prediction)[0].float(), rounded)
+            return beside(self.nearest(prediction)[1].float(), rounded)
         if calls < options.soft_clamping:
             return beside(self.denoiser.expected(rounded).float(), rounded)
         return prediction
@@ -312,13 +312,12 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
     def round(self, z: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The likeliest tokens (N,) of latents or a prediction, and their log-probabilities (N,).
 
-        A token that its sampler has decided is read off its embedding, and has the log-probability
-        with which it was decided.
+        A token that its sampler has decided keeps its type and its log-probability.
         """
         if not isinstance(z, PartlyClean):
             return self.denoiser.round(rounded_of(z, self.noise_dim))
         tokens, log_probs = self.denoiser.round(z.z)
-        tokens = torch.where(z.clean, self.denoiser.types(z.z), tokens)
+        tokens = torch.where(z.clean, z.tokens, tokens)
         return tokens, torch.where(z.clean, z.log_probs, log_probs)
 
     def guess(self, z: Any, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -326,7 +325,7 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
         if not isinstance(z, PartlyClean):
             return self.round(prediction)
         rounded = rounded_of(prediction, self.noise_dim)
-        return self.round(PartlyClean(z.completed(rounded), z.clean, z.log_probs))
+        return self.round(PartlyClean(z.completed(rounded), z.clean, z.log_probs, z.tokens))
 
     def corrupt(
         self, tokens: torch.Tensor, time: float, noise: torch.Tensor, layout: Layout

@@ -86,7 +86,7 @@ def test_equal_alpha_bars_are_one_number(equal_processes, kind, settings):
 
     def nearest(z):
         log_probs, types = (z @ table.T).log_softmax(1).max(1)
-        return table[types], log_probs
+        return types, table[types], log_probs
 
     ours, theirs = (kind(own.spaced(8), nearest, **settings) for own in equal_processes)
     noise, z_0_hats = randn(9, 14, 3), randn(9, 14, 3)

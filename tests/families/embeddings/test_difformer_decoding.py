@@ -137,14 +137,17 @@ def test_clamping_does_not_change_how_likely_tokens_are(
     assert ((log_probs - candidate["positional_scores"]).abs() < 1e-4).any(0).all()
 
 
+@pytest.mark.parametrize("equal", [False, True], ids=["scaled", "equal"])
 @pytest.mark.parametrize("prediction", ["z_0", "expected_embedding"])
 def test_decided_tokens_are_those_that_were_decided(
-    build, task, sentences, monkeypatch, prediction
+    build, task, sentences, monkeypatch, prediction, equal
 ):
     """Each is the likeliest in the prediction whose log-probability it has, at its place."""
     model, seen = build(self_cond=True, clean_tokens=0.5, prediction=prediction), []
     with torch.no_grad():  # so that many embeddings have a larger product with another type's
         model.denoiser.embed_tokens.weight *= 1 + torch.arange(24)[:, None] % 7
+        if equal:  # a type is not known from its embedding
+            model.denoiser.embed_tokens.weight[:] = model.denoiser.embed_tokens.weight[5].clone()
     own = model.predict
 
     def predict(*arguments):

@@ -14,7 +14,7 @@ from difformer_plugin.diffusion.sampler import Layout, Noise
 
 INFILLS = ("z_0", "z_t", "noised")
 INFILL = INFILLS[0]  # the default
-Nearest = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Nearest = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class GaussianSampler:
 
     Attributes:
         process: the forward process, seen at the K steps of decoding.
-        nearest: a prediction -> the embeddings (N, D) of its likeliest types, and their
+        nearest: a prediction -> its likeliest types (N,), their embeddings (N, D), and their
             log-probabilities (N,).
         infill: one of INFILLS, how given tokens are overwritten: in the prediction z_0-hat alone,
             which z_t follows by the posterior; or in z_t itself, by z_0 or by a z_t of z_0.

@@ -19,7 +19,7 @@ class Confidence(Ancestral):
 
     Given tokens do not count. All others are z_0 of their likeliest types. A token that is decided
     keeps the probability of when it was predicted, and may become noisy again (Ghazvininejad et
-    al., 2019, for masks).
+    al., 2019, for masks): z_s is then drawn from q(z_s | z_0) of the type it had.
     """
 
     fresh_noise: bool = setting(
@@ -46,12 +46,10 @@ class Confidence(Ancestral):
     ) -> PartlyClean:
         """The state before step k; see `Sampler.step`."""
         assert self.nearest is not None
-        if self.fresh_noise:
-            noisy = noise() * self.process.noise_scale
-        else:
-            noisy = super().step(z.z, prediction, k, noise, layout, previous)
-        embeddings, log_probs = self.nearest(prediction)
+        noisy = self._noisy(z, prediction, k, noise, layout, previous)
+        tokens, embeddings, log_probs = self.nearest(prediction)
         z_0 = torch.where(z.clean[:, None], z.z, embeddings.to(z.z.dtype))
+        tokens = torch.where(z.clean, z.tokens, tokens)
         log_probs = torch.where(z.clean, z.log_probs, log_probs)
         order = log_probs
         if layout.real is not None:
@@ -62,7 +60,27 @@ class Confidence(Ancestral):
             count = count.index_add(0, layout.rows, -z.given.long())
         count = count * k // len(self.process)
         clean = rank_in_rows(order, layout.rows) >= count[layout.rows]
-        return PartlyClean(torch.where(clean[:, None], z_0, noisy), clean, log_probs)
+        return PartlyClean(torch.where(clean[:, None], z_0, noisy), clean, log_probs, tokens)
+
+    def _noisy(
+        self,
+        z: PartlyClean,
+        prediction: torch.Tensor,
+        k: int,
+        noise: Noise,
+        layout: Any,
+        previous: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The latents (N, D) before step k of tokens that are not decided there."""
+        drawn = noise()
+        if self.fresh_noise:
+            return drawn * self.process.noise_scale
+        posterior = super().step(z.z, prediction, k, lambda: drawn, layout, previous)
+        if k == 0:  # all tokens are decided
+            return posterior
+        before = torch.full_like(layout.lengths, k - 1)
+        again = self.process.q_sample(z.z, before, drawn, layout)
+        return torch.where(z.clean[:, None], again.to(posterior.dtype), posterior)
 
     def finish(
         self,
@@ -74,7 +92,7 @@ class Confidence(Ancestral):
     ) -> PartlyClean:
         """z_0 of decided tokens, and what is rounded of the others."""
         rounded = rounded_of(prediction, z.z.shape[1])
-        return PartlyClean(z.completed(rounded), z.clean, z.log_probs, z.given)
+        return PartlyClean(z.completed(rounded), z.clean, z.log_probs, z.tokens, z.given)
 
     def impose(
         self,
@@ -90,5 +108,6 @@ class Confidence(Ancestral):
             torch.where(given[:, None], z_0.to(z.z.dtype), z.z),
             z.clean | given,
             z.log_probs.masked_fill(given, 0.0),
+            z.tokens,
             given,
         )
