@@ -30,11 +30,12 @@ def save_atomically(checkpoint: Any, path: str | os.PathLike, remedy: str = SAVE
     except (OSError, RuntimeError) as error:
         if isinstance(error, (FileNotFoundError, IsADirectoryError, PermissionError)):
             remedy = "name a file in a folder that exists and that you may write to"
-        if os.path.isfile(temporary):
-            os.remove(temporary)
         raise CheckpointWriteError(
             f"{path} could not be written ({_first_line(error)}): {remedy}"
         ) from error
+    finally:  # also where the user interrupts it
+        if os.path.isfile(temporary):
+            os.remove(temporary)
 
 
 def _first_line(error: BaseException) -> str:

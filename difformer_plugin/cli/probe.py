@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     register_quietly()
     from tqdm import tqdm
 
-    from difformer_plugin.data.data_bin_pairs import check_mark
+    from difformer_plugin.data.word_marks import check_mark
     from difformer_plugin.tuning import probe
 
     check_mark(args.post_process)

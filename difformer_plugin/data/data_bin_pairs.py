@@ -11,21 +11,8 @@ from fairseq.data.data_utils import post_process
 
 from difformer_plugin.data.data_bin_files import check_dataset, numbered_splits, stem_of
 from difformer_plugin.data.indexed import open_dataset
+from difformer_plugin.data.word_marks import check_mark
 from difformer_plugin.errors import UserError
-
-
-def check_mark(mark: str, option: str = "--post-process") -> None:
-    """Check that fairseq knows a way of joining subwords, such as '@@ '.
-
-    Args:
-        option: what messages call it.
-    Raises:
-        UserError: it does not.
-    """
-    try:
-        post_process("", mark)
-    except NotImplementedError:  # what fairseq raises for an unknown name
-        raise UserError(f"{option} '{mark}' is unknown to fairseq: give '@@ '") from None
 
 
 class Part(NamedTuple):

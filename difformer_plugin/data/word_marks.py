@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from fairseq import utils
 from fairseq.data import Dictionary
+from fairseq.data.data_utils import post_process
 
 from difformer_plugin.data import pipeline
 from difformer_plugin.errors import UserError
@@ -50,6 +51,22 @@ def mark_of(dictionary: Dictionary) -> str:
     if begin > go_on:
         return "sentencepiece"
     return "@@ " if go_on else "none"
+
+
+def check_mark(mark: str, option: str = "--post-process") -> None:
+    """Check that fairseq knows a way of joining subwords, such as '@@ '.
+
+    Args:
+        option: what messages call it.
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        post_process("", mark)
+    except NotImplementedError:  # what fairseq raises for an unknown name
+        raise UserError(
+            f"{option} '{mark}' is unknown to fairseq: give '@@ ', or sentencepiece"
+        ) from None
 
 
 def find_joins(dictionary: Dictionary, mark: str) -> Joins:

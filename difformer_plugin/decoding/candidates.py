@@ -78,8 +78,8 @@ def forced_lengths(source_lengths: torch.Tensor, options: Any, longest: int) -> 
     if options.force_length is not None:
         subwords = torch.full_like(source_lengths, options.force_length)
     else:
-        subwords = ((source_lengths - FRAME) * options.force_length_ratio).round().long()
-    return (subwords.clamp(min=1) + FRAME).clamp(max=longest)[:, None]
+        subwords = ((source_lengths - FRAME) * options.force_length_ratio).round()
+    return subwords.clamp(min=1, max=longest - FRAME).long()[:, None] + FRAME
 
 
 def collapsed(candidate: Drawn) -> Drawn:

@@ -102,8 +102,8 @@ class DiffusionGenerator:
         options = self.options
         candidates = options.length_beam_size * options.noise_beam_size
         kept = min(candidates, options.race_keep) if options.race_after else candidates
-        if nbest < 1:
-            raise UserError(f"--nbest must be at least 1, not {nbest}")
+        if type(nbest) is not int or nbest < 1:
+            raise UserError(f"--nbest must be a whole number from 1 on, not {nbest!r}")
         if nbest > kept:
             raise UserError(
                 f"--nbest {nbest} needs as many candidates, and there are {kept}: raise "

@@ -25,12 +25,15 @@ class HistoryFile:
         path: a file that does not exist yet; the first batch creates it.
         dictionary: the target dictionary.
     Raises:
-        UserError: the file exists. Another run, or another shard of this one, may be writing it.
+        UserError: there is no such folder, or the file exists: another run, or another shard of
+            this one, may be writing it.
     """
 
     def __init__(self, path: str, dictionary: Dictionary):
         if os.path.exists(path):
             raise self._exists(path)
+        if not os.path.isdir(os.path.dirname(path) or "."):
+            raise UserError(f"--history-file {path}: no such folder; create it, or name another")
         self.path, self.dictionary, self.mode = path, dictionary, "x"
 
     @staticmethod
@@ -50,7 +53,7 @@ class HistoryFile:
             sample: a batch of fairseq; its "id" (B,) has the sentence numbers.
             sentences: for each sentence its hypotheses, the best first.
         Raises:
-            UserError: the sentences have no numbers, or the file exists already.
+            UserError: the sentences have no numbers, or the file exists already or cannot be written.
         """
         if "id" not in sample:
             raise UserError(
@@ -75,4 +78,9 @@ class HistoryFile:
                 file.writelines(lines)
         except FileExistsError:
             raise self._exists(self.path) from None
+        except OSError as error:
+            raise UserError(
+                f"--history-file {self.path} could not be written ({error.strerror}): name a file "
+                "in a folder with free space that you may write to"
+            ) from error
         self.mode = "a"

@@ -1,8 +1,8 @@
 """The decoding options, and the checks that do not depend on a model."""
 
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, make_dataclass
-from typing import Any, Optional
+from dataclasses import Field, dataclass, field, fields, make_dataclass
+from typing import Any, Optional, get_args
 
 from fairseq.dataclass import FairseqDataclass
 
@@ -32,6 +32,24 @@ FIXED_LENGTH_OPTIONS = frozenset(
         "retain_z_0_hat",  # otherwise a prediction has other tokens than the state after the step
     }
 )
+
+
+TYPE_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text in quotes",
+}
+
+
+def kind_of(field: Field) -> Any:
+    """The type of an option's value, without the None of Optional: bool, int, float or str."""
+    return next((kind for kind in get_args(field.type) if kind is not type(None)), field.type)
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type; true is not a number, and 1 may stand for 1.0."""
+    return type(value) is kind or (kind is float and type(value) is int and abs(value) < 2**53)
 
 
 def setting_option(setting: str) -> str:
@@ -165,7 +183,9 @@ class DecodingOptions(SamplerOptions, RerankingOptions, GuidanceOptions):
     )
 
     def __post_init__(self) -> None:
-        """Count the listed times; a list that cannot be read is refused by `check_options`."""
+        """Count the listed times; what cannot be read is refused by `check_options`."""
+        if not isinstance(self.decoding_timesteps, str):
+            return
         with suppress(ParameterError):
             times = listed_times(self.decoding_timesteps)
             if times is not None and self.decoding_steps == DECODING_STEPS:
@@ -186,12 +206,9 @@ def check_options(options: Any) -> None:
     """
     for f in fields(options):
         value = getattr(options, f.name)
-        wrong_number = f.type in (int, float) and (
-            isinstance(value, bool) or not isinstance(value, (int, f.type))
-        )
-        if wrong_number or (f.type is bool and not isinstance(value, bool)):
-            name = f.type.__name__  # type: ignore[union-attr]
-            raise UserError(f"{f.name} must be of type {name}, not {value!r}")
+        optional = value is None and f.default is None
+        if f.name != "_name" and not optional and not fits(value, kind_of(f)):
+            raise UserError(f"{f.name} must be {TYPE_NAMES[kind_of(f)]}, not {str(value)[:80]!r}")
     check_timesteps(options)
     if options.decoding_steps < 1:
         raise UserError(f"--decoding-steps must be at least 1, not {options.decoding_steps}")
@@ -240,8 +257,9 @@ def check_options(options: Any) -> None:
         raise UserError("--length-scale has no effect on a forced length: leave one of them out")
     if options.force_length is not None and options.force_length < 1:
         raise UserError(f"--force-length must be at least 1, not {options.force_length}")
-    if options.force_length_ratio is not None and not options.force_length_ratio > 0:
-        raise UserError(f"--force-length-ratio must be above 0, not {options.force_length_ratio:g}")
+    ratio = options.force_length_ratio
+    if ratio is not None and not 0 < ratio < float("inf"):
+        raise UserError(f"--force-length-ratio must be a number above 0, not {ratio:g}")
     if options.forces_length and options.length_beam_size > 1:
         raise UserError(
             "--force-length and --force-length-ratio leave one length: set --length-beam-size 1"

@@ -5,11 +5,11 @@ import logging
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import Field, fields
+from dataclasses import fields
 from os import PathLike
-from typing import Any, get_args
+from typing import Any
 
-from difformer_plugin.decoding.options import DecodingOptions
+from difformer_plugin.decoding.options import TYPE_NAMES, DecodingOptions, fits, kind_of
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
 from difformer_plugin.storage.files import atomic_text
@@ -17,12 +17,6 @@ from difformer_plugin.storage.files import atomic_text
 logger = logging.getLogger(__name__)
 OPTIONS = {f.name: f for f in fields(DecodingOptions) if f.name != "_name"}
 RETIRED = {"halt_after": 0}  # retired options: the value that had no effect
-TYPE_NAMES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text in quotes",
-}
 
 
 def read_settings(path: str | PathLike) -> dict[str, Any]:
@@ -64,10 +58,8 @@ def check_type(name: str, value: Any, where: str = "") -> None:
     Raises:
         UserError: it is of another type.
     """
-    kind = _kind(OPTIONS[name])
-    # true is not a number, and 1 may stand for 1.0
-    fits = type(value) is kind or (kind is float and type(value) is int and abs(value) < 2**53)
-    if not fits:
+    kind = kind_of(OPTIONS[name])
+    if not fits(value, kind):
         raise UserError(f"{where}{name} must be {TYPE_NAMES[kind]}, not {_toml(value)[:80]}")
 
 
@@ -125,11 +117,6 @@ def mention_settings_file(path: str | PathLike | None) -> Iterator[None]:
         if not path:
             raise
         raise UserError(f"{error} (with the options that {path} sets)") from error
-
-
-def _kind(field: Field) -> Any:
-    """The type of an option's value, without the None of Optional: bool, int, float or str."""
-    return next((kind for kind in get_args(field.type) if kind is not type(None)), field.type)
 
 
 def _option(name: str, value: Any) -> str:

@@ -58,7 +58,7 @@ def listed_times(timesteps: str) -> list[float] | None:
     text = timesteps.strip()
     try:
         values = json.loads(text if text.startswith("[") else f"[{text}]")
-    except ValueError:
+    except (ValueError, RecursionError):
         values = []
     numbers = [value for value in values if type(value) in (int, float)]
     falls = all(after < before for before, after in zip(numbers, numbers[1:]))

@@ -57,10 +57,11 @@ class AtomicPathManager(PathManager):
             PathManager.copy(src_path, temporary, overwrite=True)
             os.replace(temporary, dst_path)
         except OSError as error:
-            Path(temporary).unlink(missing_ok=True)
             raise CheckpointWriteError(
                 f"{dst_path} could not be written ({error.strerror}): {RESUME}"
             ) from error
+        finally:
+            Path(temporary).unlink(missing_ok=True)
         return True
 
 

@@ -14,10 +14,12 @@ Drop it: `--num-shards` when fairseq reads it again; the checks never.
 """
 
 import argparse
+import atexit
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from functools import cache, wraps
 from typing import Any
@@ -150,6 +152,8 @@ def _shard(namespace: argparse.Namespace, runs: bool) -> None:
 def _reserve(path: str) -> None:
     """Create the file of a shard's results, which fairseq opens for writing later.
 
+    If the command ends before it has written anything, the file goes with it.
+
     Raises:
         UserError: it exists.
     """
@@ -161,6 +165,14 @@ def _reserve(path: str) -> None:
             f"--results-path: {path} exists, perhaps of another shard: give each shard a folder of "
             "its own, or remove the file"
         ) from None
+    atexit.register(_remove_empty, path)
+
+
+def _remove_empty(path: str) -> None:
+    """Remove a file if it is empty."""
+    with suppress(OSError):
+        if not os.path.getsize(path):
+            os.remove(path)
 
 
 def _find_languages(namespace: argparse.Namespace) -> None:

@@ -34,7 +34,8 @@ class LoadableModel(BaseFairseqModel):
 
     def train(self, mode: bool = True) -> "LoadableModel":
         """Switch between training and evaluation; training changes the weights."""
-        self.derived.clear()
+        if mode or self.training:
+            self.derived.clear()
         return super().train(mode)
 
     def _apply(self, *args: Any, **kwargs: Any) -> "LoadableModel":

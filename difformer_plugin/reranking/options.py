@@ -6,6 +6,7 @@ from typing import Any, Optional
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 
+from difformer_plugin.data.word_marks import check_mark
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import option
 from difformer_plugin.reranking.mbr import MinimumBayesRisk
@@ -40,6 +41,8 @@ class RerankingOptions(FairseqDataclass):
 
 def check_reranking(options: Any) -> None:
     """Raise a UserError for options that contradict each other."""
+    if options.mbr_remove_bpe is not None:
+        check_mark(options.mbr_remove_bpe, "--mbr-remove-bpe")
     if options.bleu_mbr and options.ppl_mbr:
         raise UserError("--bleu-mbr and --ppl-mbr exclude each other: choose one")
     if options.rerank is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from fairseq.data.encoders import TOKENIZER_REGISTRY
 
-from difformer_plugin.data.data_bin_pairs import check_mark
+from difformer_plugin.data.word_marks import check_mark
 from difformer_plugin.errors import UserError
 from difformer_plugin.options import flag
 

@@ -11,7 +11,7 @@ from fairseq import utils
 from sacrebleu.metrics import BLEU
 from tqdm import tqdm
 
-from difformer_plugin.data.data_bin_pairs import check_mark
+from difformer_plugin.data.word_marks import check_mark
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.decoding.settings import OPTIONS, write_settings
 from difformer_plugin.errors import UserError
@@ -197,10 +197,11 @@ def fitted(names: Sequence[str], scores: np.ndarray, statistics: np.ndarray) -> 
 
 
 def _oracle(statistics: np.ndarray) -> np.ndarray:
-    """The candidate of each sentence with the highest sentence BLEU, int (S,)."""
+    """The candidate of each sentence with the highest smoothed sentence BLEU, int (S,)."""
+    smoothed = {"smooth_method": "exp", "effective_order": True}
     scores = [
         [
-            BLEU.compute_bleu(own[:4], own[4:8], *own[8:], effective_order=True).score
+            BLEU.compute_bleu(own[:4], own[4:8], *own[8:], **smoothed).score
             for own in candidates
         ]
         for candidates in statistics.tolist()

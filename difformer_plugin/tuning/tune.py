@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from difformer_plugin import __version__
 from difformer_plugin.data.batches import load_batches
-from difformer_plugin.data.data_bin_pairs import check_mark
+from difformer_plugin.data.word_marks import check_mark
 from difformer_plugin.decoding.options import DecodingOptions, check_options
 from difformer_plugin.decoding.precision import pays
 from difformer_plugin.decoding.sampling import check_decoding

@@ -153,7 +153,7 @@ def test_code_in_a_checkpoint_is_refused(folder, tmp_path):
         list_checkpoints(folder)
     assert not (tmp_path / "trace").exists()
     torch.save({"model": {}}, folder / "checkpoint5.pt")
-    with pytest.raises(UserError, match="checkpoint5.pt is not a checkpoint of a training"):
+    with pytest.raises(UserError, match="checkpoint5.pt is not a checkpoint of fairseq-train"):
         list_checkpoints(folder)
     (folder / "checkpoint5.pt").write_bytes(b"text")
     with pytest.raises(UserError, match="not a readable checkpoint"):

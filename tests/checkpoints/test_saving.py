@@ -32,6 +32,20 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     assert (tmp_path / "checkpoint.pt").read_bytes() == b"old"
 
 
+def test_an_interruption_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    (tmp_path / "checkpoint.pt").write_bytes(b"old")
+
+    def interrupted(checkpoint, file):
+        file.write(b"new")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_atomically({}, tmp_path / "checkpoint.pt")
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+    assert (tmp_path / "checkpoint.pt").read_bytes() == b"old"
+
+
 def test_a_folder_that_does_not_exist(tmp_path):
     with pytest.raises(UserError, match="name a file in a folder that exists"):
         save_atomically({}, tmp_path / "nowhere" / "checkpoint.pt")

@@ -182,6 +182,10 @@ def test_recordings_are_dropped_when_weights_change(model, recordings):
         recordings(record_here)
         change()
         assert not model.derived
+    model.eval()
+    recordings(record_here)
+    model.eval()  # as fairseq calls before each batch of a validation
+    assert model.derived
 
 
 def test_graphs_on_a_gpu(translate, model, sentences, cuda):

@@ -57,6 +57,16 @@ def test_a_file_is_never_written_over(task, tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_folder_that_is_not_there_is_refused_at_once(task, tmp_path):
+    with pytest.raises(UserError, match="--history-file .*none/history: no such folder; create"):
+        HistoryFile(str(tmp_path / "none" / "history"), task.target_dictionary)
+    (tmp_path / "now").mkdir()
+    file = HistoryFile(str(tmp_path / "now" / "history"), task.target_dictionary)
+    (tmp_path / "now").rmdir()
+    with pytest.raises(UserError, match="--history-file .* could not be written .No such file"):
+        file.write({"id": torch.tensor([0])}, [[hypothesis(([0, 4, 2], [0.0, 0.0, 0.0]))]])
+
+
 def test_sentences_without_numbers(task, tmp_path):
     file = HistoryFile(tmp_path / "history", task.target_dictionary)
     with pytest.raises(UserError, match="use fairseq-generate"):

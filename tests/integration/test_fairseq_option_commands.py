@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from harness import SENTENCES, TASK, TRAIN, binarise, error_line, lines, run, succeed
+from harness import SENTENCES, TASK, TRAIN, binarise, error_line, lines, run, shell, succeed
 
 DECODING = ["--decoding-steps", 2, "--batch-size", 4, "--seed", 3]
 
@@ -16,6 +16,20 @@ def generate(corpus, model, tmp_path):
         return run(tmp_path, *command)
 
     return call
+
+
+def test_a_shard_that_fails_leaves_no_results_that_block_the_next(corpus, tmp_path):
+    """The file of one that has written something stays."""
+    results = tmp_path / "results"
+    command = ["fairseq-generate", corpus.joined, *TASK, "--path", tmp_path / "none.pt", "--cpu"]
+    command += ["--num-shards", 2, "--shard-id", 0, "--results-path", results]
+    for _ in range(2):
+        failed = shell(*command)
+        assert failed.code != 0 and "none.pt" in failed.err and "exists" not in failed.err
+        assert not list(results.iterdir())
+    (results / "generate-test.txt").write_text("S-0\ta\n")
+    assert "generate-test.txt exists" in shell(*command).err
+    assert (results / "generate-test.txt").read_text() == "S-0\ta\n"
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from sacrebleu.metrics import BLEU
 from test_expected_bleu import toy
 
 from difformer_plugin.cli.tune import SEARCH_DEFAULTS, check
@@ -98,6 +99,33 @@ def test_statistics_are_those_of_the_text(task):
     found = bleu_statistics(dictionary, tokens, [target], "@@ ")
     assert found.shape == (1, 2, 10)
     assert bleu(found[0, 0]) == pytest.approx(100) and bleu(found[0, 1]) < 60
+
+
+def test_the_oracle_takes_the_best_sentence_bleu(task):
+    """By sacrebleu's sentence_score; most of these have no common 4-gram with their reference."""
+    dictionary, metric = task.target_dictionary, BLEU(tokenize="none", effective_order=True)
+    generator = torch.Generator().manual_seed(4)
+    targets, candidates, best = [], [], []
+    for _ in range(40):
+        target = torch.randint(4, 24, (9,), generator=generator)
+        own = [target.clone() for _ in range(5)]
+        for tokens in own:
+            places = torch.randperm(9, generator=generator)[:5]
+            tokens[places] = torch.randint(4, 24, (5,), generator=generator)
+        texts = [dictionary.string(tokens) for tokens in [target, *own]]
+        scores = [metric.sentence_score(text, texts[:1]).score for text in texts[1:]]
+        frame = lambda tokens: [dictionary.bos(), *tokens.tolist(), dictionary.eos()]  # noqa: E731
+        targets.append(torch.tensor(frame(target)))
+        candidates.append([frame(tokens) for tokens in own])
+        best.append(max(scores))
+    statistics = bleu_statistics(dictionary, candidates, targets, "none")
+    found = [
+        metric.sentence_score(
+            dictionary.string(torch.tensor(own[i][1:-1])), [dictionary.string(target[1:-1])]
+        ).score
+        for own, i, target in zip(candidates, rerank._oracle(statistics), targets)
+    ]
+    assert found == pytest.approx(best)
 
 
 def test_the_fit_is_written_and_its_gain_estimated():

@@ -182,9 +182,10 @@ def search_factor(
     found = score(1.0)
     if found <= max_dgs:
         return 1.0, found
-    low, high = 1.0, 1.0 + (8 * step or 4.0)
+    most = 1.0 + step * math.floor((largest - 1.0) / step + 1e-9) if step else largest
+    low, high = 1.0, min(1.0 + (8 * step or 4.0), most)
     while (found := score(high)) > max_dgs:
-        if high >= largest:
+        if high >= most:
             # rounded up, so that the value that the message asks for is accepted
             least = math.ceil(found * 1000) / 1000
             raise ParameterError(
@@ -193,7 +194,7 @@ def search_factor(
                 f"factor tried ({high:g})",
                 f"{max_dgs:g}",
             )
-        low, high = high, 1.0 + 2 * (high - 1.0)
+        low, high = high, min(1.0 + 2 * (high - 1.0), most)
     if step == 0:
         return solve_for_factor(score, max_dgs, low, high)
     while high - low > 1.5 * step:

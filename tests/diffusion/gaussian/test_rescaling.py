@@ -117,6 +117,21 @@ def test_thresholds_out_of_reach_are_an_error():
         search_factor(lambda f: 0.1 + 1 / f, 0.05)
 
 
+@pytest.mark.parametrize("step", [0.0, 0.5, 3.0])
+def test_no_greater_factor_than_the_largest_is_searched_for(step):
+    asked = []
+
+    def score(factor):
+        asked.append(factor)
+        return 1 / factor
+
+    with pytest.raises(ParameterError, match="max_dgs must be at least 0.1"):
+        search_factor(score, 1 / 15, step, largest=10.0)
+    assert max(asked) == 10
+    factor, found = search_factor(score, 1 / 9.9, step, largest=10.0)
+    assert factor == pytest.approx(9.9 if step == 0 else 10, rel=2e-3) and found <= 1 / 9.9
+
+
 @pytest.mark.parametrize("max_dgs", [0.0, -0.1, 1.5, math.nan])
 def test_thresholds_that_are_no_share_are_refused(max_dgs):
     with pytest.raises(ParameterError, match="max_dgs must lie in"):
