@@ -270,6 +270,7 @@ family_options() {
   local process=absorbing
   case "$1" in *-*) process=${1#*-} ;; esac
   own=(--objective "${1%%-*}" --process "$process")
+  [ "$1" = flexible ] || own+=(--pred-length-offset)  # it predicts no length
   [ "$process" != nearest ] || own+=(--neighbour-embeddings "$out/teacher.pt")
 }
 
@@ -283,7 +284,7 @@ train_discrete() {
     unless_finished "$family" fairseq-train "$(training_data)" \
       --user-dir "$user_dir" --task diffusion_translation \
       $discrete "${own[@]}" \
-      ${init[@]+"${init[@]}"} --share-all-embeddings --pred-length-offset --criterion discrete_diffusion_loss \
+      ${init[@]+"${init[@]}"} --share-all-embeddings --criterion discrete_diffusion_loss \
       --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 1.0 \
       $(batch "$difformer_batch") $precision --seed 1 \
       --eval-bleu --eval-bleu-remove-bpe --decoding-steps 10 \

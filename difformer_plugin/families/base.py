@@ -1,5 +1,7 @@
 """What models of all families share: networks, self-conditioning, guidance and precision."""
 
+import logging
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +15,9 @@ from difformer_plugin.families.loading import LoadableModel
 from difformer_plugin.networks.layers import Conditions, Memory
 from difformer_plugin.networks.layout import Layout
 from difformer_plugin.networks.precision import converted, state_type
+from difformer_plugin.options import flag
 
+logger = logging.getLogger(__name__)
 SELF_COND_PROBABILITY = 0.5
 VALIDATION_SEED = 0
 
@@ -106,8 +110,14 @@ class DiffusionModel(LoadableModel):
 
     def prepare_training(self, task: Any) -> None:
         """Choose what is left to be chosen before the first update; the task has the data."""
+        for name, reason in self.unread_options():
+            logger.warning("%s has no effect %s: leave it out", flag(name), reason)
         if self.knows_no_source:
             self.learn_absent_sources()
+
+    def unread_options(self) -> Iterable[tuple[str, str]]:
+        """Options of the configuration that were given but are not read: (name, why not)."""
+        return ()
 
     def begin_training(self) -> None:
         """Called before each epoch; before the first, a checkpoint's weights are loaded."""

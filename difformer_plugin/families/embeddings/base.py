@@ -1,5 +1,6 @@
 """What models that diffuse embeddings share: noise, its rescaling, samplers and rounding."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -15,6 +16,7 @@ from difformer_plugin.diffusion.noise import sentence_keys
 from difformer_plugin.diffusion.sampler import SAMPLERS
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.base import VALIDATION_SEED, DiffusionModel, rank_generator
+from difformer_plugin.families.embeddings.config import unread_rescaling
 from difformer_plugin.families.embeddings.corruption import (
     Corruption,
     corrupt,
@@ -185,6 +187,10 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
                 "--normalize-input does not know: leave it out, or use another schedule"
             )
         return self.process
+
+    def unread_options(self) -> Iterable[tuple[str, str]]:
+        """Those of noise rescaling."""
+        return unread_rescaling(self.cfg)
 
     @torch.no_grad()
     def prepare_training(self, task: Any) -> None:

@@ -1,5 +1,6 @@
 """Difformer's configuration, its checks, and the named sizes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -137,6 +138,16 @@ def check_rescaling(cfg: Any) -> None:
             f"--rescaling-factor {factor:g} must lie between --min-rescaling-factor {low:g} and "
             f"--max-rescaling-factor {high:g}, since --rescaling-update-interval adapts it"
         )
+
+
+def unread_rescaling(cfg: Any) -> Iterator[tuple[str, str]]:
+    """Options of noise rescaling that were given but are not read: (name, why not)."""
+    if not cfg.rescaling_update_interval:
+        for name in ("min_rescaling_factor", "max_rescaling_factor", "rescaling_max_change"):
+            if getattr(cfg, name) != getattr(GaussianConfig, name):
+                yield name, "without --rescaling-update-interval"
+        if cfg.vp_rf and given_factor(cfg) == 1:
+            yield "vp_rf", "with --rescaling-factor 1"
 
 
 @translated()

@@ -1,5 +1,6 @@
 """Difformer's objective: VLB mean squared error + anchor loss + length (Eq. 2, Sec. 3.3)."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -18,6 +19,7 @@ from difformer_plugin.families.embeddings.anchor import SmoothedNLL
 from difformer_plugin.families.embeddings.soft_labels import SoftenedNLL, SoftLabels
 from difformer_plugin.options import option
 
+logger = logging.getLogger(__name__)
 SOFT_LABEL_WEIGHT = 0.5  # the default
 
 
@@ -69,6 +71,8 @@ class DifformerLoss(DiffusionCriterion):
             raise UserError(f"--mse-factor must be at least 0, not {cfg.mse_factor:g}")
         if cfg.rounding_loss and cfg.mse_loss_only:
             raise UserError("--rounding-loss and --mse-loss-only exclude each other: choose one")
+        if cfg.mse_loss_only and cfg.label_smoothing:
+            logger.warning("--label-smoothing has no effect with --mse-loss-only: leave it out")
         if not 0 <= cfg.soft_label_weight <= 1:
             raise UserError(f"--soft-label-weight must be in [0, 1], not {cfg.soft_label_weight:g}")
         if not cfg.soft_labels and cfg.soft_label_weight != SOFT_LABEL_WEIGHT:

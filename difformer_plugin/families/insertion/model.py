@@ -1,5 +1,6 @@
 """Diffusion with a growing length, registered with fairseq (Flex-MDLM)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -44,6 +45,11 @@ class InsertionDiffusion(TokenDiffusionModel):
     criterion = "insertion_diffusion_loss"
     objective = InsertionDiffusionLoss
     diffusion_steps = None
+
+    def unread_options(self) -> Iterable[tuple[str, str]]:
+        """Those of the length predictor, which it does not have."""
+        names = ("pred_length_offset", "sg_length_pred")
+        return [(name, "where the target grows") for name in names if getattr(self.cfg, name)]
 
     @classmethod
     def build_model(cls, cfg: Any, task: Any) -> "InsertionDiffusion":

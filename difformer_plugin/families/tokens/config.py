@@ -1,5 +1,6 @@
 """The configuration of discrete diffusion models, its checks, and the named sizes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -83,6 +84,15 @@ def num_steps_or_none(cfg: Any) -> int | None:
     """T, or None in continuous time."""
     continuous = OBJECTIVES[cfg.objective].continuous_time
     return None if cfg.continuous_time or continuous else cfg.diffusion_steps
+
+
+def unread(cfg: Any) -> Iterator[tuple[str, str]]:
+    """Options that were given but are not read: (name, why not)."""
+    if cfg.process != NEAREST and cfg.neighbours != DiscreteDiffusionConfig.neighbours:
+        yield "neighbours", f"with --process {cfg.process}"
+    if num_steps_or_none(cfg) is None:
+        if cfg.diffusion_steps != DiscreteDiffusionConfig.diffusion_steps:
+            yield "diffusion_steps", "in continuous time"
 
 
 @translated()

@@ -1,5 +1,6 @@
 """Discrete diffusion with a given length, registered with fairseq: D3PM, MDLM and SEDD."""
 
+from collections.abc import Iterable
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -26,6 +27,7 @@ from difformer_plugin.families.tokens.config import (
     DiscreteDiffusionConfig,
     check_config,
     num_steps_or_none,
+    unread,
 )
 from difformer_plugin.families.tokens.data_process import KINDS
 from difformer_plugin.families.tokens.denoiser import TokenDenoiser
@@ -63,6 +65,10 @@ class DiscreteDiffusion(TokenDiffusionModel):
         self.diffusion_steps = num_steps_or_none(cfg)
         self.reads_logits_as = OBJECTIVES[cfg.objective].reads_logits_as
         self.scores_targets = self.reads_logits_as == DISTRIBUTION
+
+    def unread_options(self) -> Iterable[tuple[str, str]]:
+        """Those of other processes and of discrete time."""
+        return unread(self.cfg)
 
     def forward(
         self,

@@ -1,5 +1,6 @@
 """The loss of discrete diffusion: its objective and the length, with the bound in validation."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -17,6 +18,8 @@ from difformer_plugin.families.criterion import (
     check_label_smoothing,
 )
 from difformer_plugin.options import flag, option
+
+logger = logging.getLogger(__name__)
 
 ABSORBING_AUXILIARY = 0.01  # lambda of the process with a mask (D3PM, Sec. 5.1)
 # D3PM's loss is that of one of T steps, so that the length's weight has to be small beside it. It
@@ -147,6 +150,10 @@ class DiscreteDiffusionLoss(TokenCriterion):
         self.auxiliary = cfg.auxiliary_loss_factor
         if self.auxiliary is None:
             self.auxiliary = ABSORBING_AUXILIARY if model_cfg.process == "absorbing" else 0.0
+        if cfg.label_smoothing and name == "d3pm" and not self.auxiliary:
+            logger.warning(
+                "--label-smoothing has no effect without --auxiliary-loss-factor: leave it out"
+            )
         if cfg.length_loss_factor is not None:
             self.length_factor = cfg.length_loss_factor
         elif name == "d3pm":
