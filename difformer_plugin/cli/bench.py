@@ -4,6 +4,7 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from difformer_plugin.cli import (
     add_command,
@@ -24,7 +25,7 @@ All rows train on the same batches in turn, from random weights: forward and bac
 Adam's update, by fairseq's own trainer. Nothing is saved."""
 
 
-def add_parser(subparsers) -> None:
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand, which has two of its own."""
     parser = add_command(
         subparsers,

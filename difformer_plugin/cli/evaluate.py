@@ -3,6 +3,7 @@
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
 from difformer_plugin.cli import add_command, add_json, json_targets, print_result
 from difformer_plugin.errors import UserError
@@ -25,7 +26,7 @@ FILES = (  # option, help
 )
 
 
-def add_parser(subparsers) -> None:
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = add_command(
         subparsers,

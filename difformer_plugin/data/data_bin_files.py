@@ -86,7 +86,7 @@ def check_file(stem: Path, types: int | None = None) -> int | None:
     Returns:
         the number of sentences, or None for formats other than fairseq's `mmap`.
     Raises:
-        UserError: a file is missing, empty or damaged, or has tokens that the dictionary has not.
+        UserError: a file is missing, empty or damaged, or has tokens that the dictionary lacks.
     """
     index, binary = Path(f"{stem}.idx"), Path(f"{stem}.bin")
     data = index.read_bytes()

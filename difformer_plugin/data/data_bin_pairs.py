@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from fairseq.data import ConcatDataset, Dictionary
-from fairseq.data.data_utils import post_process
 
 from difformer_plugin.data.data_bin_files import check_dataset, numbered_splits, stem_of
 from difformer_plugin.data.indexed import open_dataset

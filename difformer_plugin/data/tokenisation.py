@@ -104,7 +104,7 @@ def learn_sentencepiece(
         model: file to write to.
         vocab_size: the number of pieces, at most.
     Returns:
-        the number of pieces; there are fewer if the text has not so many.
+        the number of pieces; fewer if the text does not have so many.
     Raises:
         UserError: the text has more different characters than `vocab_size`.
     """

@@ -22,11 +22,11 @@ class GuidanceOptions(FairseqDataclass):
 
 
 def check_guidance(model: Family, options: Any) -> None:
-    """Raise a UserError for a scale that cannot be, or a model that knows no absent source."""
+    """Raise a UserError for a scale out of range, or a model trained without absent sources."""
     scale = options.guidance_scale
     if not 0 <= scale < float("inf"):
         raise UserError(f"--guidance-scale must be at least 0, not {scale:g}")
-    if scale > 0 and not model.knows_no_source:
+    if scale > 0 and not model.has_seen_absent_sources:
         raise UserError(
             "--guidance-scale needs a model that was trained with --source-dropout, which this one "
             "was not: leave it out"
@@ -54,7 +54,11 @@ class Combination:
         return [memory, model.without_source(memory)]
 
     def combine(self, predictions: list[torch.Tensor]) -> torch.Tensor:
-        """The prediction (N, D) of a step, from those made with each memory."""
+        """The prediction of a step, of the shape of those made with each memory.
+
+        Both halves of a prediction (N, 2D) are combined alike (`gaussian.rounding`): what is
+        rounded combines log-probabilities, and z_0-hat is extrapolated.
+        """
         if self.scale == 0:
             (prediction,) = predictions
             return prediction

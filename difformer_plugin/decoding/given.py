@@ -141,7 +141,7 @@ class Infilling:
         return self.sampler.impose(z, clean, given, k, noise, self.layout())
 
     def prediction(self, prediction: torch.Tensor) -> torch.Tensor:
-        """A prediction (N, D) in which the given tokens are certain."""
+        """A prediction, as of `Family.predict`, in which the given tokens are certain."""
         tokens = self.tokens()
         return self.model.certain(prediction, tokens.clamp(min=0), tokens != FREE)
 

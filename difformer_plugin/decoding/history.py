@@ -53,7 +53,7 @@ class HistoryFile:
             sample: a batch of fairseq; its "id" (B,) has the sentence numbers.
             sentences: for each sentence its hypotheses, the best first.
         Raises:
-            UserError: the sentences have no numbers, or the file exists already or cannot be written.
+            UserError: the sentences have no numbers, or the file exists or cannot be written.
         """
         if "id" not in sample:
             raise UserError(

@@ -209,9 +209,7 @@ def load_hub(
     return TranslationHub(loaded["args"], loaded["task"], loaded["models"], codec)
 
 
-def _trained_languages(
-    weights: Path, options: Mapping[str, Any]
-) -> tuple[str | None, str | None]:
+def _trained_languages(weights: Path, options: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Source and target language of a checkpoint, unless `options` name others; None if unknown."""
     trained = read_task(weights)[0] if weights.is_file() else {}
     source, target = (options.get(x) or trained.get(x) for x in ("source_lang", "target_lang"))

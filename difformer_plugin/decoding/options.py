@@ -298,7 +298,7 @@ def check_shortcuts(options: Any) -> None:
     candidates = options.length_beam_size * options.noise_beam_size
     if options.race_after and options.race_keep >= candidates:
         raise UserError(
-            f"--race-keep {options.race_keep} of {candidates} candidates is no race: it must be "
+            f"--race-keep {options.race_keep} of {candidates} candidates drops none: it must be "
             "less than --length-beam-size times --noise-beam-size"
         )
     if options.race_keep > 1 and not options.race_after:

@@ -43,8 +43,7 @@ def check_decoding(model: Family, options: Any) -> type[Sampler]:
     Returns:
         the class of the sampler that they choose.
     Raises:
-        UserError: the model has no such sampler, or an option is none that anybody reads, or has a
-            value that cannot be.
+        UserError: the model has no such sampler, or an option is out of range or not read by it.
     """
     samplers = model.samplers()
     name = options.decoding_sampler or next(iter(samplers))

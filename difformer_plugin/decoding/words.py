@@ -21,8 +21,8 @@ from difformer_plugin.networks.layers import Memory
 # A target has at most so many tokens for each token of its source, and so many more.
 TOKENS_PER_SOURCE_TOKEN, SPARE_TOKENS = 3, 50
 PREFIXES_ALONE = (
-    "this model was trained with --generate-words and writes from left to right: of given words it "
-    "takes prefixes alone"
+    "this model was trained with --generate-words and writes from left to right: given words "
+    "can only be a prefix"
 )
 
 

@@ -66,9 +66,9 @@ def check_training(settings: Settings) -> None:
         begun = read_object(record, f"remove {folder}")
         if begun.get("seed") != settings.seed or begun.get("max_update", 0) > settings.max_update:
             raise UserError(
-                f"{settings.out} holds a training run with --seed {begun.get('seed')} and --max-update "
-                f"{begun.get('max_update')}: give another --out (with make: OUT=FOLDER), or remove "
-                f"{folder}"
+                f"{settings.out} holds a training run with --seed {begun.get('seed')} and "
+                f"--max-update {begun.get('max_update')}: give another --out (with make: "
+                f"OUT=FOLDER), or remove {folder}"
             )
     with atomic_text(record) as handle:
         json.dump({"seed": settings.seed, "max_update": settings.max_update}, handle)

@@ -48,11 +48,6 @@ def check_gaussian_schedule(name: str) -> None:
         raise ParameterError("noise_schedule", f"must be one of {', '.join(names)}", f"'{name}'")
 
 
-def rescale_alpha_bar(alpha_bar: Values, factor: float) -> Values:
-    """Eq. 8 position by position: alpha-bar / (alpha-bar + F^2 beta-bar)."""
-    return alpha_bar / (alpha_bar + factor**2 * (1 - alpha_bar))
-
-
 def _normal_cdf(x: Values) -> Values:
     """Phi, the distribution function of N(0, 1), accurate in its lower tail."""
     if isinstance(x, (float, np.ndarray)):

@@ -26,6 +26,7 @@ MAX_BETA = 0.999
 MIN_ALPHA_BAR = 1e-12
 
 Time = TypeVar("Time", float, "torch.Tensor")
+Values = TypeVar("Values", float, np.ndarray, "torch.Tensor")
 
 
 class Schedule:
@@ -94,16 +95,20 @@ class Formula(Schedule):
 
 
 SCHEDULES: dict[str, Formula] = {}
+Function = Callable[[Time], Time]
+Derivative = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
-def register_schedule(*kinds: str, closed_derivative=None, of_information: bool = False):
+def register_schedule(
+    *kinds: str, closed_derivative: Derivative | None = None, of_information: bool = False
+) -> Callable[[Function], Function]:
     """Decorator: add a function t -> alpha-bar_t to SCHEDULES, under its own name.
 
     Args:
         The attributes of `Formula`.
     """
 
-    def register(function):
+    def register(function: Function) -> Function:
         SCHEDULES[function.__name__] = Formula(function, kinds, closed_derivative, of_information)
         return function
 
@@ -262,23 +267,16 @@ class Floored(Schedule):
         return (1 - self.floor) * self.schedule.derivative(t)
 
 
+def rescale_alpha_bar(alpha_bar: Values, factor: float) -> Values:
+    """Eq. 8: alpha-bar' = alpha-bar / (alpha-bar + F^2 beta-bar), which divides the SNR by F^2."""
+    return alpha_bar / (alpha_bar + factor**2 * (1 - alpha_bar))
+
+
 def rescale_variance_preserving(
     alpha_bar: Callable[[float], float], factor: float
 ) -> Callable[[float], float]:
-    """Eq. 8: alpha-bar' = alpha-bar / (alpha-bar + F^2 beta-bar), which divides the SNR by F^2.
-
-    Args:
-        alpha_bar: function t -> alpha-bar.
-        factor: the rescaling factor F.
-    Returns:
-        function t -> alpha-bar'.
-    """
-
-    def rescaled(t):
-        a = alpha_bar(t)
-        return a / (a + factor**2 * (1 - a))
-
-    return rescaled
+    """The function t -> alpha-bar' of a function t -> alpha-bar, by `rescale_alpha_bar`."""
+    return lambda t: rescale_alpha_bar(alpha_bar(t), factor)
 
 
 def discretise(alpha_bar: Callable[[float], float], steps: int) -> np.ndarray:

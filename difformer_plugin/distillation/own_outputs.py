@@ -169,7 +169,9 @@ def check_models(path: str, model: Teacher, teacher_paths: list[str], teacher: T
     """
     if not is_diffusion_model(model.models[0]):
         kind = type(model.models[0]).__name__
-        raise UserError(f"--self {path} is a {kind}, not a diffusion model: give one of yours")
+        raise UserError(
+            f"--self {path} is a {kind}, not a diffusion model: give a diffusion model's checkpoint"
+        )
     if len(teacher.models) > 1:
         raise UserError(f"--teacher names {len(teacher.models)} models: give one with --self")
     if is_diffusion_model(teacher.models[0]):

@@ -78,7 +78,7 @@ class DiffusionModel(LoadableModel):
         return self.predicts_length and not self.ends_at_eos
 
     @property
-    def knows_no_source(self) -> bool:
+    def has_seen_absent_sources(self) -> bool:
         """Whether it was trained with absent sources."""
         return self.cfg.source_dropout > 0
 
@@ -112,7 +112,7 @@ class DiffusionModel(LoadableModel):
         """Choose what is left to be chosen before the first update; the task has the data."""
         for name, reason in self.unread_options():
             logger.warning("%s has no effect %s: leave it out", flag(name), reason)
-        if self.knows_no_source:
+        if self.has_seen_absent_sources:
             self.learn_absent_sources()
 
     def unread_options(self) -> Iterable[tuple[str, str]]:
@@ -212,7 +212,7 @@ class DiffusionModel(LoadableModel):
 
         In evaluation mode none is.
         """
-        if not (self.knows_no_source and self.training):
+        if not (self.has_seen_absent_sources and self.training):
             return memory
         generator = rank_generator(memory.mask.device)
         u = torch.rand(len(memory.mask), device=memory.mask.device, generator=generator)
@@ -259,7 +259,7 @@ class DiffusionModel(LoadableModel):
         previous: torch.Tensor | None,
         absent: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The prediction for each token, float32 (N, D); see `Family.predict`."""
+        """The prediction for each token, float32; see `Family.predict`."""
         denoiser = self.denoiser_in(conditions.precision)
         if not torch.is_tensor(time):
             time = torch.full((1,), time, device=layout.device, dtype=torch.float64)

@@ -42,7 +42,7 @@ class Family(Protocol):
         tries_lengths: whether that length is the target's, so that several can be tried or one be
             forced; otherwise the model finds the length by what it draws.
         diffuses_embeddings: whether its state is a latent, which Gaussian noise corrupts.
-        knows_no_source: whether it was trained with absent sources, for `without_source`.
+        has_seen_absent_sources: whether it was trained with absent sources, for `without_source`.
         scores_targets: whether it can corrupt a given target and tell how likely its tokens are,
             by `corrupt` and `log_probs`.
         noises_source: whether sources are noised as well, so that decoding fills targets in after
@@ -73,7 +73,7 @@ class Family(Protocol):
     noises_source: bool
     ends_at_eos: bool
     generates_words: bool
-    knows_no_source: bool
+    has_seen_absent_sources: bool
     noise_dim: int
     diffusion_steps: int | None
     teacher_parts: tuple[str, ...]
@@ -125,7 +125,10 @@ class Family(Protocol):
         previous: torch.Tensor | None,
         absent: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The prediction for each token, float32 (N, D). It is linear in what the heads score.
+        """The prediction for each token, float32 (N, D).
+
+        Of embeddings it can be (N, 2D): z_0-hat and what is rounded (`gaussian.rounding`).
+        Logits and what is rounded are linear in the output of the network.
 
         Args:
             z: the state of the N tokens.
@@ -148,14 +151,14 @@ class Family(Protocol):
     def certain(
         self, prediction: torch.Tensor, tokens: torch.Tensor, given: torch.Tensor
     ) -> torch.Tensor:
-        """A prediction (N, D) that is sure of given tokens.
+        """A prediction, shaped as by `predict`, that is sure of given tokens.
 
         Args:
             tokens: int64 (N,); given: bool (N,), which of them are given.
         """
 
     def refine(self, prediction: torch.Tensor, options: Any, calls: int) -> torch.Tensor:
-        """A prediction (N, D) as the options of decoding want it altered.
+        """A prediction, shaped as by `predict`, as the options of decoding change it.
 
         Args:
             calls: how many predictions of the reverse process came before.
@@ -174,7 +177,7 @@ class Family(Protocol):
 
         Args:
             tokens: int64 (N,), with their frame.
-            time: in [0, 1].
+            time: in [0, 1).
             noise: (N, noise_dim), as the model's samplers draw it.
             layout: of the tokens.
         """

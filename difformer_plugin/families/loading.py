@@ -47,7 +47,7 @@ class LoadableModel(BaseFairseqModel):
         return self.cfg.max_source_positions, self.cfg.max_target_positions
 
     def learn_absent_sources(self) -> None:
-        """Let a training begin from weights that were trained without --source-dropout.
+        """Let training begin from weights that were trained without --source-dropout.
 
         They lack the parameter that is read in place of an absent source, which then starts at
         zero, as in a new model.

@@ -87,7 +87,7 @@ def own_likelihoods(
         memory: of B sources.
         keys: int64 (B,), from `sentence_keys`.
         targets: for each source any number of targets, at least one, with their frame.
-        times: in [0, 1].
+        times: in [0, 1).
     Returns:
         one number a target, in nats a token.
     """

@@ -345,8 +345,3 @@ RULES = (
 def rules_of(command: str) -> Iterator[tuple[str, Rule]]:
     """Each option that the table has for a command, with its rule."""
     return ((name, rule) for rule in RULES if command in rule.commands for name in rule.options)
-
-
-def find_rule(command: str, option: str) -> Rule | None:
-    """The rule of an option in a command; None if it is not one of fairseq's own."""
-    return next((rule for name, rule in rules_of(command) if name == option), None)

@@ -93,7 +93,7 @@ class GivenWords:
         for split, dataset in datasets.items():
             if self.prefix_size > 0 and dataset.tgt is None:
                 raise UserError(
-                    f"--prefix-size needs references, which the split {split} has not: use "
+                    f"--prefix-size needs references, which the split {split} does not have: use "
                     "--constraints-file"
                 )
             lines = generator.constraints

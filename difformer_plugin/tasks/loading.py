@@ -75,8 +75,8 @@ def _check_splits(
     """Check the files of a split and, if they are to be combined, of split1, split2, ...
 
     Raises:
-        UserError: a file is missing or damaged, has tokens that the dictionary has not, or only
-            some of the splits have targets.
+        UserError: a file is missing or damaged, has tokens that are not in the dictionary, or
+            only some of the splits have targets.
     """
     pair = cfg.source_lang, cfg.target_lang
     splits = [split, *(numbered_splits(folder, split, *pair) if combine else ())]

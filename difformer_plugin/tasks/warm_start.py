@@ -1,4 +1,4 @@
-"""Start a training from its teacher (--init-from-teacher), and keep the encoder frozen at first."""
+"""Start training from a teacher (--init-from-teacher), and keep the encoder frozen at first."""
 
 import logging
 import os

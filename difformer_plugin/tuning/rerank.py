@@ -200,10 +200,7 @@ def _oracle(statistics: np.ndarray) -> np.ndarray:
     """The candidate of each sentence with the highest smoothed sentence BLEU, int (S,)."""
     smoothed = {"smooth_method": "exp", "effective_order": True}
     scores = [
-        [
-            BLEU.compute_bleu(own[:4], own[4:8], *own[8:], **smoothed).score
-            for own in candidates
-        ]
+        [BLEU.compute_bleu(own[:4], own[4:8], *own[8:], **smoothed).score for own in candidates]
         for candidates in statistics.tolist()
     ]
     return np.array(scores).argmax(1)

@@ -46,7 +46,10 @@ from difformer_plugin.errors import UserError
             "--race-after.*between 1 and 14",
         ),
         ({"race_after": 3}, "--race-keep 1 of 1 candidates"),
-        ({"race_after": 3, "race_keep": 6, "length_beam_size": 3, "noise_beam_size": 2}, "no race"),
+        (
+            {"race_after": 3, "race_keep": 6, "noise_beam_size": 6},
+            "6 of 6 .* drops none",
+        ),
         ({"race_after": 3, "race_keep": 0, "noise_beam_size": 2}, "--race-keep"),
         ({"race_keep": 2}, "--race-after"),
         ({"decoding_precision": "int4"}, "int4.*bf16"),

@@ -119,7 +119,7 @@ def test_an_option_given_twice_with_different_values(file):
 
 def test_contradicting_options_name_the_file(file):
     path = file("race_after = 3")
-    said = f"no race.*with the options that {path} sets"
+    said = f"drops none.*with the options that {path} sets"
     with pytest.raises(UserError, match=said), mention_settings_file(path):
         check_options(merged(path=path))
     with mention_settings_file(path):

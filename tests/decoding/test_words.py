@@ -194,7 +194,7 @@ def test_given_prefixes_are_kept_and_what_stands_elsewhere_is_refused(model, sou
     assert tokens[1] == [BOS, 5, EOS]
     assert found[0][0]["positional_scores"][:4].tolist() == [0] * 4
     assert found[0][0]["positional_scores"][4:].lt(0).any()
-    with pytest.raises(UserError, match="takes prefixes alone"):
+    with pytest.raises(UserError, match="given words can only be a prefix"):
         words.begun([BOS, FREE, 7, FREE, EOS], EOS)
-    with pytest.raises(UserError, match="takes prefixes alone"):
+    with pytest.raises(UserError, match="given words can only be a prefix"):
         words.begun([BOS, 5, FREE, 7, EOS], EOS)

@@ -12,9 +12,8 @@ from difformer_plugin.diffusion.positional_schedules import (
     gaussian_schedule_names,
     positional,
     register_positional_schedule,
-    rescale_alpha_bar,
 )
-from difformer_plugin.diffusion.schedules import GAUSSIAN, schedule_names
+from difformer_plugin.diffusion.schedules import GAUSSIAN, rescale_alpha_bar, schedule_names
 from difformer_plugin.tuning import defaults
 
 STEPS = 500

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from difformer_plugin.cli.main import main
+from difformer_plugin.diffusion.gaussian.degeneration import CLASSIFIERS
 from difformer_plugin.diffusion.gaussian.published import DGS_MAX, TABLE_19
 from difformer_plugin.diffusion.gaussian.rescaling import NoiseSeries, dgs, search_factor
+from difformer_plugin.diffusion.positional_schedules import gaussian_schedule_names
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -179,6 +181,17 @@ def test_help_names_every_option(capsys):
     source = Path(sys.modules["difformer_plugin.cli.factor"].__file__).read_text("utf-8")
     names = set(re.findall(r'"(--[a-z-]+)"', source))
     assert len(names) == 20 and "--json" in out and all(name in out for name in names)
+
+
+def test_help_names_every_schedule_and_classifier(capsys):
+    """They are written out there, so that the help needs no numerical library."""
+    with pytest.raises(SystemExit):
+        main(["factor", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    names = gaussian_schedule_names()
+    listed = re.search(r"--noise-schedule NAME ([\w, ]+) or (\w+); default", shown)
+    assert sorted([*listed[1].split(", "), listed[2]]) == sorted(names)
+    assert re.search(r"--classifier \{([\w,]+)\}", shown)[1].split(",") == list(CLASSIFIERS)
 
 
 def test_score_of_a_position_dependent_schedule(factor):

@@ -1,8 +1,11 @@
 """Partially decoded targets: current tokens and the log-probability of each."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+from difformer_plugin.diffusion.sampler import Layout
 
 
 @dataclass
@@ -26,20 +29,31 @@ class Draft:
     joined: torch.Tensor | None = None
     given: torch.Tensor | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.tokens)
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: Any) -> "Draft":
         marks = (mark if mark is None else mark[rows] for mark in (self.joined, self.given))
         return Draft(self.tokens[rows], self.log_probs[rows], None, *marks)
 
-    def copy_(self, other):
-        """Overwrite this draft with another of the same size."""
+    def copy_(self, other: "Draft") -> None:
+        """Overwrite the tokens of this draft with those of another of the same size.
+
+        What is given stays as it is: `impose` sets it at the beginning of each step.
+        """
         self.tokens.copy_(other.tokens)
         self.log_probs.copy_(other.log_probs)
 
-    def placed(self, layout):
-        """The same tokens, which lie one after another, with padding where the layout has some."""
+    def placed(self, layout: Layout) -> "Draft":
+        """The same tokens with padding where the layout has some.
+
+        What is given is left out: `impose` sets it at the beginning of each step.
+
+        Args:
+            layout: of all positions, (N,) or with padding (M,).
+        Returns:
+            a draft of (N,) or (M,) tokens; those of padding are 0.
+        """
         if layout.real is None:
             return Draft(self.tokens, self.log_probs, joined=self.joined)
         tokens = self.tokens.new_zeros(len(layout.real))  # nothing depends on what padding holds

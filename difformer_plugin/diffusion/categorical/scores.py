@@ -59,7 +59,13 @@ def score_entropy(
 
 
 @score_entropy.register
-def uniform_score_entropy(process: Uniform, log_ratios, x_0, x_t, t):
+def uniform_score_entropy(
+    process: Uniform,
+    log_ratios: torch.Tensor,
+    x_0: torch.Tensor,
+    x_t: torch.Tensor,
+    t: torch.Tensor,
+) -> torch.Tensor:
     """`score_entropy` of the uniform process.
 
     r has two values: r for each y that is not x_0, and r + excess for y = x_0 unless it is x_t.
@@ -75,7 +81,13 @@ def uniform_score_entropy(process: Uniform, log_ratios, x_0, x_t, t):
 
 
 @score_entropy.register
-def absorbing_score_entropy(process: Absorbing, log_ratios, x_0, x_t, t):
+def absorbing_score_entropy(
+    process: Absorbing,
+    log_ratios: torch.Tensor,
+    x_0: torch.Tensor,
+    x_t: torch.Tensor,
+    t: torch.Tensor,
+) -> torch.Tensor:
     """`score_entropy` of the absorbing process.
 
     alpha-bar / (1 - alpha-bar) is a factor of the bracket. If the exp(log_ratios) sum to 1, this is
@@ -113,7 +125,13 @@ def squared_error(
 
 
 @squared_error.register
-def uniform_squared_error(process: Uniform, log_ratios, x_0, x_t, t):
+def uniform_squared_error(
+    process: Uniform,
+    log_ratios: torch.Tensor,
+    x_0: torch.Tensor,
+    x_t: torch.Tensor,
+    t: torch.Tensor,
+) -> torch.Tensor:
     """`squared_error` of the uniform process."""
     r, excess = (x[:, None].to(log_ratios.dtype) for x in _uniform_ratios(process, x_0, x_t, t))
     errors = log_ratios.scatter(1, x_t[:, None], -torch.inf).exp() - r
@@ -122,7 +140,13 @@ def uniform_squared_error(process: Uniform, log_ratios, x_0, x_t, t):
 
 
 @squared_error.register
-def absorbing_squared_error(process: Absorbing, log_ratios, x_0, x_t, t):
+def absorbing_squared_error(
+    process: Absorbing,
+    log_ratios: torch.Tensor,
+    x_0: torch.Tensor,
+    x_t: torch.Tensor,
+    t: torch.Tensor,
+) -> torch.Tensor:
     """`squared_error` of the absorbing process: r is alpha-bar / (1 - alpha-bar) at x_0, else 0."""
     alpha_bar = process.schedule.alpha_bar(t)
     scale = torch.where(x_t == process.mask, alpha_bar / (1 - alpha_bar), 0)
@@ -155,7 +179,9 @@ def tweedie(
 
 
 @tweedie.register
-def uniform_tweedie(process: Uniform, log_ratios, x_t, s, t):
+def uniform_tweedie(
+    process: Uniform, log_ratios: torch.Tensor, x_t: torch.Tensor, s: torch.Tensor, t: torch.Tensor
+) -> torch.Tensor:
     """`tweedie` of the uniform process.
 
     The ratios with s_{x_t} = 1 are p_t up to a factor, and p_t = a p_s + (1 - a) / n: subtracting
@@ -171,7 +197,13 @@ def uniform_tweedie(process: Uniform, log_ratios, x_t, s, t):
 
 
 @tweedie.register
-def absorbing_tweedie(process: Absorbing, log_ratios, x_t, s, t):
+def absorbing_tweedie(
+    process: Absorbing,
+    log_ratios: torch.Tensor,
+    x_t: torch.Tensor,
+    s: torch.Tensor,
+    t: torch.Tensor,
+) -> torch.Tensor:
     """`tweedie` of the absorbing process.
 
     A mask becomes y with the schedule's unmasking probability times exp(log_ratios_y).
@@ -208,7 +240,9 @@ def tau_leap(
 
 
 @tau_leap.register
-def uniform_tau_leap(process: Uniform, log_ratios, x_t, s, t):
+def uniform_tau_leap(
+    process: Uniform, log_ratios: torch.Tensor, x_t: torch.Tensor, s: torch.Tensor, t: torch.Tensor
+) -> torch.Tensor:
     """`tau_leap` of the uniform process."""
     others = log_ratios.scatter(1, x_t[:, None], -torch.inf)
     rate = _sigma(process, t) / process.types * others.logsumexp(-1).double().exp()
@@ -216,7 +250,13 @@ def uniform_tau_leap(process: Uniform, log_ratios, x_t, s, t):
 
 
 @tau_leap.register
-def absorbing_tau_leap(process: Absorbing, log_ratios, x_t, s, t):
+def absorbing_tau_leap(
+    process: Absorbing,
+    log_ratios: torch.Tensor,
+    x_t: torch.Tensor,
+    s: torch.Tensor,
+    t: torch.Tensor,
+) -> torch.Tensor:
     """`tau_leap` of the absorbing process."""
     rate = process.schedule.unmasking_rate(t) * log_ratios.logsumexp(-1).double().exp()
     leaves = (t - s) * rate * (x_t == process.mask)

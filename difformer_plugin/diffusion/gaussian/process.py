@@ -14,9 +14,8 @@ from difformer_plugin.diffusion.parameters import ParameterError
 from difformer_plugin.diffusion.positional_schedules import (
     POSITIONAL_SCHEDULES,
     PositionalSchedule,
-    rescale_alpha_bar,
 )
-from difformer_plugin.diffusion.schedules import alpha_bar_series
+from difformer_plugin.diffusion.schedules import alpha_bar_series, rescale_alpha_bar
 from difformer_plugin.diffusion.timesteps import UNIFORM, chosen_times
 
 

@@ -16,9 +16,8 @@ from difformer_plugin.diffusion.positional_schedules import (
     POSITIONAL_SCHEDULES,
     TYPICAL_LENGTH,
     check_gaussian_schedule,
-    rescale_alpha_bar,
 )
-from difformer_plugin.diffusion.schedules import alpha_bar_series
+from difformer_plugin.diffusion.schedules import alpha_bar_series, rescale_alpha_bar
 
 MAX_VALID_FACTOR = 1 / MIN_SIGMA  # whose square is still a harmless number
 SEARCH_STEP = 0.5  # Delta F of Algorithm 1

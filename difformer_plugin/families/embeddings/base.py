@@ -336,7 +336,7 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
     def corrupt(
         self, tokens: torch.Tensor, time: float, noise: torch.Tensor, layout: Layout
     ) -> torch.Tensor:
-        """z_t (N, D) of tokens (N,), with the F of training (Eq. 3)."""
+        """z_t (N, D) of tokens (N,) at a time in [0, 1), with the F of training (Eq. 3)."""
         step = torch.full_like(layout.lengths, int(time * len(self.process)))
         return self.process.q_sample(self.clean_state(tokens), step, noise, layout)
 

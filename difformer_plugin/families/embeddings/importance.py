@@ -30,7 +30,7 @@ class ImportanceTimes(nn.Module):
     each bucket are known. A loss is multiplied by its weight, so that its mean is that of uniform
     times whatever p is.
 
-    Checkpoints store the losses. All ranks of a training record the losses of all.
+    Checkpoints store the losses. All ranks of a training run record the losses of all.
     """
 
     def __init__(self) -> None:

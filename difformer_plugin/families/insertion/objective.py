@@ -48,7 +48,7 @@ class InsertionDiffusionLoss(TokenCriterion):
 class LossUnderDiscreteName(InsertionDiffusionLoss):
     """The same for `--criterion discrete_diffusion_loss --objective flexible`.
 
-    fairseq resumes a training only with a criterion whose class has the name in the checkpoint.
+    fairseq resumes training only with a criterion whose class has the name in the checkpoint.
     """
 
     def __init__(self, cfg: Any, task: Any):

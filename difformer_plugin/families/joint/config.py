@@ -105,7 +105,7 @@ def check_words(cfg: Any) -> None:
     if cfg.restart_positions:
         raise UserError(
             "--generate-words counts positions through the words so far, and --restart-positions "
-            "would begin anew with each word: leave one out"
+            "would restart with each word: leave one out"
         )
     for name in ("length_by_padding", "pred_length_offset"):
         if getattr(cfg, name):

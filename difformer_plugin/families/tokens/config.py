@@ -90,9 +90,9 @@ def unread(cfg: Any) -> Iterator[tuple[str, str]]:
     """Options that were given but are not read: (name, why not)."""
     if cfg.process != NEAREST and cfg.neighbours != DiscreteDiffusionConfig.neighbours:
         yield "neighbours", f"with --process {cfg.process}"
-    if num_steps_or_none(cfg) is None:
-        if cfg.diffusion_steps != DiscreteDiffusionConfig.diffusion_steps:
-            yield "diffusion_steps", "in continuous time"
+    default = DiscreteDiffusionConfig.diffusion_steps
+    if num_steps_or_none(cfg) is None and cfg.diffusion_steps != default:
+        yield "diffusion_steps", "in continuous time"
 
 
 @translated()

@@ -15,7 +15,8 @@ from difformer_plugin.diffusion.gaussian.samplers.ancestral import Ancestral
 from difformer_plugin.diffusion.gaussian.samplers.confidence import Confidence
 from difformer_plugin.diffusion.gaussian.samplers.ddim import DDIM
 from difformer_plugin.diffusion.gaussian.samplers.dpm_solver import DPMSolver
-from difformer_plugin.diffusion.positional_schedules import positional, rescale_alpha_bar
+from difformer_plugin.diffusion.positional_schedules import positional
+from difformer_plugin.diffusion.schedules import rescale_alpha_bar
 from difformer_plugin.networks.layout import Layout
 
 STEPS, FACTOR = 60, 1.5
