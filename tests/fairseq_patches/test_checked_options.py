@@ -151,6 +151,16 @@ def test_shards_do_not_replace_each_others_results(tmp_path, monkeypatch):
     start(0, tmp_path / "a", shards=1)  # a whole run replaces its results, as in fairseq
 
 
+def test_only_empty_results_are_removed_at_the_end(tmp_path):
+    empty, written = tmp_path / "empty", tmp_path / "written"
+    empty.touch()
+    written.write_text("S-0\ta\n")
+    for path in (empty, written, tmp_path / "missing"):
+        checked_options._remove_empty(str(path))
+    assert [path.name for path in tmp_path.iterdir()] == ["written"]
+    assert written.read_text() == "S-0\ta\n"
+
+
 @pytest.mark.parametrize(
     "command, arguments, said",
     [

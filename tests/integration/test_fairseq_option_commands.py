@@ -19,17 +19,11 @@ def generate(corpus, model, tmp_path):
 
 
 def test_a_shard_that_fails_leaves_no_results_that_block_the_next(corpus, tmp_path):
-    """The file of one that has written something stays."""
     results = tmp_path / "results"
     command = ["fairseq-generate", corpus.joined, *TASK, "--path", tmp_path / "none.pt", "--cpu"]
-    command += ["--num-shards", 2, "--shard-id", 0, "--results-path", results]
-    for _ in range(2):
-        failed = shell(*command)
-        assert failed.code != 0 and "none.pt" in failed.err and "exists" not in failed.err
-        assert not list(results.iterdir())
-    (results / "generate-test.txt").write_text("S-0\ta\n")
-    assert "generate-test.txt exists" in shell(*command).err
-    assert (results / "generate-test.txt").read_text() == "S-0\ta\n"
+    failed = shell(*command, "--num-shards", 2, "--shard-id", 0, "--results-path", results)
+    assert failed.code != 0 and "none.pt" in failed.err
+    assert results.is_dir() and not list(results.iterdir())
 
 
 @pytest.mark.slow
