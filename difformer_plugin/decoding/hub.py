@@ -210,9 +210,17 @@ def load_hub(
 
 
 def _trained_languages(weights: Path, options: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Source and target language of a checkpoint, unless `options` name others; None if unknown."""
+    """Source and target language of a checkpoint in the direction that fits `options`.
+
+    Where neither direction fits, what `options` name alone. None stands for unknown.
+    """
+    names = "source_lang", "target_lang"
     trained = read_task(weights)[0] if weights.is_file() else {}
-    source, target = (options.get(x) or trained.get(x) for x in ("source_lang", "target_lang"))
+    source, target = (options.get(name) for name in names)
+    own, other = (trained.get(name) for name in names)
+    for pair in ((own, other), (other, own)):  # a data-bin serves both directions
+        if source in (None, pair[0]) and target in (None, pair[1]):
+            return pair
     return source, target
 
 

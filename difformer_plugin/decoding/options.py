@@ -49,7 +49,10 @@ def kind_of(field: Field) -> Any:
 
 def fits(value: Any, kind: Any) -> bool:
     """Whether a value is of a type; true is not a number, and 1 may stand for 1.0."""
-    return type(value) is kind or (kind is float and type(value) is int and abs(value) < 2**53)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if kind is int:
+        return whole
+    return isinstance(value, kind) or (kind is float and whole and abs(value) < 2**53)
 
 
 def setting_option(setting: str) -> str:
@@ -208,7 +211,7 @@ def check_options(options: Any) -> None:
         value = getattr(options, f.name)
         optional = value is None and f.default is None
         if f.name != "_name" and not optional and not fits(value, kind_of(f)):
-            raise UserError(f"{f.name} must be {TYPE_NAMES[kind_of(f)]}, not {str(value)[:80]!r}")
+            raise UserError(f"{f.name} must be {TYPE_NAMES[kind_of(f)]}, not {repr(value)[:80]}")
     check_timesteps(options)
     if options.decoding_steps < 1:
         raise UserError(f"--decoding-steps must be at least 1, not {options.decoding_steps}")

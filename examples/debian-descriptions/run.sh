@@ -5,7 +5,7 @@
 #
 # RAW holds train.en.gz and so on. Preparation takes 1.5 minutes on two cores. The corpus is harder than
 # Multi30k: after four epochs, an hour of one core, the teacher does not translate yet. Use a GPU: with
-# TRAIN_TEACHER="--max-tokens 8000 --update-freq 1 --max-update 4700 --dropout 0.1", eight minutes of a
+# TRAIN_TEACHER="--max-tokens 8000 --update-freq 1 --max-update 4665 --dropout 0.1", eight minutes of a
 # shared H200, it has 27 BLEU, and a Difformer of 3,000 updates, two hours of a core, 16
 # (benchmarks/debian-descriptions.md).
 . "$(dirname "$0")/../sizes.sh"

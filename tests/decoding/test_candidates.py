@@ -84,6 +84,7 @@ def test_window_of_consecutive_lengths(best, size, expected):
         ({"force_length_ratio": 1.0}, [3, 6, 12]),
         ({"force_length_ratio": 2.0}, [4, 10, 20]),
         ({"force_length_ratio": 0.01}, [3, 3, 3]),
+        ({"force_length_ratio": 1e30}, [20, 20, 20]),
     ],
 )
 def test_forced_lengths(options, expected):

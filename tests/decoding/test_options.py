@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from difformer_plugin.decoding.options import DecodingOptions, check_options
@@ -57,13 +58,13 @@ from difformer_plugin.errors import UserError
         ({"force_length_ratio": float("inf")}, "--force-length-ratio must be a number above 0"),
         ({"decoding_timesteps": "[" * 5000}, "--decoding-timesteps must be"),
         ({"force_length": "3"}, "force_length must be a whole number, not '3'"),
-        ({"force_length": 1.5}, "force_length must be a whole number, not '1.5'"),
-        ({"force_length": True}, "force_length must be a whole number, not 'True'"),
+        ({"force_length": 1.5}, "force_length must be a whole number, not 1.5"),
+        ({"force_length": True}, "force_length must be a whole number, not True"),
         ({"decoding_timesteps": [900, 300]}, "decoding_timesteps must be text in quotes"),
-        ({"decoding_timesteps": None}, "decoding_timesteps must be text in quotes, not 'None'"),
-        ({"rerank": 1}, "rerank must be text in quotes, not '1'"),
+        ({"decoding_timesteps": None}, "decoding_timesteps must be text in quotes, not None"),
+        ({"rerank": 1}, "rerank must be text in quotes, not 1"),
         ({"decoding_fixed_t": "0.5"}, "decoding_fixed_t must be a number, not '0.5'"),
-        ({"bleu_mbr": 1}, "bleu_mbr must be true or false, not '1'"),
+        ({"bleu_mbr": 1}, "bleu_mbr must be true or false, not 1"),
     ],
 )
 def test_refused(values, said):
@@ -82,6 +83,7 @@ def test_refused(values, said):
         {"decoding_early_stopping": 19, "decoding_fixed_t": 0.0},
         {"force_length": 4, "noise_beam_size": 3},
         {"decoding_fixed_t": 0, "length_scale": 1, "rerank": None},
+        {"length_scale": np.float64(1.1)},
         {"bleu_mbr": True, "mbr_remove_bpe": "sentencepiece"},
         {"length_beam_size": 256, "bleu_mbr": True},
         {"race_after": 14, "decoding_early_stopping": 5, "noise_beam_size": 2},

@@ -63,6 +63,8 @@ def test_a_target_that_grows_has_no_length_predictor(build_discrete, warnings):
     assert warnings(build_discrete(**options)) == []
     (found,) = warnings(build_discrete(**options, pred_length_offset=True))
     assert found.startswith("--pred-length-offset has no effect where the target grows")
+    (found,) = warnings(build_discrete(**options | {"diffusion_steps": 50}))
+    assert found.startswith("--diffusion-steps has no effect in continuous time")
 
 
 @pytest.mark.parametrize("factor, warned", [(None, True), (0.5, False)])

@@ -160,9 +160,13 @@ def test_from_pretrained_has_the_direction_of_training(corpus, model, tmp_path, 
     if described:
         found = hub.codec.pipeline
         assert (found.source_lang, found.target_lang) == ("en", "de")
-    languages = {"source_lang": "de", "target_lang": "en"}  # what is asked for wins
-    hub = Difformer.from_pretrained(str(tmp_path), "model.pt", str(data_bin), **languages)
+    hub = Difformer.from_pretrained(  # what is asked for wins
+        str(tmp_path), "model.pt", str(data_bin), source_lang="de"
+    )
     assert (hub.task.cfg.source_lang, hub.task.cfg.target_lang) == ("de", "en")
+    if described:
+        found = hub.codec.pipeline
+        assert (found.source_lang, found.target_lang) == ("de", "en")
 
 
 def test_from_pretrained_translates_no_sentence_and_an_empty_one(hub, corpus):

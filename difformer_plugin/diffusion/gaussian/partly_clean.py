@@ -14,7 +14,8 @@ class PartlyClean:
         z: (N, D), z_0 of tokens that are decided, z_t of the others.
         clean: bool (N,), which are decided.
         log_probs: float32 (N,), of tokens when they were last predicted.
-        tokens: int64 (N,), the types of tokens that the sampler has decided.
+        tokens: int64 (N,), the types of tokens that the sampler has decided; anything where a
+            token is given, which `decoding.given.fill_in` sets.
         given: bool (N,), tokens fixed by the user, which the sampler does not count; or None.
     """
 

@@ -26,7 +26,7 @@ from difformer_plugin.families.insertion.objective import (
     LossUnderDiscreteName,
 )
 from difformer_plugin.families.tokens.base import DiscreteOutput, Gaps, TokenDiffusionModel
-from difformer_plugin.families.tokens.config import ABSORBING
+from difformer_plugin.families.tokens.config import ABSORBING, unread
 from difformer_plugin.families.tokens.data_process import DataDependentProcess
 from difformer_plugin.families.tokens.model import TIME_SCALE
 from difformer_plugin.networks.building import build_networks
@@ -45,11 +45,13 @@ class InsertionDiffusion(TokenDiffusionModel):
     criterion = "insertion_diffusion_loss"
     objective = InsertionDiffusionLoss
     diffusion_steps = None
+    unread_of_discrete: tuple[tuple[str, str], ...] = ()  # with --arch discrete_diffusion
 
     def unread_options(self) -> Iterable[tuple[str, str]]:
-        """Those of the length predictor, which it does not have."""
+        """Those of the length predictor, which it does not have, and of other processes."""
         names = ("pred_length_offset", "sg_length_pred")
-        return [(name, "where the target grows") for name in names if getattr(self.cfg, name)]
+        found = [(name, "where the target grows") for name in names if getattr(self.cfg, name)]
+        return [*found, *self.unread_of_discrete]
 
     @classmethod
     def build_model(cls, cfg: Any, task: Any) -> "InsertionDiffusion":
@@ -65,6 +67,7 @@ class InsertionDiffusion(TokenDiffusionModel):
         """The model of `--arch discrete_diffusion --objective flexible`, with its criterion."""
         model = cls.build_model(cfg, task)
         model.criterion, model.objective = TokenDiffusionModel.criterion, LossUnderDiscreteName
+        model.unread_of_discrete = tuple(unread(cfg))
         return model
 
     @staticmethod

@@ -132,6 +132,12 @@ def test_no_greater_factor_than_the_largest_is_searched_for(step):
     assert factor == pytest.approx(9.9 if step == 0 else 10, rel=2e-3) and found <= 1 / 9.9
 
 
+def test_the_largest_factor_that_is_searched_for_lies_on_the_grid():
+    asked = []
+    factor, _ = search_factor(lambda f: asked.append(f) or 1 / f, 1 / 8.5, 2.0, largest=10.0)
+    assert factor == 9 and set(asked) <= {1, 3, 5, 7, 9}
+
+
 @pytest.mark.parametrize("max_dgs", [0.0, -0.1, 1.5, math.nan])
 def test_thresholds_that_are_no_share_are_refused(max_dgs):
     with pytest.raises(ParameterError, match="max_dgs must lie in"):
