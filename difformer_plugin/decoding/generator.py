@@ -20,7 +20,7 @@ from difformer_plugin.decoding.candidates import (
 )
 from difformer_plugin.decoding.constraints import Constraint, encoder, read_constraints
 from difformer_plugin.decoding.history import HistoryFile
-from difformer_plugin.decoding.options import check_options
+from difformer_plugin.decoding.options import check_options, fits
 from difformer_plugin.decoding.placement import place
 from difformer_plugin.decoding.precision import check_precision
 from difformer_plugin.decoding.sampling import check_decoding
@@ -102,7 +102,7 @@ class DiffusionGenerator:
         options = self.options
         candidates = options.length_beam_size * options.noise_beam_size
         kept = min(candidates, options.race_keep) if options.race_after else candidates
-        if type(nbest) is not int or nbest < 1:
+        if not fits(nbest, int) or nbest < 1:
             raise UserError(f"--nbest must be a whole number from 1 on, not {nbest!r}")
         if nbest > kept:
             raise UserError(

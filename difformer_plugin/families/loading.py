@@ -33,7 +33,10 @@ class LoadableModel(BaseFairseqModel):
         self.register_buffer(KEY, torch.tensor([fingerprint(d) for d in dictionaries]))
 
     def train(self, mode: bool = True) -> "LoadableModel":
-        """Switch between training and evaluation; training changes the weights."""
+        """Switch between training and evaluation; training changes the weights.
+
+        fairseq calls `eval()` before each batch of validation, which changes nothing.
+        """
         if mode or self.training:
             self.derived.clear()
         return super().train(mode)
