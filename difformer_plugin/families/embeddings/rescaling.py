@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 SAMPLES = 64  # draws per time step: about 4,000 in all, for a standard error of 0.003
 SAMPLES_OF_TEACHER = 1000  # for the choice of F, which is made once: a standard error of 0.001
 # Unlike the seeds of training runs: the score is biased if the noise has the seed that the table
-# was drawn with. A teacher of seed 1 scores 0.141 with noise of seed 1 (512 draws), and 0.152 to 0.154
-# with five other seeds.
+# was drawn with. A teacher of seed 1 scores 0.141 with noise of seed 1 (512 draws), and 0.152 to
+# 0.154 with five other seeds.
 SEED_OF_TEACHER = 2**31 - 1
 # If sigma_e of the initial embeddings differs from 1 by more, their sampled score is logged too.
 SIGMA_TOLERANCE = 0.1
