@@ -11,8 +11,8 @@ from tiny import make_dictionary
 
 from difformer_plugin.data import pipeline, recipe
 from difformer_plugin.data.sources import read_lines
+from difformer_plugin.decoding.checks import check_options
 from difformer_plugin.decoding.constraints import encoder, read_constraints
-from difformer_plugin.decoding.options import check_options
 from difformer_plugin.decoding.settings import OPTIONS, DecodingOptions, read_settings
 from difformer_plugin.distillation.distilled_data_bin import MANIFEST, finished_manifest
 from difformer_plugin.distillation.settings import parse_shard

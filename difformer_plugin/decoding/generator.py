@@ -18,9 +18,10 @@ from difformer_plugin.decoding.candidates import (
     repeats_something,
     until_eos,
 )
+from difformer_plugin.decoding.checks import check_options
 from difformer_plugin.decoding.constraints import Constraint, encoder, read_constraints
 from difformer_plugin.decoding.history import HistoryFile
-from difformer_plugin.decoding.options import check_options, fits
+from difformer_plugin.decoding.options import fits
 from difformer_plugin.decoding.placement import place
 from difformer_plugin.decoding.precision import check_precision
 from difformer_plugin.decoding.sampling import check_decoding

@@ -51,6 +51,11 @@ def check_reranking(options: Any) -> None:
         parse_weights(options.rerank)
 
 
+def uses_mbr(options: Any) -> bool:
+    """Whether candidates are compared with each other by BLEU; options that were checked."""
+    return options.bleu_mbr or bool(options.rerank and "mbr" in parse_weights(options.rerank))
+
+
 def build_reranker(options: Any, dictionary: Dictionary) -> Reranker:
     """The reranker that options choose; without any, the model's own probability.
 

@@ -15,6 +15,7 @@ from difformer_plugin import fairseq_patches
 from difformer_plugin.checkpoints.fingerprint import check_table_sizes
 from difformer_plugin.data.data_bin import check_folders
 from difformer_plugin.decoding import settings
+from difformer_plugin.decoding.checks import warn_of_unread_options
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
@@ -300,7 +301,9 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
 
     # Decoding
 
-    def build_generator(self, models: Any, args: Any, **unused: Any) -> DiffusionGenerator:
+    def build_generator(
+        self, models: Any, args: Any, warns: bool = True, **unused: Any
+    ) -> DiffusionGenerator:
         """Build the generator from this task's decoding options.
 
         The file of --decoding-settings is read here and nowhere else, since a checkpoint may
@@ -311,6 +314,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
             args: fairseq's options of generation. It may also have decoding options and a seed,
                 which override the task's: those of --eval-bleu-args, and the keyword arguments of
                 `from_pretrained(...).translate`.
+            warns: whether to warn of options that nothing reads.
         Raises:
             UserError: an option is out of range, contradicts another or does not fit the models.
         """
@@ -333,6 +337,8 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
             self.given_words = GivenWords(self.tgt_dict, args, generator)
             self.given_words.check_infill(models[0])
             self.given_words.check_splits(models[0], self.datasets)
+        if warns:
+            warn_of_unread_options(options, history)
         return generator
 
     def inference_step(

@@ -8,7 +8,8 @@ from itertools import accumulate, product, takewhile
 from random import Random
 from typing import Any
 
-from difformer_plugin.decoding.options import DecodingOptions, check_options, setting_option
+from difformer_plugin.decoding.checks import check_options
+from difformer_plugin.decoding.options import DecodingOptions, setting_option
 from difformer_plugin.diffusion.sampler import settings_of
 from difformer_plugin.diffusion.timesteps import grid_names
 from difformer_plugin.errors import UserError

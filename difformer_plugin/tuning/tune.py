@@ -17,7 +17,8 @@ from tqdm import tqdm
 from difformer_plugin import __version__
 from difformer_plugin.data.batches import load_batches
 from difformer_plugin.data.word_marks import check_mark
-from difformer_plugin.decoding.options import DecodingOptions, check_options
+from difformer_plugin.decoding.checks import check_options
+from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.decoding.precision import pays
 from difformer_plugin.decoding.sampling import check_decoding
 from difformer_plugin.decoding.settings import OPTIONS, read_settings, write_settings
@@ -72,7 +73,7 @@ def tune(args: Namespace) -> dict[str, Any]:
     ):
         begin_or_resume(journal, header)
         trials = Trials(
-            task.build_generator,
+            partial(task.build_generator, warns=False),
             models,
             task.target_dictionary,
             batches,

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from difformer_plugin.decoding.options import DecodingOptions, check_options
+from difformer_plugin.decoding import checks
+from difformer_plugin.decoding.checks import check_options, unread_options, warn_of_unread_options
+from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
 
 
@@ -101,3 +103,40 @@ def test_listed_times_are_counted():
     assert options.decoding_steps == 3
     assert replace(options, decoding_timesteps="uniform").decoding_steps == 3
     assert DecodingOptions(decoding_timesteps="quadratic").decoding_steps == 20
+
+
+@pytest.mark.parametrize(
+    "alone, missing",
+    [
+        ({"length_beam_window": True}, {"length_beam_size": 2}),
+        ({"mbr_remove_bpe": "sentencepiece"}, {"bleu_mbr": True}),
+        ({"mbr_remove_bpe": "@@ "}, {"rerank": "length=0.1,mbr=1"}),
+        ({"decoding_vp_rf": True}, {"decoding_rescaling_factor": 2.0}),
+        ({"force_precision": True}, {"decoding_precision": "bf16"}),
+        ({"retain_z_0_hat": True}, {"retain_history": True}),
+    ],
+)
+def test_options_without_effect_are_named(alone, missing):
+    """An option that nothing reads without another one is named until the other one is given."""
+
+    def unread(retain_history=False, **values):
+        return [name for name, _ in unread_options(DecodingOptions(**values), retain_history)]
+
+    assert unread(**alone) == list(alone)
+    assert unread(**alone, **missing) == []
+    assert unread(**missing) == []
+
+
+def test_a_likelihood_that_joins_no_subwords_does_not_read_their_mark():
+    options = DecodingOptions(rerank="own=1,length=0.1", mbr_remove_bpe="@@ ")
+    assert [name for name, _ in unread_options(options, False)] == ["mbr_remove_bpe"]
+
+
+def test_options_without_effect_are_warned_of_once(caplog):
+    """`translate` builds a generator for each call."""
+    checks._warn.cache_clear()
+    options = DecodingOptions(length_beam_window=True, noise_beam_size=3)
+    warn_of_unread_options(options, False)
+    warn_of_unread_options(options, False)
+    said = "--length-beam-window has no effect with --length-beam-size 1: leave it out"
+    assert [record.getMessage() for record in caplog.records] == [said]

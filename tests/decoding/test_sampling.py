@@ -24,7 +24,14 @@ from difformer_plugin.families.contract import FAMILIES
 PACKAGE = Path(difformer_plugin.__file__).parent
 OPTIONS = {f.name for f in fields(DecodingOptions)} - {"_name"}
 # Functions that only say whether values are allowed.
-CHECKS = {"check_options", "check_shortcuts", "check_reranking", "check_guidance", "forces_length"}
+CHECKS = {
+    "check_options",
+    "check_shortcuts",
+    "unread_options",
+    "check_reranking",
+    "check_guidance",
+    "forces_length",
+}
 
 
 def attributes(path):

@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import pytest
 
-from difformer_plugin.decoding.options import DecodingOptions, check_options
+from difformer_plugin.decoding.checks import check_options
+from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.decoding.settings import (
     mention_settings_file,
     merge,

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from difformer_plugin.decoding.options import DecodingOptions, check_options
+from difformer_plugin.decoding.checks import check_options
+from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.errors import UserError
 from difformer_plugin.networks.layers import Memory
 from difformer_plugin.reranking.length import LengthProbability

@@ -8,7 +8,8 @@ import pytest
 from discrete_kinds import KINDS
 from tuning_cases import REFERENCE, one_sampler_space
 
-from difformer_plugin.decoding.options import DecodingOptions, check_options
+from difformer_plugin.decoding.checks import check_options
+from difformer_plugin.decoding.options import DecodingOptions
 from difformer_plugin.decoding.sampling import check_decoding
 from difformer_plugin.diffusion.sampler import setting
 from difformer_plugin.errors import UserError
