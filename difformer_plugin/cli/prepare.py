@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     """Prepare the corpus, and print a summary."""
     from difformer_plugin.data import recipe as recipes
     from difformer_plugin.data.download import download
-    from difformer_plugin.data.fairseq_preprocess import binarise
+    from difformer_plugin.data.fairseq_preprocess import binarise, check_data_bin
     from difformer_plugin.data.preparation import prepare, unexpected_sizes
     from difformer_plugin.data.recipe_text import rewritten
     from difformer_plugin.data.resumable_pass import cores
@@ -136,6 +136,8 @@ def run(args: argparse.Namespace) -> int:
         args.workers or cores(),
         None if args.text_only else binarise,
     )
+    if not args.text_only:
+        check_data_bin(args.out / "data-bin", langs, summary.counts)
     print(render(summary, args.out))
     for note in summary.notes:
         print(f"note: {note}")

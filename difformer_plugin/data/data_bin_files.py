@@ -77,12 +77,13 @@ def check_dataset(
         raise UserError(f"{folder}: {split} has unequal numbers of lines: {counts}")
 
 
-def check_file(stem: Path, types: int | None = None) -> int | None:
+def check_file(stem: Path, types: int | None = None, remedy: str = REMEDY) -> int | None:
     """Check an .idx file and its .bin file.
 
     Args:
         stem: path without .idx and .bin.
         types: size V of the dictionary; each token must be less.
+        remedy: what messages advise.
     Returns:
         the number of sentences, or None for formats other than fairseq's `mmap`.
     Raises:
@@ -92,26 +93,26 @@ def check_file(stem: Path, types: int | None = None) -> int | None:
     data = index.read_bytes()
     if not data.startswith(_MAGIC):
         if not data:
-            raise UserError(f"{index} is empty: {REMEDY}")
+            raise UserError(f"{index} is empty: {remedy}")
         if data.startswith(_OTHER_MAGICS):
             return None  # fairseq checks its other formats itself
-        raise UserError(f"{index} is no index of fairseq's: {REMEDY}")
+        raise UserError(f"{index} is no index of fairseq's: {remedy}")
     if len(data) < _HEADER:
-        raise UserError(f"{index} is truncated ({len(data)} bytes): {REMEDY}")
+        raise UserError(f"{index} is truncated ({len(data)} bytes): {remedy}")
     version, code, count = struct.unpack_from("<QBQ", data, len(_MAGIC))
     if count == 0:
-        raise UserError(f"{index} holds no sentences: {REMEDY}, from files that are not empty")
+        raise UserError(f"{index} holds no sentences: {remedy}, from files that are not empty")
     if len(data) < _HEADER + 12 * count or code not in _DTYPES or version != 1:
-        raise UserError(f"{index} is truncated or damaged ({len(data)} bytes): {REMEDY}")
+        raise UserError(f"{index} is truncated or damaged ({len(data)} bytes): {remedy}")
     dtype = np.dtype(_DTYPES[code])
     sizes = np.frombuffer(data, np.int32, count, _HEADER).astype(np.int64)
     starts = np.frombuffer(data, np.int64, count, _HEADER + 4 * count)
     ends = sizes.cumsum() * dtype.itemsize
     if (sizes < 0).any() or starts[0] != 0 or not np.array_equal(starts[1:], ends[:-1]):
-        raise UserError(f"{index} is damaged: {REMEDY}")
+        raise UserError(f"{index} is damaged: {remedy}")
     needed, found = int(ends[-1]), binary.stat().st_size if binary.is_file() else 0
     if found < needed:
-        raise UserError(f"{binary} has {found} of {needed} bytes: {REMEDY}")
+        raise UserError(f"{binary} has {found} of {needed} bytes: {remedy}")
     if types is not None and needed:
         _check_tokens(binary, dtype, needed, types)
     return count

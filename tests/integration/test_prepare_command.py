@@ -3,12 +3,15 @@
 import gzip
 import json
 import re
+import shutil
 
 import pytest
 from harness import error_line, lines, run, succeed
 
 from difformer_plugin.data import recipe
+from difformer_plugin.data.fairseq_preprocess import check_data_bin
 from difformer_plugin.data.synthetic.grammar import write_corpus
+from difformer_plugin.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,55 @@ def test_a_recipe_of_the_users_own(raw, tmp_path):
     assert not (tmp_path / "out" / "data-bin").exists()
     counts = json.loads((tmp_path / "out" / "prepare.json").read_text("utf-8"))["counts"]
     assert counts["test"] == {"pairs": 11, "lines": 11}
+
+
+@pytest.fixture(scope="module")
+def prepared(raw, tmp_path_factory):
+    """A command and the folder that it has made."""
+    out = tmp_path_factory.mktemp("prepared") / "out"
+    command = ["difformer", "prepare", "plain", "--raw", raw, "--out", out, *PAIR]
+    command += ["--bpe-merges", 100]
+    succeed(out.parent, *command)
+    return command, out
+
+
+def test_a_data_bin_without_all_files_is_not_called_finished(prepared):
+    command, out = prepared
+    lost = out / "data-bin" / "train.de-en.de.bin"
+    whole = lost.read_bytes()
+    lost.unlink()
+    error = error_line(run(out.parent, *command))
+    assert f"{lost} has 0 of {len(whole)} bytes: remove {lost.parent} and run" in error
+    shutil.rmtree(lost.parent)
+    assert "nothing to do" not in succeed(out.parent, *command).out
+    assert lost.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "name, keep, said",
+    [
+        ("dict.en.txt", None, "is gone"),
+        ("valid.de-en.en.idx", None, "is gone"),
+        ("train.de-en.de.bin", 100, "has 100 of"),
+        ("test.de-en.de.idx", 40, "is truncated"),
+    ],
+)
+def test_what_is_wrong_with_a_data_bin(prepared, tmp_path, name, keep, said):
+    folder = shutil.copytree(prepared[1] / "data-bin", tmp_path / "data-bin")
+    counts = {"train": {"pairs": 120}, "valid": {"pairs": 9}, "test": {"pairs": 11}}
+    check_data_bin(folder, ("de", "en"), counts)
+    whole = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if keep:
+        (folder / name).write_bytes(whole[:keep])
+    with pytest.raises(UserError, match=f"{re.escape(name)} {said}.*: remove {folder} and run"):
+        check_data_bin(folder, ("de", "en"), counts)
+
+
+def test_a_data_bin_of_other_text(prepared):
+    counts = {"train": {"pairs": 121}}
+    with pytest.raises(UserError, match="train.de-en.de has 120 sentences, not 121: remove"):
+        check_data_bin(prepared[1] / "data-bin", ("de", "en"), counts)
 
 
 @pytest.mark.parametrize(
