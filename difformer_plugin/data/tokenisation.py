@@ -125,6 +125,7 @@ def learn_sentencepiece(
             )
         except RuntimeError as error:
             reason = str(error).rpartition("] ")[2].partition(". Increase")[0]
+            reason = reason or "too few for <unk>, <s>, </s> and the characters"
             raise UserError(
                 f"SentencePiece cannot make a vocabulary of {vocab_size:,} pieces from train "
                 f"({reason}): choose another size"

@@ -93,6 +93,8 @@ def test_a_vocabulary_that_the_text_does_not_have(run):
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert error.startswith("error: SentencePiece cannot make a vocabulary of 9 pieces")
     assert said.endswith(f"{error}\n") and "9 vs" in error
+    _, said = run("--sentencepiece", "1", name="smaller", code=2)
+    assert "1 pieces from train (too few for <unk>, <s>, </s> and the characters)" in said
 
 
 @pytest.mark.parametrize(
