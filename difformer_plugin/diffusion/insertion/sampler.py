@@ -16,10 +16,11 @@ from difformer_plugin.diffusion.categorical.samplers.base import (
     check_temperature,
     draw_x_0,
     iter_logits,
+    temperature_setting,
 )
 from difformer_plugin.diffusion.insertion.process import inserted, log_missing, poisson
 from difformer_plugin.diffusion.noise import uniform_noise
-from difformer_plugin.diffusion.sampler import Layout, Noise, register_sampler, setting
+from difformer_plugin.diffusion.sampler import Layout, Noise, register_sampler
 from difformer_plugin.diffusion.schedules import Schedule
 
 MAX_LOG_MISSING = 5.0  # logarithm of the greatest number of tokens that a gap is taken to lack
@@ -49,9 +50,7 @@ class Growing:
     logits: Logits
     missing: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     max_length: int
-    temperature: float = setting(
-        0.0, "temperature at which a discrete model draws tokens; 0: the likeliest", (0.0, 0.5)
-    )
+    temperature: float = temperature_setting()
 
     name: ClassVar[str] = "ancestral"
     grows: ClassVar[bool] = True

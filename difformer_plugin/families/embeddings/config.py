@@ -52,6 +52,11 @@ class GaussianConfig(PredictionConfig, CorruptionConfig):
     )
 
 
+def time_scale(cfg: Any) -> float:
+    """What the denoiser multiplies times by before it embeds them."""
+    return 1000.0 / cfg.diffusion_steps if cfg.rescale_timesteps else 1.0
+
+
 @dataclass
 class DifformerConfig(GaussianConfig, NetworkConfig):
     """The options of --arch difformer."""

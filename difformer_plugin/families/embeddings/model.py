@@ -10,6 +10,7 @@ from difformer_plugin.families.embeddings.config import (
     ARCHITECTURES,
     DifformerConfig,
     check_config,
+    time_scale,
 )
 from difformer_plugin.families.embeddings.objective import DifformerLoss
 from difformer_plugin.networks.building import build_networks
@@ -31,8 +32,7 @@ class Difformer(EmbeddingDiffusionModel):
         cfg = with_defaults(cfg, DifformerConfig)
         check_config(cfg)
         dictionaries = task.source_dictionary, task.target_dictionary
-        time_scale = 1000.0 / cfg.diffusion_steps if cfg.rescale_timesteps else 1.0
-        return cls(cfg, *build_networks(cfg, *dictionaries, time_scale), dictionaries)
+        return cls(cfg, *build_networks(cfg, *dictionaries, time_scale(cfg)), dictionaries)
 
 
 register_architectures("difformer", DifformerConfig, ARCHITECTURES)

@@ -18,6 +18,7 @@ from difformer_plugin.families.embeddings.base import (
     EmbeddingDiffusionModel,
     Sequences,
 )
+from difformer_plugin.families.embeddings.config import time_scale
 from difformer_plugin.families.joint import halves
 from difformer_plugin.families.joint.config import (
     ARCHITECTURES,
@@ -76,8 +77,7 @@ class JointDiffusion(EmbeddingDiffusionModel):
                 f"source ({len(source)} types) and target ({len(target)} types) differ: run "
                 "fairseq-preprocess with --joined-dictionary"
             )
-        time_scale = 1000.0 / cfg.diffusion_steps if cfg.rescale_timesteps else 1.0
-        denoiser = build_joint_denoiser(cfg, target, time_scale, JointDenoiser)
+        denoiser = build_joint_denoiser(cfg, target, time_scale(cfg), JointDenoiser)
         return cls(cfg, SourceReader(denoiser), denoiser, build_lengths(cfg), (source, target))
 
     def teacher_layers(self, part: str) -> Counterpart:

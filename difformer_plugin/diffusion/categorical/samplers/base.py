@@ -46,6 +46,12 @@ class Vocabulary(NamedTuple):
         return self.mask - self.first_type
 
 
+def temperature_setting() -> Any:
+    """The setting of samplers that draw tokens; see `draw_x_0`."""
+    text = "temperature at which a discrete model draws tokens; 0: the likeliest"
+    return setting(0.0, text, (0.0, 0.5))
+
+
 def check_temperature(temperature: float) -> None:
     """Raise a ParameterError unless it is finite and at least 0."""
     if not 0 <= temperature < float("inf"):
@@ -113,9 +119,7 @@ class TokenSampler:
     grid: np.ndarray
     vocabulary: Vocabulary
     logits: Logits
-    temperature: float = setting(
-        0.0, "temperature at which a discrete model draws tokens; 0: the likeliest", (0.0, 0.5)
-    )
+    temperature: float = temperature_setting()
 
     name: ClassVar[str]
     reads_logits_as: ClassVar[str] = DISTRIBUTION
