@@ -52,6 +52,14 @@ class ForwardProcess:
         """x_t drawn from q(x_t | x_0): int64 (M,), from uniform numbers (M, 2)."""
         return draw(self.row(x_0, torch.zeros_like(t), t), u[:, 0])
 
+    def moving(self, s: torch.Tensor, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor | None:
+        """Which tokens `step` can move, known without x_0: bool (M,); None if any can.
+
+        Args:
+            u: uniform numbers (M, 2), those of the step.
+        """
+        return None
+
     def posterior(
         self, x_t: torch.Tensor, x_0: torch.Tensor, s: torch.Tensor, t: torch.Tensor
     ) -> torch.Tensor:
@@ -243,8 +251,10 @@ class Absorbing(Interpolating):
         t: torch.Tensor,
         u: torch.Tensor,
     ) -> torch.Tensor:
-        unmasked = u[:, 0] < self.schedule.unmasking_probability(s, t)
-        return torch.where((x_t == self.mask) & unmasked, x_0, x_t)
+        return torch.where((x_t == self.mask) & self.moving(s, t, u), x_0, x_t)
+
+    def moving(self, s: torch.Tensor, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return u[:, 0] < self.schedule.unmasking_probability(s, t)
 
 
 def at(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -137,11 +137,11 @@ class Growing:
     ) -> Draft:
         """The draft with each mask filled with probability `chance`; u: (N, 3)."""
         tokens, log_probs = z.tokens.clone(), z.log_probs.clone()
-        for here, logits in iter_logits(z, prediction, self.vocabulary, self.logits, True):
+        fills = u[:, 1] < chance
+        for here, logits in iter_logits(
+            z, prediction, self.vocabulary, self.logits, masks_only=True, moving=fills
+        ):
             log_p = F.log_softmax(logits, dim=-1)
             x_0 = draw_x_0(log_p, self.temperature, u[here, 0])
-            fills = u[here, 1] < chance
-            mask = self.vocabulary.mask
-            tokens[here] = torch.where(fills, x_0 + self.vocabulary.first_type, mask)
-            log_probs[here] = at(log_p, x_0) * fills
+            tokens[here], log_probs[here] = x_0 + self.vocabulary.first_type, at(log_p, x_0)
         return Draft(tokens, log_probs, joined=z.joined)

@@ -147,6 +147,15 @@ def test_tokens_that_are_there_stay_in_their_order(temperature):
         assert (log_probs >= np.log(0.5) - 1e-6).all()
 
 
+def test_logits_of_a_token_are_computed_once():
+    own, asked = Decoding(any_predictor, LOG_LINEAR, 8, 9, 100), []
+    logits = own.sampler.logits
+    own.sampler.logits = lambda prediction: (asked.append(len(prediction)), logits(prediction))[1]
+    found = own.run()
+    # The last step is taken twice: once for who observes it.
+    assert sum(asked[:-1]) == sum(map(len, found)) > 100
+
+
 def test_the_longest_is_a_cap():
     """A network that always inserts more fills the room that there is, within the frame."""
 

@@ -18,6 +18,10 @@ class Ancestral(TokenSampler):
 
     name: ClassVar[str] = "ancestral"
 
+    def moving(self, s: torch.Tensor, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor | None:
+        """Which tokens can change; see `TokenSampler.moving`."""
+        return self.process.moving(s, t, u[:, 1:])
+
     def move(
         self,
         x_t: torch.Tensor,

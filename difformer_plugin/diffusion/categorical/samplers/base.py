@@ -59,18 +59,25 @@ def check_temperature(temperature: float) -> None:
 
 
 def iter_logits(
-    z: Draft, prediction: torch.Tensor, vocabulary: Vocabulary, logits: Logits, masks_only: bool
+    z: Draft,
+    prediction: torch.Tensor,
+    vocabulary: Vocabulary,
+    logits: Logits,
+    masks_only: bool,
+    moving: torch.Tensor | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The logits of a draft's tokens, a chunk of tokens at a time.
 
     Args:
         prediction: (N, D).
         masks_only: leave out tokens that are no masks.
+        moving: bool (N,), leave out all others.
     Yields:
         indices of tokens (m,) and their float32 logits (m, n).
     """
     least = vocabulary.mask if masks_only else vocabulary.first_type
-    here = (z.tokens >= least).nonzero()[:, 0]
+    wanted = z.tokens >= least
+    here = (wanted if moving is None else wanted & moving).nonzero()[:, 0]
     size = max(1, CHUNK_LOGITS.get(here.device.type, 2**27) // vocabulary.types)
     for chunk in here.split(size) if len(here) else ():
         yield chunk, logits(prediction[chunk]).float()
@@ -197,19 +204,33 @@ class TokenSampler:
             prediction: (N, D); noise: (N, NOISE_DIM).
         """
         tokens, log_probs = z.tokens.clone(), z.log_probs.clone()
-        for here, logits in self.iter_logits(z, prediction):
+        each_s, each_t = (
+            torch.full(tokens.shape, time, dtype=torch.float64, device=tokens.device)
+            for time in (s, t)
+        )
+        moving = self.moving(each_s, each_t, noise)
+        for here, logits in self.iter_logits(z, prediction, moving):
             x_t = z.tokens[here] - self.vocabulary.first_type
-            times = torch.tensor([[s], [t]], dtype=torch.float64, device=x_t.device)
-            each_s, each_t = times.expand(-1, len(here))
-            x_s, scores = self.move(x_t, logits, each_s, each_t, noise[here])
+            x_s, scores = self.move(x_t, logits, each_s[here], each_t[here], noise[here])
             tokens[here], log_probs[here] = x_s + self.vocabulary.first_type, scores
         return Draft(tokens, log_probs)
 
     def iter_logits(
-        self, z: Draft, prediction: torch.Tensor
+        self, z: Draft, prediction: torch.Tensor, moving: torch.Tensor | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The logits of all tokens that can change: only masks where the process has a mask."""
-        return iter_logits(z, prediction, self.vocabulary, self.logits, self.process.has_mask)
+        """The logits of all tokens that can change: only masks where the process has a mask.
+
+        Args: see the function `iter_logits`.
+        """
+        masks_only = self.process.has_mask
+        return iter_logits(z, prediction, self.vocabulary, self.logits, masks_only, moving)
+
+    def moving(self, s: torch.Tensor, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor | None:
+        """Which tokens `move` can change, known without their logits: bool (N,); None if any can.
+
+        Args: as of `move`, of all N tokens.
+        """
+        return None
 
     def move(
         self,

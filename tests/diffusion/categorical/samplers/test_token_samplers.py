@@ -236,6 +236,29 @@ def test_a_candidate_by_itself_is_drawn_as_it_is_among_others(own):
         assert end.tokens.equal(whole[i][0])
 
 
+@pytest.mark.parametrize("early_stopping", [0, 3])
+@pytest.mark.parametrize("temperature", [0, 0.7])
+def test_logits_of_absorbing_tokens_are_computed_once(temperature, early_stopping):
+    """Most of the time of a step is theirs: those of masks that stay are not needed."""
+    asked = []
+
+    def logits(prediction):
+        asked.append(len(prediction))
+        return prediction
+
+    arguments = make("absorbing", COSINE, 6), decoding_times(8, 8), vocabulary(6), logits
+    layout, noise = laid_out(False), noise_of(len(LENGTHS))
+    end = reverse_process(
+        Ancestral(*arguments, temperature=temperature),
+        lambda z, t, previous: reads_all(z, layout, 6),
+        lambda k: noise.at(k, layout.rows, layout.positions, NOISE_DIM),
+        early_stopping,
+        layout=lambda: layout,
+    )
+    assert len(asked) == 8 - early_stopping
+    assert sum(asked) == sum(LENGTHS) - 2 * len(LENGTHS) == (end.tokens >= FIRST_TYPE).sum()
+
+
 # the likeliest types
 
 
