@@ -138,8 +138,8 @@ def recompute(
             ours["length_target"],
         ),
     )
-    total = terms["mse"] + terms["anchor"] + terms["length"]
-    parts = [terms[name] for name in ("mse", "anchor", "anchor_nll", "length")]
+    total = sum(terms[name] for name in criterion.loss_terms)
+    parts = [terms[name] for name in ("_mse_loss", "anchor", "anchor_nll", "_length_loss")]
     ours["losses"] = torch.stack([*parts, total])
     ours["train_alphas_cumprod"] = torch.tensor(
         [model.process.alpha_bar(k, None) for k in range(len(model.process))], dtype=torch.float64

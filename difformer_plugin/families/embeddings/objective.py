@@ -59,9 +59,9 @@ class DifformerLoss(DiffusionCriterion):
     weighted by tokens in training.
     """
 
-    token_terms = ("mse", "anchor", "anchor_nll")
-    sentence_terms = ("length",)
-    loss_terms = ("mse", "anchor", "length")
+    token_terms = ("mse", "_mse_loss", "anchor", "anchor_nll")
+    sentence_terms = ("length", "_length_loss")
+    loss_terms = ("_mse_loss", "anchor", "_length_loss")
     measures = ("ani", "dgs", "rescaling_factor")
 
     def __init__(self, cfg: Any, task: Any):
@@ -99,8 +99,8 @@ class DifformerLoss(DiffusionCriterion):
         loss = sum(losses[name] for name in self.loss_terms)
         tokens, sentences = len(output.tokens), len(output.length_classes)
         logged = {name: losses[name].detach() * tokens for name in self.token_terms}
+        logged |= {name: losses[name].detach() * sentences for name in self.sentence_terms}
         logged |= {
-            "length": losses["length"].detach() * sentences,
             "ntokens": tokens,
             "nsentences": sentences,
             "sample_size": tokens,
@@ -132,7 +132,7 @@ class DifformerLoss(DiffusionCriterion):
         teacher_states: torch.Tensor | None = None,
         weights: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """The terms of Eq. 2 and the length's loss, as float32 scalars.
+        """The terms of Eq. 2 and the length's loss, as float32 scalars; see `loss_terms`.
 
         What depends on times is weighted if they were drawn by importance.
 
@@ -168,11 +168,14 @@ class DifformerLoss(DiffusionCriterion):
                 costs, columns = Weighted(costs), [of_tokens, *columns]
             sums = self.token_sums(costs, rounded, output_projection.weight, *columns)
             anchor, nll = sums / len(rounded)
+        length = self.length_loss(output, "mean")
         terms = {
-            "mse": mse * self.cfg.mse_factor,
+            "mse": mse.detach(),
+            "_mse_loss": mse * self.cfg.mse_factor,
             "anchor": anchor,
             "anchor_nll": nll.detach(),
-            "length": self.length_loss(output, "mean") * self.cfg.length_loss_factor,
+            "length": length.detach(),
+            "_length_loss": length * self.cfg.length_loss_factor,
         }
         if output.drawn is not None:
             by_token = self.cfg.mse_factor * errors.detach().mean(-1)

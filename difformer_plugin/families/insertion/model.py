@@ -31,6 +31,7 @@ from difformer_plugin.families.tokens.data_process import DataDependentProcess
 from difformer_plugin.families.tokens.model import TIME_SCALE
 from difformer_plugin.networks.building import build_networks
 from difformer_plugin.networks.config import with_defaults
+from difformer_plugin.networks.layers import Memory
 from difformer_plugin.networks.layout import Layout
 
 
@@ -82,6 +83,7 @@ class InsertionDiffusion(TokenDiffusionModel):
         src_tokens: torch.Tensor,
         target: torch.Tensor,
         part: tuple[int, int] = (0, 1),
+        memory: Memory | None = None,
         **unused: Any,
     ) -> DiscreteOutput:
         """One step of training: shorten and mask the target, and predict it back.
@@ -89,8 +91,9 @@ class InsertionDiffusion(TokenDiffusionModel):
         Args:
             src_tokens: (B, S); target: (B, L), padded on the right.
             part: see `draw`.
+            memory: of these sources, if they are encoded already.
         """
-        memory = self.encoder(src_tokens)
+        memory = self.encoder(src_tokens) if memory is None else memory
         u, noise, _ = self.draw(src_tokens, target.shape[1], part)
         t, corruptible = 1 - u.double(), target >= self.vocabulary.first_type
         counts = corruptible.sum(1)

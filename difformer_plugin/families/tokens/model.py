@@ -34,6 +34,7 @@ from difformer_plugin.families.tokens.denoiser import TokenDenoiser
 from difformer_plugin.families.tokens.objective import DiscreteDiffusionLoss
 from difformer_plugin.networks.building import build_networks
 from difformer_plugin.networks.config import with_defaults
+from difformer_plugin.networks.layers import Memory
 from difformer_plugin.networks.layout import Layout
 
 TIME_SCALE = 1000.0  # of times in [0, 1], before they are embedded
@@ -75,6 +76,7 @@ class DiscreteDiffusion(TokenDiffusionModel):
         src_tokens: torch.Tensor,
         target: torch.Tensor,
         part: tuple[int, int] = (0, 1),
+        memory: Memory | None = None,
         **unused: Any,
     ) -> DiscreteOutput:
         """One step of training: corrupt the target at a random time and predict it back.
@@ -82,8 +84,9 @@ class DiscreteDiffusion(TokenDiffusionModel):
         Args:
             src_tokens: (B, S); target: (B, L), padded on the right.
             part: see `draw`.
+            memory: of these sources, if they are encoded already.
         """
-        memory = self.encoder(src_tokens)
+        memory = self.encoder(src_tokens) if memory is None else memory
         u, noise, conditioned = self.draw(src_tokens, target.shape[1], part)
         times = training_times(u, self.diffusion_steps)
         first_type, mask = self.vocabulary.first_type, target.ne(self.denoiser.pad)

@@ -97,8 +97,11 @@ class TokenCriterion(DiffusionCriterion):
         """The loss of a batch, summed over its tokens, their number, and what to log."""
         self.objective = self.objective or self.build_objective(model)
         parts, logged = 1 if model.training else self.cfg.bound_times, {}
+        inputs = {"target": sample["target"], **sample["net_input"]}
+        if parts > 1:
+            inputs["memory"] = model.encoder(inputs["src_tokens"])
         for i in range(parts):
-            output = model(target=sample["target"], part=(i, parts), **sample["net_input"])
+            output = model(part=(i, parts), **inputs)
             tokens, sentences = int(output.num_tokens.sum()), len(output.num_tokens)
             terms = self.terms(model, output)
             loss = terms["diffusion"] + terms.get("insertions", 0)

@@ -50,9 +50,11 @@ def by_hand(case, epsilon=0.0, factor=0.1, rounded="z_0_hat"):
     ]
     return {
         "mse": sum(squares) / len(squares),
+        "_mse_loss": sum(squares) / len(squares),
         "anchor": sum(anchor) / len(anchor),
         "anchor_nll": sum(nll) / len(nll),
-        "length": factor * sum(lengths) / len(lengths),
+        "length": sum(lengths) / len(lengths),
+        "_length_loss": factor * sum(lengths) / len(lengths),
     }
 
 
@@ -67,7 +69,7 @@ def terms(case, **options):
 def test_terms_by_hand(case, epsilon, factor):
     ours = terms(case, label_smoothing=epsilon, length_loss_factor=factor)
     assert ours == pytest.approx(by_hand(case, epsilon, factor), rel=1e-5)
-    assert set(ours) == {*DifformerLoss.token_terms, *DifformerLoss.loss_terms}
+    assert set(ours) == {*DifformerLoss.token_terms, *DifformerLoss.sentence_terms}
 
 
 def test_rounding_loss_rounds_z_0_itself(case):
@@ -85,7 +87,7 @@ def test_the_error_pulls_embedding_and_prediction_together(case):
     output, projection, target = case
     z_0, z_0_hat = (z.detach().requires_grad_() for z in (output.z_0, output.z_0_hat))
     own = output._replace(z_0=z_0, z_0_hat=z_0_hat)
-    loss_of(mse_loss_only=True).terms(projection, own)["mse"].backward()
+    loss_of(mse_loss_only=True).terms(projection, own)["_mse_loss"].backward()
     expected = 2 * (z_0_hat - z_0).detach() / (6 * 3)
     torch.testing.assert_close(z_0_hat.grad, expected)
     torch.testing.assert_close(z_0.grad, -expected)
@@ -146,7 +148,7 @@ def test_forward_adds_up_and_counts(build, task, batches):
     loss, size, log = criterion(model, sample)
     output = model(target=sample["target"], **sample["net_input"])
     expected = criterion.terms(model.denoiser.output_projection, output)
-    total = expected["mse"] + expected["anchor"] + expected["length"]
+    total = expected["mse"] + expected["anchor"] + 0.1 * expected["length"]
     torch.testing.assert_close(loss, total * size)
     assert (log["ntokens"], log["nsentences"], log["sample_size"]) == (size, 6, size)
     for name in DifformerLoss.token_terms:
@@ -182,13 +184,15 @@ def test_a_wrapped_model(build, task, batches):
 def test_metrics_are_means_over_tokens_and_sentences():
     logs = [
         {"sample_size": 10, "nsentences": 2, "mse": 10.0, "anchor": 15.0, "anchor_nll": 5.0}
-        | {"length": 5.0, "ani": 0.2, "dgs": 0.1, "rescaling_factor": 4.0, "measured": 1},
+        | {"_mse_loss": 5.0, "length": 5.0, "_length_loss": 0.5}
+        | {"ani": 0.2, "dgs": 0.1, "rescaling_factor": 4.0, "measured": 1},
         {"sample_size": 30, "nsentences": 3, "mse": 6.0, "anchor": 1.0, "anchor_nll": 3.0}
-        | {"length": 3.0, "ani": 0.4, "dgs": 0.3, "rescaling_factor": 4.0, "measured": 1},
+        | {"_mse_loss": 3.0, "length": 3.0, "_length_loss": 0.3}
+        | {"ani": 0.4, "dgs": 0.3, "rescaling_factor": 4.0, "measured": 1},
     ]
     expected = {"mse": 0.4, "anchor": 0.4, "anchor_nll": 0.2, "length": 1.6, "ani": 0.3}
     expected |= {"dgs": 0.2, "rescaling_factor": 4.0}
-    expected["loss"] = 0.4 + 0.4 + 1.6
+    expected["loss"] = 0.2 + 0.4 + 0.16  # with --mse-factor 0.5 and --length-loss-factor 0.1
     with metrics.aggregate() as together:
         DifformerLoss.reduce_metrics(logs)
     with metrics.aggregate() as in_turn:
@@ -229,7 +233,9 @@ def test_weight_of_the_error_and_where_its_gradient_stops(case):
     output, projection, _ = case
     z_0, z_0_hat = (z.detach().requires_grad_() for z in (output.z_0, output.z_0_hat))
     own = output._replace(z_0=z_0, z_0_hat=z_0_hat)
-    mse = loss_of(mse_factor=0.1, detach_z_0=True).terms(projection, own)["mse"]
+    found = loss_of(mse_factor=0.1, detach_z_0=True).terms(projection, own)
+    assert found["mse"].item() == pytest.approx(by_hand(case)["mse"])
+    mse = found["_mse_loss"]
     assert mse.item() == pytest.approx(0.1 * by_hand(case)["mse"])
     mse.backward()
     assert z_0.grad is None

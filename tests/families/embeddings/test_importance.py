@@ -187,7 +187,7 @@ def test_losses_of_sentences_are_recorded_without_weights(build, task, sentences
             drawn=None,
         )
         terms = criterion.terms(model.denoiser.output_projection, alone)
-        assert losses[row].item() == pytest.approx((terms["mse"] + terms["anchor"]).item())
+        assert losses[row].item() == pytest.approx((terms["_mse_loss"] + terms["anchor"]).item())
 
 
 def test_corruption_uses_the_law(build):

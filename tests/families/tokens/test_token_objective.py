@@ -154,9 +154,11 @@ def test_squared_errors_by_loops(build_discrete, criterion, batch, name):
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
 def test_the_bound_is_a_mean_over_times(build_discrete, criterion, batch, options):
     model = build_discrete(**options)
-    own, sample = criterion(model, bound_times=3), batch()
+    own, sample, encoded = criterion(model, bound_times=3), batch(), []
+    model.encoder.register_forward_hook(lambda *_: encoded.append(1))
     with torch.no_grad():
         _, size, log = own(model, sample)
+        assert len(encoded) == 1  # sources are the same at all times
         parts = [own.terms(model, output_of(model, sample, (i, 3))) for i in range(3)]
     assert size == log["ntokens"] == log["sample_size"] == sum(TARGETS)
     assert log["nsentences"] == len(TARGETS)
