@@ -61,7 +61,7 @@ def add_parser(subparsers: Any) -> None:
         type=float,
         default=defaults.SEARCH_STEP,
         metavar="STEP",
-        help="consider F = 1, 1 + STEP, 1 + 2 STEP, ...; 0: any number, by bisection; default: "
+        help="consider F = 1, 1 + STEP, 1 + 2 STEP, ...; 0: any number, by root finding; default: "
         f"{defaults.SEARCH_STEP}, as in the paper",
     )
     add(

@@ -64,7 +64,8 @@ class Sampler(Protocol):
         """The state after step k.
 
         Args:
-            prediction: (N, D), the model's at this step; previous: at the step before, if any.
+            prediction: (N, P), the model's at this step, of which D numbers or 2 D (Gaussian
+                diffusion: `gaussian.rounding`); previous: at the step before, if any.
         """
 
     def finish(self, z: Any, prediction: torch.Tensor, k: int, noise: Noise, layout: Layout) -> Any:

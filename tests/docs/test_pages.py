@@ -1,5 +1,6 @@
 """Every command, option, name and link of the README and of docs/ exists."""
 
+import ast
 import functools
 import os
 import pkgutil
@@ -185,6 +186,42 @@ def pkg_exists(name):
     return name in MODULES or name == "difformer_plugin"
 
 
+def words_in_turn(text):
+    """Each two plain words that follow one another."""
+    found = [word.strip(",:;.") for word in text.replace("`", "").split()]
+    return {(a, b) for a, b in zip(found, found[1:]) if a.isalpha() and b.isalpha()}
+
+
+def messages():
+    """The texts in the code, with the variables in them as an ellipsis."""
+    for path in Path(difformer_plugin.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = node.values
+                yield "".join(p.value if isinstance(p, ast.Constant) else "…" for p in parts)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+OF_FAIRSEQ = "Could not infer model type"
+APART = {("tokens", "more"), ("dictionaries", "beside"), ("published", "at"), ("translation", "on")}
+
+
+def test_troubleshooting_quotes_messages_that_there_are():
+    known = set().union(*map(words_in_turn, messages())) | words_in_turn(OF_FAIRSEQ) | APART
+    page = PAGES["docs/troubleshooting.md"]
+    quoted = [line.split(" | ")[0][2:] for line in page.splitlines() if line.startswith("| ")]
+    assert len(quoted) > 60
+    lost = {
+        said: words - known
+        for said in quoted
+        if said != "Message"
+        for words in [set().union(*map(words_in_turn, re.split("[…;]", said)))]
+        if words - known
+    }
+    assert lost == {}
+
+
 def test_the_code_of_extending_runs():
     """All of its blocks in their order, and the laws that it states of them."""
     code = "".join(code for kind, code in blocks(PAGES["docs/extending.md"]) if kind == "python")
@@ -202,9 +239,11 @@ noise = lambda: torch.randn(z_0.shape, generator=random)
 for kept in (0.0, 0.5, 1.0):
     now, then = process.alphas_cumprod[5], process.alphas_cumprod[4]
     z_t = now**0.5 * z_0 + (1 - now) ** 0.5 * noise()
-    z_s = Renoise(process, kept_noise=kept).step(z_t, z_0, 5, noise)
-    residual = z_s - then**0.5 * z_0
-    assert abs(residual.var().item() / (1 - then) - 1) < 0.05
+    # with --clamping and others, what was predicted has another vector beside it
+    for prediction in (z_0, torch.cat([z_0, z_0 + 1], dim=-1)):
+        z_s = Renoise(process, kept_noise=kept).step(z_t, prediction, 5, noise)
+        residual = z_s - then**0.5 * z_0
+        assert abs(residual.var().item() / (1 - then) - 1) < 0.05
 
 from types import SimpleNamespace
 from fairseq.data import Dictionary
