@@ -175,13 +175,16 @@ def _remove_empty(path: str) -> None:
             os.remove(path)
 
 
-def _find_languages(namespace: argparse.Namespace) -> None:
-    """Set languages that fairseq's tokenisers want to know before the task finds them itself.
+def _find_languages(command: str, namespace: argparse.Namespace) -> None:
+    """Set languages that have to be known before the task finds them itself.
+
+    Fairseq's tokenisers read them, and a training keeps them in its checkpoints.
 
     Raises:
         UserError: they cannot be inferred from the data.
     """
-    if namespace.tokenizer and not (namespace.source_lang and namespace.target_lang):
+    wanted = namespace.tokenizer or command == "train"
+    if wanted and not (namespace.source_lang and namespace.target_lang):
         folders = utils.split_paths(namespace.data) if namespace.data else []
         pair = check_folders(folders, namespace.source_lang, namespace.target_lang)
         namespace.source_lang, namespace.target_lang = pair
@@ -227,7 +230,7 @@ def _checked(original: Callable) -> Callable:
                 return parsed
             read = {name: value for name, value in given.items() if name not in unread}
             check_values(command, namespace, read, runs=input_args is None)
-            _find_languages(namespace)
+            _find_languages(command, namespace)
             if command == "generate":
                 _shard(namespace, runs=input_args is None)
         return parsed

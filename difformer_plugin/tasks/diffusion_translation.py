@@ -71,6 +71,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         model_objective: the class of its criterion.
         sequence_generator: decodes for --eval-bleu; None until it is needed.
         uses_ema: whether to validate and decode with averaged weights.
+        from_checkpoint: whether its configuration is a checkpoint's.
         max_tokens: of the batches that are being made; None: any number.
         source_check: warns of a model that does not read its source.
         encoder_freeze: keeps the encoder of a new model as it is for the first updates; None
@@ -88,6 +89,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         self.sequence_generator: DiffusionGenerator | None = None
         self.uses_ema: bool = cfg.use_ema  # the trainer then passes `ema_model` to the steps
         self.max_tokens: int | None = None
+        self.from_checkpoint = False
         self.source_check = SourceCheck()
         self.encoder_freeze: warm_start.EncoderFreeze | None = None
         self.given_words = GivenWords(tgt_dict)
@@ -109,7 +111,9 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
         folders = utils.split_paths(cfg.data) if cfg.data else []
         pair = check_folders(folders, cfg.source_lang, cfg.target_lang)
         cfg.source_lang, cfg.target_lang = pair
-        return super().setup_task(cfg, **kwargs)
+        task = super().setup_task(cfg, **kwargs)
+        task.from_checkpoint = kwargs.get("from_checkpoint", False)
+        return task
 
     # Data
 
@@ -301,9 +305,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
 
     # Decoding
 
-    def build_generator(
-        self, models: Any, args: Any, warns: bool = True, **unused: Any
-    ) -> DiffusionGenerator:
+    def build_generator(self, models: Any, args: Any, **unused: Any) -> DiffusionGenerator:
         """Build the generator from this task's decoding options.
 
         The file of --decoding-settings is read here and nowhere else, since a checkpoint may
@@ -314,7 +316,6 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
             args: fairseq's options of generation. It may also have decoding options and a seed,
                 which override the task's: those of --eval-bleu-args, and the keyword arguments of
                 `from_pretrained(...).translate`.
-            warns: whether to warn of options that nothing reads.
         Raises:
             UserError: an option is out of range, contradicts another or does not fit the models.
         """
@@ -337,7 +338,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
             self.given_words = GivenWords(self.tgt_dict, args, generator)
             self.given_words.check_infill(models[0])
             self.given_words.check_splits(models[0], self.datasets)
-        if warns:
+        if not self.from_checkpoint:  # whose options are those of an earlier command
             warn_of_unread_options(options, history)
         return generator
 

@@ -1,5 +1,6 @@
 """A trained model that translates raw text."""
 
+import logging
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from difformer_plugin.families.contract import is_diffusion_model
 from difformer_plugin.translation.long_lines import split_line
 from difformer_plugin.translation.settings import Settings, apply_text_options
 
+logger = logging.getLogger(__name__)
 MAX_TOKENS = 8192  # source tokens of a batch, padding included, whatever the number of sentences
 MAX_LETTERS = 100  # a text of more letters per subword is too long, and need not be encoded
 
@@ -62,12 +64,23 @@ def load_model(settings: Settings) -> Loaded:
     """
     weights = find_weights(settings.model)
     cfg, num_updates = read_task(weights)
-    folder, _ = find_dictionaries(weights, cfg, settings.data)
+    folder, is_beside = find_dictionaries(weights, cfg, settings.data)
     found, options = pipeline.load(folder), settings.text
     asked = options.source_lang, options.target_lang
     trained = cfg.get("source_lang"), cfg.get("target_lang")
+    if _differ(asked, trained):
+        raise UserError(
+            f"{weights} was trained from {trained[0]} to {trained[1]}: leave out --source-lang and "
+            "--target-lang, or name the checkpoint of the other direction"
+        )
     if found is not None:
         own = found.in_order(trained)  # a data-bin serves both directions
+        pair = own.source_lang, own.target_lang
+        if is_beside and _differ(asked, pair):  # of an earlier version, which did not save its own
+            logger.warning(
+                f"{folder}/{pipeline.FILE} says that the model translates from {pair[0]} to "
+                f"{pair[1]}: leave out --source-lang and --target-lang if it was trained so"
+            )
         langs = asked[0] or own.source_lang, asked[1] or own.target_lang
     else:
         langs = language_pair(folder, asked[0] or trained[0], asked[1] or trained[1])
@@ -86,6 +99,11 @@ def load_model(settings: Settings) -> Loaded:
             "fairseq-interactive"
         )
     return Loaded(weights, folder, models, cfg, task, codec, num_updates)
+
+
+def _differ(asked: tuple[str | None, str | None], own: tuple[str | None, str | None]) -> bool:
+    """Whether a language that is asked for is not the one that is known."""
+    return any(mine and known and mine != known for mine, known in zip(asked, own))
 
 
 class Translator:

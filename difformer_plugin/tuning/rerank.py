@@ -66,8 +66,7 @@ def tune_rerank(args: Namespace) -> dict[str, Any]:
     models, task, batches = load(args, device)
     options = candidate_options(values, names, models[0].tries_lengths)
     given = {name: getattr(options, name) for name in OPTIONS}
-    given["decoding_settings"] = None
-    generator = task.build_generator(models, Namespace(**given), warns=False)
+    generator = task.build_generator(models, Namespace(**given | {"decoding_settings": None}))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     paths = utils.split_paths(args.path)
     with (

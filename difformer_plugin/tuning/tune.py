@@ -73,7 +73,7 @@ def tune(args: Namespace) -> dict[str, Any]:
     ):
         begin_or_resume(journal, header)
         trials = Trials(
-            partial(task.build_generator, warns=False),
+            task.build_generator,
             models,
             task.target_dictionary,
             batches,

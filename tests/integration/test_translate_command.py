@@ -23,6 +23,8 @@ from harness import (
 import difformer_plugin
 from difformer_plugin.data import pipeline
 from difformer_plugin.errors import UserError
+from difformer_plugin.translation.settings import Settings, TextOptions
+from difformer_plugin.translation.translator import load_model
 
 STEPS = ["--decoding-steps", 3]
 ODD = ["", " ", "\u2028", "a\u2028b\x85c\x0cd\x0be", "<s> </s> <pad> <unk>", "&lt; @@ @-@", "\x01"]
@@ -279,7 +281,8 @@ def test_without_a_pipeline_the_options_say_how(model, corpus, interactive, tmp_
         (["--output", "nowhere/x"], "--output nowhere/x: give a file in a folder that exists"),
         (["--data", "nowhere"], "--data nowhere: no such folder"),
         (["--bpe-codes", "nowhere"], "--bpe-codes nowhere: no such file"),
-        (["--target-lang", "fr"], "no dict.fr.txt"),
+        (["--target-lang", "fr"], "checkpoint_last.pt was trained from de to en: leave out"),
+        (["--source-lang", "en", "--target-lang", "de"], "was trained from de to en: leave out"),
         (["--seed", -1], "--seed must be from 0"),
         (["--use-ema"], "has no exponential moving average"),
     ],
@@ -287,6 +290,21 @@ def test_without_a_pipeline_the_options_say_how(model, corpus, interactive, tmp_
 def test_mistakes_are_one_line(saved, tmp_path, options, said):
     outcome = run(tmp_path, "difformer", "translate", saved, "--cpu", *options)
     assert said in error_line(outcome) and outcome.out == ""
+
+
+def test_the_other_direction_of_a_checkpoint_that_does_not_name_its_own(saved, tmp_path, caplog):
+    """Training did not save the languages that it had found in the data."""
+    difformer_plugin.register()
+    shutil.copytree(saved, tmp_path / "older")
+    path = tmp_path / "older" / "checkpoint_last.pt"
+    state = load(path)
+    state["cfg"]["task"].update(source_lang=None, target_lang=None)
+    torch.save(state, path)
+    options = TextOptions(source_lang="en", target_lang="de")
+    loaded = load_model(Settings(path, text=options, cpu=True))
+    said = "older/pipeline.json says that the model translates from de to en: leave out"
+    assert any(said in record.getMessage() for record in caplog.records)
+    assert (loaded.task.cfg.source_lang, loaded.task.cfg.target_lang) == ("en", "de")
 
 
 def test_models_that_cannot_be_used_are_one_line(saved, teacher, prepared, tmp_path):
