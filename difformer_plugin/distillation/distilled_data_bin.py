@@ -44,7 +44,7 @@ def finished_manifest(out: Path, manifest: Manifest) -> Manifest | None:
     Returns:
         None if `out` does not exist or is empty.
     Raises:
-        UserError: `out` holds something else.
+        UserError: `out` holds something else, or is not as it was written.
     """
     if (out / MANIFEST).is_file():
         try:
@@ -54,6 +54,7 @@ def finished_manifest(out: Path, manifest: Manifest) -> Manifest | None:
             raise UserError(f"{out / MANIFEST} is damaged: remove {out}") from None
         if differs := difference(theirs, manifest["setting"]):
             raise UserError(f"{out} was distilled with {differs}: give another --out or remove it")
+        check_written(out, found, "remove it, and distil again")
         # It is still there if an earlier run was killed after its last step.
         shutil.rmtree(work_folder(out), ignore_errors=True)
         return found
@@ -151,12 +152,32 @@ def file_order(manifest: Manifest, numbers: np.ndarray) -> np.ndarray:
     return np.argsort(split_of_each(manifest, numbers), kind="stable")
 
 
-def digest_written(folder: Path, manifest: Manifest) -> str:
-    """Digest of the files that `write` makes, to find incomplete copies."""
+def written_files(manifest: Manifest) -> list[str]:
+    """Names of the files that `write` makes, but for the manifest."""
     setting = manifest["setting"]
     sides = [f"{n}.{setting[side]}" for n in split_names(manifest) for side in ("source", "target")]
-    names = [f"{stem}.{end}" for stem in sides for end in ("idx", "bin")]
-    return digest_files([folder / name for name in (*names, NUMBERS, FAILURES)])
+    return [*(f"{stem}.{end}" for stem in sides for end in ("idx", "bin")), NUMBERS, FAILURES]
+
+
+def digest_written(folder: Path, manifest: Manifest) -> str:
+    """Digest of the files that `write` makes, to find incomplete copies."""
+    return digest_files([folder / name for name in written_files(manifest)])
+
+
+def check_written(folder: Path, manifest: Manifest, remedy: str) -> None:
+    """Check that a distilled data-bin or shard is as it was written.
+
+    Raises:
+        UserError: a file is missing or has changed.
+    """
+    setting = manifest["setting"]
+    dictionaries = [f"dict.{setting[side]}.txt" for side in ("source", "target")]
+    for name in (*dictionaries, *written_files(manifest)):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is not as it was written, {name} is missing: {remedy}")
+    if manifest.get("written") not in (None, digest_written(folder, manifest)):
+        files = ", ".join(written_files(manifest))
+        raise UserError(f"{folder} is not as it was written, one of {files} differs: {remedy}")
 
 
 def copy_rest(data: str | PathLike, folder: Path, names: Iterable[str]) -> None:

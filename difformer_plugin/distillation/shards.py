@@ -15,8 +15,8 @@ from difformer_plugin.distillation.distilled_data_bin import (
     NUMBERS,
     Manifest,
     building,
+    check_written,
     copy_rest,
-    digest_written,
     file_order,
     split_names,
     work_folder,
@@ -78,12 +78,7 @@ def check_complete(shards: Iterable[Manifest]) -> None:
         UserError: a copy is incomplete or damaged.
     """
     for shard in shards:
-        try:
-            complete = shard["written"] == digest_written(shard["folder"], shard)
-        except (OSError, KeyError):
-            complete = False
-        if not complete:
-            raise UserError(f"{shard['folder']} is not as it was written: copy the shard again")
+        check_written(shard["folder"], shard, "copy the shard again")
 
 
 def _load(folder: Path, names: Sequence[str], side: str) -> ConcatDataset | None:

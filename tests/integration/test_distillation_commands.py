@@ -1,5 +1,6 @@
 """`difformer distill` with tiny teachers, as a user runs it."""
 
+import json
 import re
 import shutil
 import weakref
@@ -16,7 +17,9 @@ from sacrebleu import sentence_bleu
 
 import difformer_plugin
 from difformer_plugin.data.tokenisation import remove_bpe
+from difformer_plugin.distillation.distilled_data_bin import finished_manifest
 from difformer_plugin.distillation.failures import failure
+from difformer_plugin.errors import UserError
 
 TEST = ["--split", "test"]
 TRAINING = 200  # sentences
@@ -100,6 +103,22 @@ def test_finished_work_is_not_repeated(distilled, distil, tmp_path):
     assert "nothing to do" in distil(tmp_path)[1]
     manifest.write_text(text)
     assert contents(tmp_path / "distilled") == before
+
+
+@pytest.mark.parametrize(
+    "name, size", [("train.de-en.en.bin", None), ("dict.de.txt", None), ("train.de-en.de.idx", 90)]
+)
+def test_what_was_damaged_since_is_not_called_finished(distilled, tmp_path, name, size):
+    out = shutil.copytree(distilled[0], tmp_path / "distilled")
+    manifest = json.loads((out / "distilled.json").read_text())
+    assert finished_manifest(out, manifest) == manifest
+    whole = (out / name).read_bytes()
+    (out / name).unlink()
+    if size:
+        (out / name).write_bytes(whole[:size])
+    said = f"{name} differs|{name}, .* differs" if size else f"{name} is missing"
+    with pytest.raises(UserError, match=f"is not as it was written, .*({said}): remove it"):
+        finished_manifest(out, manifest)
 
 
 def test_merged_shards_equal_a_single_run(distil, tmp_path):
