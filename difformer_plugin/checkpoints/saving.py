@@ -17,16 +17,21 @@ class CheckpointWriteError(UserError, OSError):
 def save_atomically(checkpoint: Any, path: str | os.PathLike, remedy: str = SAVE_AGAIN) -> None:
     """`torch.save` to a temporary file that is renamed when it is complete.
 
+    A link stays a link, to a new file; a device or a pipe is written to as it is.
+
     Args:
         remedy: what the error tells the user to do, unless the folder or the permission is wrong.
     Raises:
         CheckpointWriteError: a UserError; the temporary file is removed.
     """
-    temporary = f"{path}.tmp"
+    in_place = os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+    target = path if in_place else os.path.realpath(path)
+    temporary = target if in_place else f"{target}.tmp"
     try:
         with open(temporary, "wb") as file:
             torch.save(checkpoint, file)
-        os.replace(temporary, path)
+        if not in_place:
+            os.replace(temporary, target)
     except (OSError, RuntimeError) as error:
         if isinstance(error, (FileNotFoundError, IsADirectoryError, PermissionError)):
             remedy = "name a file in a folder that exists and that you may write to"
@@ -34,7 +39,7 @@ def save_atomically(checkpoint: Any, path: str | os.PathLike, remedy: str = SAVE
             f"{path} could not be written ({_first_line(error)}): {remedy}"
         ) from error
     finally:  # also where the user interrupts it
-        if os.path.isfile(temporary):
+        if not in_place and os.path.isfile(temporary):
             os.remove(temporary)
 
 

@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     if args.best is not None:
         choose, kept = averaging.choose_best, "--keep-best-checkpoints"
         usable = [checkpoint for checkpoint in found if checkpoint.metric is not None]
-    wanted, number = number, max(1, min(number, len(usable)))  # none at all is an error
-    chosen = choose(found, number, args.folder)
+    wanted, number = number, min(number, len(usable))
+    chosen = choose(found, number or wanted, args.folder)  # none at all is an error
     mean = averaging.average(
         chosen, lambda each: tqdm(each, "average", leave=False, disable=None), args.use_ema
     )
