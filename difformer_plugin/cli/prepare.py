@@ -111,8 +111,9 @@ def run(args: argparse.Namespace) -> int:
     """Prepare the corpus, and print a summary."""
     from difformer_plugin.data import recipe as recipes
     from difformer_plugin.data.download import download
-    from difformer_plugin.data.fairseq_preprocess import binarise, check_data_bin
+    from difformer_plugin.data.fairseq_preprocess import binarise
     from difformer_plugin.data.preparation import prepare, unexpected_sizes
+    from difformer_plugin.data.prepared import check_data_bin
     from difformer_plugin.data.recipe_text import rewritten
     from difformer_plugin.data.resumable_pass import cores
 

@@ -1,12 +1,9 @@
 """Run fairseq-preprocess within this process: text to a data-bin with a joint dictionary."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
-from difformer_plugin.data.data_bin_files import check_file
 from difformer_plugin.data.recipe import SPLITS
-from difformer_plugin.errors import UserError
 
 
 def binarise(text: Path, data_bin: Path, langs: tuple[str, str], workers: int) -> None:
@@ -36,26 +33,3 @@ def binarise(text: Path, data_bin: Path, langs: tuple[str, str], workers: int) -
             handler.close()
     # The log names times and folders; without it the same text gives the same files.
     (data_bin / "preprocess.log").unlink()
-
-
-def check_data_bin(
-    data_bin: Path, langs: tuple[str, str], counts: Mapping[str, Mapping[str, int]]
-) -> None:
-    """Check that a data-bin of `binarise` is still as it was made.
-
-    Args:
-        counts: for each split its number of `pairs`.
-    Raises:
-        UserError: a file is missing or damaged, or holds another number of sentences.
-    """
-    remedy = f"remove {data_bin} and run the same command again, which makes it anew"
-    for lang in langs:
-        if not (data_bin / f"dict.{lang}.txt").is_file():
-            raise UserError(f"{data_bin}/dict.{lang}.txt is gone: {remedy}")
-        for split, count in counts.items():
-            stem = data_bin / f"{split}.{'-'.join(langs)}.{lang}"
-            if not Path(f"{stem}.idx").is_file():
-                raise UserError(f"{stem}.idx is gone: {remedy}")
-            found = check_file(stem, remedy=remedy)
-            if found != count["pairs"]:
-                raise UserError(f"{stem} has {found} sentences, not {count['pairs']}: {remedy}")

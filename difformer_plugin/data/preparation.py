@@ -15,6 +15,7 @@ from pathlib import Path
 
 from difformer_plugin import __version__
 from difformer_plugin.data import pipeline
+from difformer_plugin.data.prepared import check_lines, check_text_files
 from difformer_plugin.data.recipe import SPLITS, Recipe
 from difformer_plugin.data.resumable_pass import run_pass, tied_children
 from difformer_plugin.data.sources import (
@@ -89,12 +90,16 @@ def prepare(
                     _describe(recipe, langs, work / "text", work / "text")
                 _publish(out, work, key, counts, notes)
             counts, notes = _finished(out, key)
+            if known:
+                check_text_files(recipe, out, langs)
             if binarise is not None and not (out / "data-bin").exists():
                 if not (out / "text").is_dir():
                     raise UserError(
                         f"{out}/text is gone, from which data-bin is made: remove {out} and "
                         "prepare it again"
                     )
+                if known:
+                    check_lines(out, langs, counts)
                 known = False
                 # fairseq-preprocess refuses to run where an interrupted one has left dictionaries
                 shutil.rmtree(work / "data-bin", ignore_errors=True)
@@ -160,10 +165,12 @@ def _publish(out, work, key, counts, notes):
 
 
 def _describe(recipe: Recipe, langs: tuple[str, str], text: Path, folder: Path) -> None:
-    """Write the pipeline to a folder if it has none, as of an earlier version."""
+    """Write the pipeline to a folder that lacks it or its subwords."""
     kind = subword_kind(recipe)
     codes = text / pipeline.SUBWORD_FILES[kind] if kind != pipeline.NONE else None
-    if not (folder / pipeline.FILE).exists() and (codes is None or codes.exists()):
+    wanted = [pipeline.FILE, *([codes.name] if codes else [])]
+    lost = not all((folder / name).exists() for name in wanted)
+    if lost and (codes is None or codes.exists()):
         subwords = pipeline.describe_subwords(kind, codes)
         described = pipeline.Pipeline(*langs, recipe.text, subwords, recipe.title, recipe.published)
         pipeline.save(described, folder, codes)

@@ -9,7 +9,7 @@ import pytest
 from harness import error_line, lines, run, succeed
 
 from difformer_plugin.data import recipe
-from difformer_plugin.data.fairseq_preprocess import check_data_bin
+from difformer_plugin.data.prepared import check_data_bin
 from difformer_plugin.data.synthetic.grammar import write_corpus
 from difformer_plugin.errors import UserError
 
@@ -121,6 +121,34 @@ def test_what_is_wrong_with_a_data_bin(prepared, tmp_path, name, keep, said):
         (folder / name).write_bytes(whole[:keep])
     with pytest.raises(UserError, match=f"{re.escape(name)} {said}.*: remove {folder} and run"):
         check_data_bin(folder, ("de", "en"), counts)
+
+
+@pytest.mark.parametrize(
+    "name, size, said",
+    [
+        ("reference/test.en", None, "reference/test.en is gone: remove {out} and prepare"),
+        ("text/codes", None, "text/codes is gone: remove {out} and prepare"),
+        ("text/train.de", 100, r"text/train.de has \d lines, and 120 were written: remove {out}"),
+        ("data-bin/codes", None, None),
+    ],
+)
+def test_files_that_are_lost_are_named_or_made_again(prepared, tmp_path, name, size, said):
+    """They passed as finished work, or became part of a new data-bin."""
+    command, finished = prepared
+    out = shutil.copytree(finished, tmp_path / "out")
+    command = [out if argument == finished else argument for argument in command]
+    path = out / name
+    whole = path.read_bytes()
+    path.unlink()
+    if size:
+        path.write_bytes(whole[:size])
+        shutil.rmtree(out / "data-bin")
+    outcome = run(tmp_path, *command)
+    if said:
+        assert re.search(said.format(out=re.escape(str(out))), error_line(outcome))
+        assert (out / "data-bin").exists() == (size is None)
+    else:
+        assert outcome.code == 0 and path.read_bytes() == whole
 
 
 def test_a_data_bin_of_other_text(prepared):
