@@ -17,7 +17,7 @@ from difformer_plugin.evaluation.outputs import (
 )
 
 UNKNOWN = "<<unk>>"  # how fairseq prints a reference's words that are not in its dictionary
-MIN_AGREEMENT = 0.5  # if fewer references agree, two logs are taken to be of different test sets
+MIN_AGREEMENT = 0.5  # if fewer lines agree, they are taken to be of different test sets
 
 
 @dataclass
@@ -121,6 +121,8 @@ def load(
     for file, (_, outputs) in zip((path, baseline), files):
         if outputs is not None:
             _check_same_references(file, outputs, test_set)
+            if src is not None:
+                _check_same_sources(file, outputs, src, test_set.sources)
     return test_set, systems
 
 
@@ -268,20 +270,38 @@ def _logged_references(path, log, tokenised, notes):
 
 
 def _check_same_references(path, outputs, test_set):
-    """Refuse a log whose own references show that it is of another test set.
-
-    References with unknown words are ignored: they differ from the raw references, and from those
-    of a system with another dictionary.
-    """
+    """Refuse a log whose own references show that it is of another test set."""
     known = list(zip(test_set.references, test_set.reference_tokens))
+    _check_agreement(path, outputs.references, known, "references", "T")
+
+
+def _check_same_sources(path, outputs, src, sources):
+    """Refuse sources of another test set, which would put sentences among others' lengths."""
+    known = [(source,) for source in sources]
+    _check_agreement(f"--src {src}", outputs.sources, known, "sources", "S", of=path)
+
+
+def _check_agreement(path, own, known, what, letter, of=None):
+    """Refuse lines of a log that are not those of the test set.
+
+    Lines with unknown words are ignored: they differ from the raw text, and from those of a system
+    with another dictionary.
+
+    Args:
+        path: what is refused.
+        own: from a sentence to its line in the log; known: the forms of each line.
+        what: the lines; letter: begins those of the log.
+        of: the log, if that is not `path`.
+    """
     pairs = [
-        (matching_form(own), map(matching_form, known[number]))
-        for number, own in outputs.references.items()
-        if not any(UNKNOWN in text for text in (own, *known[number]))
+        (matching_form(line), map(matching_form, known[number]))
+        for number, line in own.items()
+        if not any(UNKNOWN in text for text in (line, *known[number]))
     ]
-    num_equal = sum(own in both for own, both in pairs)
+    num_equal = sum(line in forms for line, forms in pairs)
     if num_equal < MIN_AGREEMENT * len(pairs):
+        lines = f"the {letter}-lines of {of}" if of else f"its {letter}-lines"
         raise UserError(
-            f"{path}: the references of {len(pairs) - num_equal} of {len(pairs)} sentences (its "
-            "T-lines) differ from those that it is compared with: give files of one test set"
+            f"{path}: the {what} of {len(pairs) - num_equal} of {len(pairs)} sentences ({lines}) "
+            "differ from those that it is compared with: give files of one test set"
         )

@@ -175,6 +175,11 @@ def test_a_run_that_was_cut_short_is_noted(write):
             {},
             "path: the references of 1 of 1 sentences",
         ),
+        (
+            {"path": log(MOSES, MOSES), "ref": RAW, "src": ["other", "lines"]},
+            {},
+            "--src .*src: the sources of 2 of 2 sentences .*S-lines of .*path.* one test set",
+        ),
     ],
 )
 def test_files_that_do_not_belong_together_are_refused(write, files, options, said):
