@@ -168,6 +168,10 @@ def check(args: argparse.Namespace) -> None:
     if args.input and not args.input.is_file():
         what = "not a file: use the standard input" if args.input.exists() else "no such file"
         raise UserError(f"--input {args.input}: {what}")
+    if not args.input and sys.stdin is None:
+        raise UserError("the standard input is closed: give --input FILE")
+    if not args.output and sys.stdout is None:
+        raise UserError("the standard output is closed: give --output FILE")
     if args.output:
         if args.output.is_dir() or not args.output.absolute().parent.is_dir():
             raise UserError(f"--output {args.output}: give a file in a folder that exists")

@@ -1,8 +1,7 @@
 """fairseq's hub interface for diffusion models: what `from_pretrained` returns."""
 
-import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,15 @@ from typing import Any
 import torch
 from fairseq import hub_utils
 from fairseq.hub_utils import GeneratorHubInterface
-from fairseq.registry import REGISTRIES
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 
 from difformer_plugin.checkpoints.model_folder import DECODING, find_weights, read_task
 from difformer_plugin.data.data_bin import language_pair
 from difformer_plugin.data.pipeline import TextCodec, load_codec
 from difformer_plugin.decoding.candidates import FRAME
-from difformer_plugin.decoding.settings import OPTIONS, read_settings
+from difformer_plugin.decoding.hub_checks import check_call, check_loading, check_sentences
+from difformer_plugin.decoding.settings import read_settings
 from difformer_plugin.errors import UserError
-
-# Names that `translate` takes beside the options of decoding. The task refuses those in the second
-# row with the reason.
-CALL_OPTIONS = (
-    *("seed", "decoding_settings", "nbest", "retain_iter_history"),
-    *("score_reference", "print_alignment"),
-)
-# Names that fairseq's `from_pretrained` reads, but that are in no configuration.
-LOADING_OPTIONS = ("user_dir", "generation_args", "decoding_settings", "use_ema", "seed")
 
 
 class TranslationHub(GeneratorHubInterface):
@@ -54,7 +44,7 @@ class TranslationHub(GeneratorHubInterface):
             options: of decoding, `seed`, `decoding_settings`; with `constraints_file`, line i of
                 the file belongs to sentence i.
         Raises:
-            UserError: an option is unknown, or has an impossible value.
+            UserError: an option is unknown, or has an impossible value; or a sentence is no str.
         """
         return self.sample(sentences, beam, verbose, **options)
 
@@ -63,6 +53,8 @@ class TranslationHub(GeneratorHubInterface):
     ) -> Any:
         """See `translate`."""
         check_call(beam, options)
+        if not isinstance(sentences, str):
+            sentences = check_sentences(sentences)
         if options.get("nbest", 1) != 1:
             raise UserError("nbest: translate returns the best translation; use generate for more")
         return super().sample(sentences, beam, verbose, **options)
@@ -189,9 +181,17 @@ def load_hub(
             "third argument"
         )
     folder = Path(model)
+    if folder.is_file() and folder.suffix == ".pt":
+        folder, checkpoint = folder.parent, folder.name
+        model = str(folder)
+    published = model in archives or "://" in model
+    if not published and not folder.exists():
+        raise UserError(f"from_pretrained: {model}: no such folder or checkpoint")
     if checkpoint == "model.pt" and folder.is_dir():
         checkpoint = find_weights(folder).name
     data_bin = folder / data if data.startswith(".") else Path(data)
+    if folder.is_dir() and "://" not in data and not data_bin.exists():
+        raise UserError(f"from_pretrained: {data}: no such folder; give a data-bin")
     wanted = pipeline and not {"tokenizer", "bpe"} & options.keys()
     langs = _trained_languages(folder / checkpoint.split(os.pathsep)[0], options)
     folders = (folder, data_bin) if wanted else ()
@@ -236,64 +236,3 @@ def _languages(
         return language_pair(data_bin, *langs)
     except (UserError, OSError):
         return None, None
-
-
-def check_call(beam: Any, options: Mapping[str, Any]) -> None:
-    """Check the names of the options of a call.
-
-    Raises:
-        UserError: one is unknown, or without effect here.
-    """
-    if beam is not None:
-        raise UserError(
-            "beam: diffusion decoding has no beam search; leave it out, and give "
-            "length_beam_size and noise_beam_size for several candidates"
-        )
-    if "constraints" in options:
-        raise UserError("constraints: write the words to a file, and give constraints_file")
-    check_names("translate", options, [*OPTIONS, *CALL_OPTIONS])
-    seed = options.get("seed", 0)
-    if type(seed) is not int or seed < 0:
-        raise UserError(f"seed must be a whole number from 0 on, not {seed!r}")
-
-
-def check_names(function: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Check names of keyword arguments.
-
-    Raises:
-        UserError: one is unknown; the message has the names that resemble it.
-    """
-    known = sorted(set(known))
-    for name in given:
-        if name not in known:
-            similar = difflib.get_close_matches(name, known, 3)
-            hint = f"did you mean {' or '.join(similar)}?" if similar else "see docs/options.md"
-            raise UserError(f"{function}: no such option as {name}; {hint}")
-
-
-def check_loading(cfg: Any, task: Any, given: Mapping[str, Any]) -> None:
-    """Check the keyword arguments of `from_pretrained`, and apply those that fairseq left out.
-
-    fairseq replaces what a checkpoint's configuration holds and ignores all other names. Options
-    of decoding that are newer than the checkpoint are set here.
-
-    Args:
-        cfg: the configuration that fairseq has loaded.
-        given: the keyword arguments.
-    Raises:
-        UserError: a name is unknown.
-    """
-    known = {*LOADING_OPTIONS, *OPTIONS, *REGISTRIES}
-    for each in (cfg, task.cfg):
-        known |= _names(OmegaConf.to_container(each))
-    check_names("from_pretrained", given, known)
-    with open_dict(task.cfg):
-        for name in given.keys() & {*OPTIONS, "decoding_settings"}:
-            task.cfg[name] = given[name]
-
-
-def _names(table: Any) -> set[str]:
-    """The keys of a dictionary and of the dictionaries in it."""
-    if not isinstance(table, dict):
-        return set()
-    return set(table).union(*map(_names, table.values()))

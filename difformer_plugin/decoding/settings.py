@@ -79,6 +79,22 @@ def write_settings(
         file.writelines(f"{line}\n" for line in lines)
 
 
+def check_not_both(given: Mapping[str, Any], values: Mapping[str, Any], path: Any) -> None:
+    """Check that options of the command line and those of a file do not contradict each other.
+
+    Args:
+        given: those of the command line; values: those of the file; path: the file.
+    Raises:
+        UserError: they do.
+    """
+    for name, value in values.items():
+        if name in given and given[name] != value:
+            raise UserError(
+                f"both {_option(name, given[name])} and --decoding-settings {path} "
+                f"({name} = {_toml(value)}) set this option: leave one out"
+            )
+
+
 def merge(configured: Any, given: Any, path: str | PathLike | None) -> DecodingOptions:
     """Merge decoding options from a call, a file and the configuration, in order of precedence.
 
@@ -96,12 +112,8 @@ def merge(configured: Any, given: Any, path: str | PathLike | None) -> DecodingO
     merged = {name: getattr(configured, name) for name in OPTIONS}
     asked = {name: getattr(given, name) for name in OPTIONS if hasattr(given, name)}
     values = read_settings(path) if path else {}
-    for name, value in values.items():
-        if name not in asked and merged[name] not in (OPTIONS[name].default, value):
-            raise UserError(
-                f"both {_option(name, merged[name])} and --decoding-settings {path} "
-                f"({name} = {_toml(value)}) set this option: leave one out"
-            )
+    set_before = {n: v for n, v in merged.items() if n not in asked and v != OPTIONS[n].default}
+    check_not_both(set_before, values, path)
     if values:
         shown = ", ".join(f"{name} = {_toml(value)}" for name, value in values.items())
         logger.info(f"decoding options from {path}: {shown}")

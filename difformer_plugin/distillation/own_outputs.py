@@ -14,7 +14,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from difformer_plugin.data.data_bin_pairs import DataBinPairs
-from difformer_plugin.decoding.settings import OPTIONS, read_settings
+from difformer_plugin.decoding.settings import OPTIONS, check_not_both, read_settings
 from difformer_plugin.distillation.choice import Choice, Tokens, sentence_bleu, units
 from difformer_plugin.distillation.distilled_data_bin import MANIFEST, NUMBERS, file_order
 from difformer_plugin.distillation.failures import TOO_LONG, failure
@@ -191,6 +191,7 @@ def decoding_options(own: OwnSettings, tries_lengths: bool) -> dict[str, Any]:
         tries_lengths: of the model.
     """
     values = read_settings(own.decoding_settings) if own.decoding_settings else {}
+    check_not_both(own.decoding, values, own.decoding_settings)
     beams = BEAMS if tries_lengths else BEAMS_WITHOUT_LENGTHS
     off = {name: OPTIONS[name].default for name in RERANKER_OPTIONS}
     return DECODING | beams | values | own.decoding | off | {"decoding_settings": None}

@@ -175,16 +175,18 @@ def _remove_empty(path: str) -> None:
             os.remove(path)
 
 
-def _find_languages(command: str, namespace: argparse.Namespace) -> None:
+def _find_languages(namespace: argparse.Namespace, trains: bool) -> None:
     """Set languages that have to be known before the task finds them itself.
 
     Fairseq's tokenisers read them, and a training keeps them in its checkpoints.
 
+    Args:
+        trains: whether a training follows.
+
     Raises:
         UserError: they cannot be inferred from the data.
     """
-    wanted = namespace.tokenizer or command == "train"
-    if wanted and not (namespace.source_lang and namespace.target_lang):
+    if (namespace.tokenizer or trains) and not (namespace.source_lang and namespace.target_lang):
         folders = utils.split_paths(namespace.data) if namespace.data else []
         pair = check_folders(folders, namespace.source_lang, namespace.target_lang)
         namespace.source_lang, namespace.target_lang = pair
@@ -230,7 +232,7 @@ def _checked(original: Callable) -> Callable:
                 return parsed
             read = {name: value for name, value in given.items() if name not in unread}
             check_values(command, namespace, read, runs=input_args is None)
-            _find_languages(command, namespace)
+            _find_languages(namespace, command == "train" and input_args is None)
             if command == "generate":
                 _shard(namespace, runs=input_args is None)
         return parsed

@@ -6,6 +6,7 @@ fairseq checks them when it needs them, often after minutes and with a traceback
 import ast
 import math
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -163,6 +164,25 @@ def _check_profile(name: str, value: bool) -> None:
         raise UserError(f"{flag(name)} needs a GPU, whose profiler it starts: leave it out")
 
 
+def _check_input(file: str) -> None:
+    """Check the file of fairseq-interactive, which reads it when the model is there."""
+    if file == "-":
+        if sys.stdin is None:
+            raise UserError("the standard input is closed: give --input FILE")
+        return
+    if not Path(file).is_file():
+        raise UserError(f"--input {file}: no such file; - is the standard input")
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"--input {file}, line {number}: not UTF-8 ({error.reason}); convert the file "
+                    "with iconv"
+                ) from error
+
+
 def _check_processes(name: str, value: int) -> None:
     _check_at_least(name, value, 1)
     gpus = torch.cuda.device_count()
@@ -202,9 +222,13 @@ def _check_together(command: str, options: Mapping[str, Any], given: Mapping[str
                 f"--batch-size {batch} is more than the {buffer} lines that are read at once: give "
                 f"--buffer-size {batch} as well"
             )
-        file = options["input"]
-        if file != "-" and not Path(file).is_file():
-            raise UserError(f"--input {file}: no such file; - is the standard input")
+        _check_input(options["input"])
+    if (
+        command == "generate"
+        and options["results_path"]
+        and Path(options["results_path"]).is_file()
+    ):
+        raise UserError(f"--results-path {options['results_path']} is a file: give a folder")
     if "distributed_world_size" in given and not options["distributed_init_method"]:
         _check_processes("distributed_world_size", given["distributed_world_size"])
     _check_meeting(options, given)

@@ -21,7 +21,12 @@ from difformer_plugin.data.data_bin import language_pair
 from difformer_plugin.data.pipeline import TextCodec
 from difformer_plugin.decoding.candidates import FRAME
 from difformer_plugin.decoding.constraints import Constraint, encoder, read_constraints
-from difformer_plugin.decoding.settings import OPTIONS, mention_settings_file, read_settings
+from difformer_plugin.decoding.settings import (
+    OPTIONS,
+    check_not_both,
+    mention_settings_file,
+    read_settings,
+)
 from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import is_diffusion_model
 from difformer_plugin.translation.long_lines import split_line
@@ -320,9 +325,11 @@ def decoding_options(settings: Settings, weights: Path) -> dict[str, Any]:
     Args:
         weights: the file of --decoding-settings may be beside them.
     Raises:
-        UserError: the file cannot be used.
+        UserError: the file cannot be used, or the user names it and contradicts it.
     """
     beside = weights.parent / DECODING
     path = settings.decoding_settings or (beside if beside.is_file() else None)
     values = read_settings(path) if path else {}
+    if settings.decoding_settings:
+        check_not_both(settings.decoding, values, path)
     return {name: f.default for name, f in OPTIONS.items()} | values | dict(settings.decoding)

@@ -253,6 +253,28 @@ def test_files_of_subwords_that_are_there(tmp_path):
     assert parse("generate", *codes).bpe == "subword_nmt"
 
 
+@pytest.mark.parametrize("stdin", [None, object()])
+def test_the_input_of_fairseq_interactive(tmp_path, monkeypatch, stdin):
+    monkeypatch.setattr("sys.stdin", stdin)
+    (tmp_path / "input").write_bytes("Füße\r\n\x85\u2028\n".encode() + b"Fl\xfc gel\n")
+    with pytest.raises(UserError, match=r"input, line 3: not UTF-8 \(invalid .*with iconv"):
+        parse("interactive", "--input", tmp_path / "input")
+    (tmp_path / "input").write_bytes("Füße\n".encode())
+    parse("interactive", "--input", tmp_path / "input")
+    if stdin is None:
+        with pytest.raises(UserError, match="the standard input is closed: give --input FILE"):
+            parse("interactive")
+    else:
+        parse("interactive")
+
+
+def test_a_folder_of_results_that_is_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--results-path .*file is a file: give a folder"):
+        parse("generate", "--results-path", tmp_path / "file")
+    parse("generate", "--results-path", tmp_path / "new")
+
+
 def test_packages_that_are_missing(monkeypatch):
     monkeypatch.setattr(option_values, "find_spec", lambda name: None)
     for arguments, said in (

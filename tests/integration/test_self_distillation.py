@@ -192,10 +192,13 @@ def test_bad_input_is_refused(corpus, model, judge, teacher, command, improved, 
 
 
 def test_settings_of_tune_are_read(command, improved, tmp_path):
-    """What is given beside the file has precedence; reranking is the teacher's."""
+    """An option that both set to different values is an error; reranking is the teacher's."""
     settings = tmp_path / "settings.toml"
-    settings.write_text("decoding_steps = 9\nppl_mbr = true\nnoise_beam_size = 5\n")
     options = ["--decoding-settings", settings, "--out", tmp_path / "out"]
+    settings.write_text("decoding_steps = 9\n")
+    line = error_line(run(tmp_path, "difformer", *command, *options))
+    assert "both --decoding-steps 3 and --decoding-settings" in line
+    settings.write_text("decoding_steps = 3\nppl_mbr = true\n")
     succeed(tmp_path, "difformer", *command, *options)
     assert contents(tmp_path / "out") == contents(improved[0])
 

@@ -126,6 +126,9 @@ def test_candidates_settings_and_seed_are_those_of_fairseq(saved, interactive, c
     for best in range(0, 48, 6):
         scores = [float(row[1]) for row in rows[best : best + 6]]
         assert scores == sorted(scores, reverse=True)
+    command = ["difformer", "translate", saved, "--cpu", *options, "--noise-beam-size", 3]
+    said = "both --noise-beam-size 3 and --decoding-settings .* set this option: leave one out"
+    assert re.search(said, error_line(run(tmp_path, *command)))
 
 
 def test_a_line_that_is_too_long_is_translated_sentence_by_sentence(saved, corpus, tmp_path):

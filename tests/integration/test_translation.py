@@ -167,6 +167,8 @@ def test_from_pretrained_has_the_direction_of_training(corpus, model, tmp_path, 
     if described:
         found = hub.codec.pipeline
         assert (found.source_lang, found.target_lang) == ("de", "en")
+    hub = Difformer.from_pretrained(str(tmp_path / "model.pt"), data_name_or_path=str(data_bin))
+    assert (hub.task.cfg.source_lang, hub.task.cfg.target_lang) == ("en", "de")
 
 
 def test_from_pretrained_translates_no_sentence_and_an_empty_one(hub, corpus):
