@@ -83,7 +83,7 @@ def candidate_keys(keys: torch.Tensor, candidates: torch.Tensor, part: int) -> t
     Returns:
         int64 (N,).
     """
-    part_offset = _mix(torch.tensor(_signed(part * _MIX_1), device=keys.device))  # 0 in part 0
+    part_offset = int(_mix(torch.tensor(_signed(part * _MIX_1))))  # 0 in part 0
     return keys + _candidate_offset(candidates) - _candidate_offset(candidates * 0) + part_offset
 
 
@@ -175,5 +175,6 @@ class SentenceNoise:
         return chosen
 
     def _starts(self, step):
-        offset = _mix(torch.tensor(_signed((step + 1) * _MIX_2), device=self.streams.device))
+        # a number, since copying a tensor to a GPU would wait for it
+        offset = int(_mix(torch.tensor(_signed((step + 1) * _MIX_2))))
         return _mix(self.streams ^ offset)

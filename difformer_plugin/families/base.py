@@ -161,23 +161,27 @@ class DiffusionModel(LoadableModel):
         memory = self.drop_sources(memory)
         conditions = self.denoiser.conditions(memory)
         previous = torch.zeros_like(z_t)
-        if self.cfg.self_cond and conditioned.any():
+        # Indices, not masks: on a GPU, each use of a mask would wait for its number of rows.
+        sentences = conditioned.nonzero()[:, 0] if self.cfg.self_cond else []
+        if len(sentences):
             copies = len(layout.mask) // len(conditioned)
-            candidates = conditioned.repeat_interleave(copies)
-            tokens = candidates[layout.rows]
+            is_chosen = conditioned.repeat_interleave(copies)
+            candidates = is_chosen.nonzero()[:, 0]
+            tokens = is_chosen[layout.rows].nonzero()[:, 0]
             z_s, s = earlier or (z_t, t)
             with torch.no_grad():
                 chosen = z_s[tokens], s[candidates], self.layout(layout.mask[candidates], copies)
+                known = None if clean is None else clean[tokens]
                 output = self.denoise(
                     self.denoiser,
                     *chosen,
-                    self.select_conditions(conditions, memory, conditioned),
-                    torch.zeros_like(z_s[tokens]),
-                    None if clean is None else clean[tokens],
+                    self.select_conditions(conditions, memory, sentences),
+                    torch.zeros_like(chosen[0]),
+                    known,
                 )
                 first = self.to_prediction(self.denoiser, output, *chosen)
-                if clean is not None:
-                    first = torch.where(clean[tokens, None], z_t[tokens], first)
+                if known is not None:
+                    first = torch.where(known[:, None], z_t[tokens], first)
                 previous[tokens] = first.type_as(previous)  # halves by autocast
             # Autocast would keep the weights that it cast without gradients for the next pass.
             torch.clear_autocast_cache()
@@ -231,7 +235,7 @@ class DiffusionModel(LoadableModel):
     def select_conditions(
         self, conditions: Conditions, memory: Memory, sentences: torch.Tensor
     ) -> Conditions:
-        """The conditions of some sentences, bool (B,), from those of all and their memory."""
+        """The conditions of some sentences, by index, from those of all and their memory."""
         return conditions.select(sentences)
 
     # Decoding

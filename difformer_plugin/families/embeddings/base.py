@@ -48,7 +48,7 @@ class DiffusionOutput(NamedTuple):
     length_classes: torch.Tensor  # (B,)
     t: Optional[torch.Tensor] = None  # int64 (n,), the steps that the targets were corrupted to
     layout: Optional[Layout] = None  # of the n targets, whole
-    predicted: Optional[torch.Tensor] = None  # bool, which tokens of the layout the N are
+    predicted: Any = None  # which tokens of the layout the N are: indices, or a slice of all
     rows: Optional[torch.Tensor] = None  # int64 (N,), which of the n corrupted targets they are of
     drawn: Optional[Draw] = None  # how the times of the n targets were drawn, if by importance
     padding: Optional[torch.Tensor] = None  # bool (N,), padding that is to be generated
@@ -123,7 +123,10 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
             and (self._read(*corrupted.earlier, layout, clean), corrupted.earlier[1]),
         )
         z_0_hat = self.to_prediction(self.denoiser, output, *state)
-        predicted = layout.take(mask if corrupted.clean is None else mask & ~corrupted.clean)
+        predicted: Any = slice(None)  # as masks do, indices would copy what they choose
+        if corrupted.clean is not None or layout.real is not None:
+            wanted = mask if corrupted.clean is None else mask & ~corrupted.clean
+            predicted = layout.take(wanted).nonzero()[:, 0]
         return DiffusionOutput(
             layout.take(z_0)[predicted],
             z_0_hat[predicted],
