@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -284,3 +287,17 @@ def test_from_pretrained_is_generate(family, corpus, generate):
     )
     translations = hub.translate(lines(corpus.text / "test.de"))
     assert dict(enumerate(translations)) == generate(path).translations()
+
+
+def test_logits_of_masks_that_stay_change_nothing(corpus, family):
+    """As benchmarks/needed_logits.py says, with a network that was trained."""
+    script = Path(__file__).parents[2] / "benchmarks" / "needed_logits.py"
+    checkpoint = family("mdlm").model  # its outputs differ
+    options = ("--steps", "4", "--beams", "2", "1", "--sentences", "6", "--repetitions", "1")
+    done = subprocess.run(
+        [sys.executable, script, corpus.joined, checkpoint, *options],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "K = 4, 2 x 1: " in done.stdout and "same translations" in done.stdout
