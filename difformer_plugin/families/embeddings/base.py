@@ -123,7 +123,7 @@ class EmbeddingDiffusionModel(Predicting, DiffusionModel):
             and (self._read(*corrupted.earlier, layout, clean), corrupted.earlier[1]),
         )
         z_0_hat = self.to_prediction(self.denoiser, output, *state)
-        predicted: Any = slice(None)  # as masks do, indices would copy what they choose
+        predicted: Any = slice(None)  # all tokens: nothing is copied
         if corrupted.clean is not None or layout.real is not None:
             wanted = mask if corrupted.clean is None else mask & ~corrupted.clean
             predicted = layout.take(wanted).nonzero()[:, 0]
