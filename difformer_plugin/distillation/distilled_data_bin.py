@@ -44,7 +44,7 @@ def finished_manifest(out: Path, manifest: Manifest) -> Manifest | None:
     Returns:
         None if `out` does not exist or is empty.
     Raises:
-        UserError: `out` holds something else, or is not as it was written.
+        UserError: `out` holds something else.
     """
     if (out / MANIFEST).is_file():
         try:
@@ -54,13 +54,25 @@ def finished_manifest(out: Path, manifest: Manifest) -> Manifest | None:
             raise UserError(f"{out / MANIFEST} is damaged: remove {out}") from None
         if differs := difference(theirs, manifest["setting"]):
             raise UserError(f"{out} was distilled with {differs}: give another --out or remove it")
-        check_written(out, found, "remove it, and distil again")
         # It is still there if an earlier run was killed after its last step.
         shutil.rmtree(work_folder(out), ignore_errors=True)
         return found
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} holds other files: give a folder that is new or empty")
     return None
+
+
+def finished_work(out: Path, manifest: Manifest) -> Manifest | None:
+    """The manifest of `out` as of `finished_manifest`, if its files are those that were written.
+
+    Raises:
+        UserError: see there; or one of the files is missing or has changed.
+    """
+    found = finished_manifest(out, manifest)
+    if found is not None:
+        written = {**manifest, "written": found.get("written")}
+        check_written(out, written, "remove it, and distil again")
+    return found
 
 
 @contextlib.contextmanager

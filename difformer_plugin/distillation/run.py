@@ -79,7 +79,7 @@ def distill(settings: Settings) -> tuple[dict[str, Any], bool]:
         manifest["parts"] = [[part.name, part.lines] for part in outputs.parts]
     if outputs.pairs.left_out:
         manifest["left_out"] = outputs.pairs.left_out
-    if found := distilled.finished_manifest(settings.out, manifest):
+    if found := distilled.finished_work(settings.out, manifest):
         return found, True
     cuts = settings.max_tokens, settings.batch_size
     sizes, causes = outputs.source_lengths(), outputs.causes()
@@ -88,7 +88,7 @@ def distill(settings: Settings) -> tuple[dict[str, Any], bool]:
     work.mkdir(parents=True, exist_ok=True)
     with Journal(work / "journal") as journal:
         # Another process may have finished in the meantime.
-        if found := distilled.finished_manifest(settings.out, manifest):
+        if found := distilled.finished_work(settings.out, manifest):
             return found, True
         begin(journal, outputs.setting)
         if outputs.pairs.left_out:
@@ -194,7 +194,7 @@ def merge(folders: Sequence[str], out: Path) -> tuple[dict[str, Any], bool]:
     """
     shards = sharding.read_shards(folders)
     manifest = sharding.merged_manifest(shards)
-    if found := distilled.finished_manifest(out, manifest):
+    if found := distilled.finished_work(out, manifest):
         return found, True
     sharding.check_complete(shards)
     first = shards[0]["folder"]

@@ -78,7 +78,11 @@ def check_complete(shards: Iterable[Manifest]) -> None:
         UserError: a copy is incomplete or damaged.
     """
     for shard in shards:
-        check_written(shard["folder"], shard, "copy the shard again")
+        try:
+            check_written(shard["folder"], shard, "copy the shard again")
+        except KeyError:
+            damaged = shard["folder"] / MANIFEST
+            raise UserError(f"{damaged} is damaged: copy the shard again") from None
 
 
 def _load(folder: Path, names: Sequence[str], side: str) -> ConcatDataset | None:

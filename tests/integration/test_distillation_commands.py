@@ -17,7 +17,7 @@ from sacrebleu import sentence_bleu
 
 import difformer_plugin
 from difformer_plugin.data.tokenisation import remove_bpe
-from difformer_plugin.distillation.distilled_data_bin import finished_manifest
+from difformer_plugin.distillation.distilled_data_bin import finished_work
 from difformer_plugin.distillation.failures import failure
 from difformer_plugin.errors import UserError
 
@@ -111,14 +111,14 @@ def test_finished_work_is_not_repeated(distilled, distil, tmp_path):
 def test_what_was_damaged_since_is_not_called_finished(distilled, tmp_path, name, size):
     out = shutil.copytree(distilled[0], tmp_path / "distilled")
     manifest = json.loads((out / "distilled.json").read_text())
-    assert finished_manifest(out, manifest) == manifest
+    assert finished_work(out, manifest) == manifest
     whole = (out / name).read_bytes()
     (out / name).unlink()
     if size:
         (out / name).write_bytes(whole[:size])
     said = f"{name} differs|{name}, .* differs" if size else f"{name} is missing"
     with pytest.raises(UserError, match=f"is not as it was written, .*({said}): remove it"):
-        finished_manifest(out, manifest)
+        finished_work(out, manifest)
 
 
 def test_merged_shards_equal_a_single_run(distil, tmp_path):
