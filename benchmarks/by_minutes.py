@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from common import run_script
 from sacrebleu.metrics import BLEU
 
 from difformer_plugin.evaluation.outputs import parse_outputs
@@ -96,7 +97,10 @@ def main() -> None:
     add("--undisturbed", action="store_true", help="as if no other work had shared the core")
     add("--plot", metavar="FILE", help="also plot the curves, to .png, .svg or .pdf")
     args = parser.parse_args()
-    named = (entry.split("=", 1) for entry in args.runs)
+    named = [entry.split("=", 1) for entry in args.runs]
+    for entry in named:
+        if len(entry) != 2 or not (entry[1].endswith(".tsv") or ":" in entry[1]):
+            parser.error(f"{'='.join(entry)} is neither NAME=LOG:FOLDER nor NAME=TABLE.tsv")
     curves = {name: curve(run, args.undisturbed) for name, run in named}
     for name, rows in curves.items():
         print(f"| {name}: updates | minutes | BLEU |\n|---:|---:|---:|")
@@ -114,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

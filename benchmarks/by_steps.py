@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 
 import torch
-from common import BPE, batches, load, spread_by_length
+from common import BPE, batches, load, run_script, spread_by_length
 from sacrebleu.metrics import BLEU
 
 from difformer_plugin.decoding.generator import DiffusionGenerator
@@ -80,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from common import BPE, batches, load, spread_by_length
+from common import BPE, batches, load, run_script, spread_by_length
 from distance import MBR, Beam, Scorer
 from fairseq.tasks import FairseqTask
 
@@ -99,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -10,7 +10,7 @@ import argparse
 import time
 
 import torch
-from common import batches, load, spread_by_length
+from common import batches, load, run_script, spread_by_length
 
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
@@ -65,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from common import BPE, batches, load, spread_by_length
+from common import BPE, batches, load, run_script, spread_by_length
 from fairseq.tasks import FairseqTask
 
 from difformer_plugin.bench.reference_lengths import ReferenceLengthPredictor, ReferenceLengths
@@ -259,4 +259,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

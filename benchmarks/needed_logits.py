@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 import torch
-from common import batches, load, spread_by_length
+from common import batches, load, run_script, spread_by_length
 
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions
@@ -78,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

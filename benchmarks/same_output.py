@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import batches, candidate_lengths, load
+from common import batches, candidate_lengths, load, run_script
 
 from difformer_plugin.bench.differences import count_differing
 from difformer_plugin.decoding import engine, oracle
@@ -151,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

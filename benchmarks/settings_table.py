@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import BPE, batches, load, spread_by_length
+from common import BPE, batches, load, run_script, spread_by_length
 from sacrebleu.metrics import BLEU
 
 from difformer_plugin.decoding.generator import DiffusionGenerator
@@ -83,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
