@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from common import run_script
+from one_line_errors import run_script
 from sacrebleu.metrics import BLEU
 
 from difformer_plugin.evaluation.outputs import parse_outputs

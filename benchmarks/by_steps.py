@@ -12,7 +12,8 @@ import time
 from dataclasses import replace
 
 import torch
-from common import BPE, batches, load, run_script, spread_by_length
+from common import BPE, batches, load, spread_by_length
+from one_line_errors import run_script
 from sacrebleu.metrics import BLEU
 
 from difformer_plugin.decoding.generator import DiffusionGenerator

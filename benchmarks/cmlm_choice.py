@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from common import BPE, batches, load, run_script, spread_by_length
+from common import BPE, batches, load, spread_by_length
 from distance import MBR, Beam, Scorer
 from fairseq.tasks import FairseqTask
+from one_line_errors import run_script
 
 from difformer_plugin.decoding.candidates import FRAME, Drawn, collapsed, repeats_something
 from difformer_plugin.decoding.text import to_text

@@ -1,7 +1,7 @@
 """What the benchmark scripts share: loading models and sentences, and the lengths of candidates."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,23 +13,10 @@ from tqdm import tqdm
 
 from difformer_plugin import register
 from difformer_plugin.decoding.candidates import FRAME, length_beam
-from difformer_plugin.errors import UserError
 from difformer_plugin.families.contract import Family
 from difformer_plugin.networks.layers import Memory
 
 BPE = "@@ "  # how subwords are joined
-
-
-def run_script(main: Callable[[], None]) -> None:
-    """Run a script; what is wrong with its input is one line.
-
-    Raises:
-        SystemExit: a file is missing or unusable, or an option has an impossible value.
-    """
-    try:
-        main()
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
 
 
 def load(data: str, paths: Sequence[str], subset: str) -> tuple[list[Any], FairseqTask]:

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from common import BPE, batches, load, run_script, spread_by_length
+from common import BPE, batches, load, spread_by_length
 from fairseq.tasks import FairseqTask
+from one_line_errors import run_script
 
 from difformer_plugin.bench.reference_lengths import ReferenceLengthPredictor, ReferenceLengths
 from difformer_plugin.decoding.candidates import FRAME

@@ -13,7 +13,8 @@ import time
 from typing import Any
 
 import torch
-from common import batches, load, run_script, spread_by_length
+from common import batches, load, spread_by_length
+from one_line_errors import run_script
 
 from difformer_plugin.decoding.generator import DiffusionGenerator
 from difformer_plugin.decoding.options import DecodingOptions

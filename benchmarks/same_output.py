@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import batches, candidate_lengths, load, run_script
+from common import batches, candidate_lengths, load
+from one_line_errors import run_script
 
 from difformer_plugin.bench.differences import count_differing
 from difformer_plugin.decoding import engine, oracle
