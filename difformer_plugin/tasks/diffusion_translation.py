@@ -338,7 +338,7 @@ class DiffusionTranslationTask(DiffusionTask, TranslationTask):
             self.given_words = GivenWords(self.tgt_dict, args, generator)
             self.given_words.check_infill(models[0])
             self.given_words.check_splits(models[0], self.datasets)
-        if not self.from_checkpoint:  # whose options are those of an earlier command
+        if not self.from_checkpoint:  # a checkpoint's options are those of an earlier command
             warn_of_unread_options(options, history)
         return generator
 

@@ -107,7 +107,7 @@ def load_model(settings: Settings) -> Loaded:
 
 
 def _differ(asked: tuple[str | None, str | None], own: tuple[str | None, str | None]) -> bool:
-    """Whether a language that is asked for is not the one that is known."""
+    """Whether a language that was asked for differs from the known one; None is unknown."""
     return any(mine and known and mine != known for mine, known in zip(asked, own))
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from argparse import Namespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from harness import (
 
 import difformer_plugin
 from difformer_plugin.data import pipeline
+from difformer_plugin.decoding import checks
 from difformer_plugin.errors import UserError
 from difformer_plugin.translation.settings import Settings, TextOptions
 from difformer_plugin.translation.translator import load_model
@@ -295,19 +297,31 @@ def test_mistakes_are_one_line(saved, tmp_path, options, said):
     assert said in error_line(outcome) and outcome.out == ""
 
 
-def test_the_other_direction_of_a_checkpoint_that_does_not_name_its_own(saved, tmp_path, caplog):
+def test_the_other_direction_of_a_checkpoint_that_does_not_name_its_own(
+    saved, tmp_path, caplog, monkeypatch
+):
     """Training did not save the languages that it had found in the data."""
     difformer_plugin.register()
     shutil.copytree(saved, tmp_path / "older")
     path = tmp_path / "older" / "checkpoint_last.pt"
     state = load(path)
-    state["cfg"]["task"].update(source_lang=None, target_lang=None)
+    state["cfg"]["task"].update(source_lang=None, target_lang=None, length_beam_window=True)
     torch.save(state, path)
     options = TextOptions(source_lang="en", target_lang="de")
     loaded = load_model(Settings(path, text=options, cpu=True))
     said = "older/pipeline.json says that the model translates from de to en: leave out"
     assert any(said in record.getMessage() for record in caplog.records)
     assert (loaded.task.cfg.source_lang, loaded.task.cfg.target_lang) == ("en", "de")
+    # The user did not give the options of the checkpoint, and is not warned of them.
+    for from_checkpoint in (True, False):
+        assert loaded.task.from_checkpoint
+        checks._warn.cache_clear()
+        caplog.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(loaded.task, "from_checkpoint", from_checkpoint)
+            loaded.task.build_generator(loaded.models, Namespace())
+        warned = any("--length-beam-window has no effect" in r.getMessage() for r in caplog.records)
+        assert warned != from_checkpoint
 
 
 def test_models_that_cannot_be_used_are_one_line(saved, teacher, prepared, tmp_path):
